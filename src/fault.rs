@@ -1,0 +1,171 @@
+//! The one error type that crosses module and process borders.
+//!
+//! A [`Fault`] is what a person reads: one line that says what was tried, on what and why it failed, and
+//! a hint with the next command to type. It is plain data, so that a job that ran in another process (in
+//! the user namespace of a box) hands its failure back unchanged. Code that branches on a cause does so on
+//! [`Kind`] or, below this level, on the `Errno` itself.
+
+use std::fmt::{self, Display};
+use std::io;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// What sort of failure it is; decides the exit code and the `kind` of the JSON form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The command line or a file given by the user cannot be right.
+    Usage,
+    /// No such box, snapshot, run or path.
+    NotFound,
+    /// It exists already, or has changed meanwhile.
+    Conflict,
+    /// Somebody else holds it.
+    Busy,
+    /// This machine or its settings do not allow it.
+    Host,
+    /// The store is not as we left it.
+    Damaged,
+    /// Anything else that went wrong.
+    Failed,
+}
+
+impl Kind {
+    /// The exit code of every command but those that run a payload.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Conflict => 4,
+            Self::Busy => 5,
+            Self::Host => 6,
+            Self::Damaged => 7,
+        }
+    }
+}
+
+/// A failure, told in one line, and what to type next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The sort of failure.
+    pub kind: Kind,
+    /// `what: on what: why`, lower-case, without a period.
+    pub message: String,
+    /// The next command to type, if there is one.
+    pub hint: Option<String>,
+}
+
+/// A result whose error is a [`Fault`].
+pub type Result<T, E = Fault> = std::result::Result<T, E>;
+
+macro_rules! constructors {
+    ($($name:ident => $kind:ident),* $(,)?) => {
+        impl Fault {
+            $(
+                #[doc = concat!("A fault of kind [`Kind::", stringify!($kind), "`].")]
+                pub fn $name(message: impl Into<String>) -> Self {
+                    Self { kind: Kind::$kind, message: message.into(), hint: None }
+                }
+            )*
+        }
+    };
+}
+
+constructors! {
+    usage => Usage, not_found => NotFound, conflict => Conflict, busy => Busy,
+    host => Host, damaged => Damaged, failed => Failed,
+}
+
+impl Fault {
+    /// The same fault with the next command to type.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The fault of a failed system call: `what: on: why`.
+    pub fn errno(what: &str, on: impl Display, errno: Errno) -> Self {
+        let fault = Self::failed(format!("{what}: {}: {}", printable(&on.to_string()), why(errno)));
+        match errno {
+            Errno::NOSPC | Errno::DQUOT => {
+                fault.hint("free some space (`sandbox gc`), then try again")
+            }
+            Errno::ROFS => fault.hint("choose a writable place with --base-dir"),
+            _ => fault,
+        }
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Turns the error of a system call into a [`Fault`] that says what was tried and on what.
+pub trait Context<T> {
+    /// `what` is a verb phrase ("create directory"), `on` names the object.
+    fn context(self, what: &str, on: impl Display) -> Result<T>;
+}
+
+impl<T> Context<T> for Result<T, Errno> {
+    fn context(self, what: &str, on: impl Display) -> Result<T> {
+        self.map_err(|errno| Fault::errno(what, on, errno))
+    }
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, what: &str, on: impl Display) -> Result<T> {
+        self.map_err(|error| match Errno::from_io_error(&error) {
+            Some(errno) => Fault::errno(what, on, errno),
+            None => Fault::failed(format!("{what}: {}: {error}", printable(&on.to_string()))),
+        })
+    }
+}
+
+/// The reason of an errno in words, without its number: `no space left on device`.
+pub fn why(errno: Errno) -> String {
+    let text = io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => format!("errno {}", errno.raw_os_error()),
+    }
+}
+
+/// A name as it may stand in a message: control characters escaped, so that a hostile file name can
+/// neither start a new line nor drive the terminal.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_on_what_and_why() {
+        let fault = Fault::errno("create directory", "/x", Errno::NOSPC);
+        assert_eq!(fault.message, "create directory: /x: no space left on device");
+        assert!(fault.hint.is_some());
+    }
+
+    #[test]
+    fn control_characters_never_reach_the_terminal() {
+        let fault = Fault::errno("open", "a\nb\x1b[0m", Errno::NOENT);
+        assert_eq!(fault.message, "open: a\\nb\\u{1b}[0m: no such file or directory");
+    }
+
+    #[test]
+    fn kinds_are_kebab_case_in_json() {
+        assert_eq!(serde_json::to_string(&Kind::NotFound).expect("json"), "\"not-found\"");
+    }
+}

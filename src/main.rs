@@ -1,0 +1,3 @@
+//! The `sandbox` program: see the library.
+
+fn main() {}

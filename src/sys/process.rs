@@ -1,0 +1,125 @@
+//! Processes: clone into namespaces, leave without destructors, watch by descriptor.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+/// The namespaces a child is born into: `CLONE_NEW*` bits of clone(2).
+pub type Namespaces = libc::c_int;
+
+/// A fresh user namespace.
+pub const NEW_USER: Namespaces = libc::CLONE_NEWUSER;
+/// A fresh mount namespace.
+pub const NEW_MOUNT: Namespaces = libc::CLONE_NEWNS;
+/// A fresh pid namespace: the child is its PID 1.
+pub const NEW_PID: Namespaces = libc::CLONE_NEWPID;
+/// Fresh System V IPC and POSIX message queues.
+pub const NEW_IPC: Namespaces = libc::CLONE_NEWIPC;
+/// A fresh host name.
+pub const NEW_UTS: Namespaces = libc::CLONE_NEWUTS;
+/// A fresh view of cgroups.
+pub const NEW_CGROUP: Namespaces = libc::CLONE_NEWCGROUP;
+/// A fresh network stack.
+pub const NEW_NET: Namespaces = libc::CLONE_NEWNET;
+
+/// Which side of a [`clone`] we are on.
+#[derive(Debug)]
+pub enum Side {
+    /// In the parent: the child's pid, and a descriptor that becomes readable when it ends.
+    Parent {
+        /// The child, in our pid namespace.
+        child: Pid,
+        /// pidfd_open(2)'s kind of descriptor, close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// In the child.
+    Child,
+}
+
+/// Makes a child in the given new namespaces, by clone3(2) or, where a container's filter answers ENOSYS
+/// or EPERM to it, by clone(2).
+///
+/// The child starts with the parent's memory as fork(2) leaves it. It must end by [`exit_now`] or an
+/// execve, never by returning through the parent's frames to `main`.
+///
+/// # Errors
+/// What clone(2) says: EPERM and ENOSPC tell that user namespaces are off, full or filtered.
+///
+/// # Panics
+/// Never; but the caller must have one thread only. This is asserted in debug builds, because a child of
+/// a threaded process may find the allocator's lock held by a thread that no longer exists.
+pub fn clone(namespaces: Namespaces) -> Result<Side, Errno> {
+    debug_assert_eq!(threads(), 1, "clone needs a single-threaded caller");
+    match clone3(namespaces) {
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::TOOBIG) => clone_old(namespaces),
+        other => other,
+    }
+}
+
+fn clone3(namespaces: Namespaces) -> Result<Side, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain data of integers, for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (namespaces | libc::CLONE_PIDFD) as u64;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: the kernel reads size_of::<clone_args>() bytes of `args` and writes one int to `pidfd`; both
+    // live through the call. No CLONE_VM and no stack: the child has its own copy of all memory. The
+    // caller has one thread, so no lock can be held by somebody else in the child.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            std::ptr::from_mut(&mut args),
+            std::mem::size_of::<libc::clone_args>(),
+        )
+    };
+    side(answer, pidfd)
+}
+
+fn clone_old(namespaces: Namespaces) -> Result<Side, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: as in `clone3`; with a null stack the child goes on with a copy of ours. CLONE_PIDFD writes
+    // one int through the third argument (parent_tid), which lives through the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags as libc::c_long,
+            0,
+            std::ptr::from_mut(&mut pidfd),
+            0,
+            0,
+        )
+    };
+    side(answer, pidfd)
+}
+
+fn side(answer: libc::c_long, pidfd: libc::c_int) -> Result<Side, Errno> {
+    match answer {
+        -1 => Err(last_errno()),
+        0 => Ok(Side::Child),
+        pid => {
+            let child = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
+            // SAFETY: the kernel has just made this descriptor for us and nobody else knows its number.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Side::Parent { child, pidfd })
+        }
+    }
+}
+
+/// The errno that the last failed call of this thread left.
+pub fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Ends this process at once: no destructors, no flushing of buffers that belong to the parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// How many threads this process has, by /proc/self/task; 1 if that cannot be read.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
