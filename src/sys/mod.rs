@@ -6,4 +6,11 @@
 
 #![allow(unsafe_code)]
 
+pub mod detach;
+pub mod exec;
+pub mod mount;
+pub mod namespace;
+pub mod net;
 pub mod process;
+pub mod seccomp;
+pub mod signal;

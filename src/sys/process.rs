@@ -123,3 +123,43 @@ pub fn exit_now(code: i32) -> ! {
 pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
+
+/// Whether this program was started with more rights than its caller has, by set-id bits or file
+/// capabilities. Costs no system call where it was not.
+pub fn is_set_id() -> bool {
+    // SAFETY: getauxval(3) takes an integer and reads what the kernel has put beside our environment.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    // SAFETY: these calls take nothing and always succeed.
+    let (user, effective, group, effective_group) =
+        unsafe { (libc::getuid(), libc::geteuid(), libc::getgid(), libc::getegid()) };
+    let capable =
+        || rustix::thread::capabilities(None).is_ok_and(|sets| !sets.permitted.is_empty());
+    // AppArmor and SELinux set the mark too, at a change of profile or domain.
+    secure && (user != effective || group != effective_group || (user != 0 && capable()))
+}
+
+/// What children that were waited for have used, theirs included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time in user mode, microseconds.
+    pub user_us: u64,
+    /// Time in the kernel, microseconds.
+    pub system_us: u64,
+    /// The largest resident set of one of them, bytes.
+    pub max_rss: u64,
+}
+
+/// The usage of all ended children of this process. See getrusage(2), RUSAGE_CHILDREN.
+pub fn children_usage() -> Usage {
+    // SAFETY: rusage is plain data, for which all zeroes is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one rusage through the pointer, which lives through the call.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
+    Usage {
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        // The kernel counts in KiB.
+        max_rss: usage.ru_maxrss as u64 * 1024,
+    }
+}

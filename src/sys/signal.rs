@@ -1,0 +1,36 @@
+//! Signal dispositions.
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Gives a signal its default effect again.
+///
+/// # Errors
+/// EINVAL for SIGKILL and SIGSTOP.
+pub fn default(signal: Signal) -> Result<(), Errno> {
+    set(signal, SigHandler::SigDfl)
+}
+
+/// Gives a signal no effect, here and in what is executed.
+///
+/// # Errors
+/// EINVAL for SIGKILL and SIGSTOP.
+pub fn ignore(signal: Signal) -> Result<(), Errno> {
+    set(signal, SigHandler::SigIgn)
+}
+
+fn set(signal: Signal, handler: SigHandler) -> Result<(), Errno> {
+    let action = SigAction::new(handler, nix::sys::signal::SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler of ours is installed, only the default one or none.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Whether a signal is ignored by this process.
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: sigaction is plain data, for which all zeroes is a valid value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null pointer for the new action changes nothing; the kernel's answer is written to
+    // `action`, which lives through the call.
+    let answer = unsafe { libc::sigaction(signal as i32, std::ptr::null(), &raw mut action) };
+    answer == 0 && action.sa_sigaction == libc::SIG_IGN
+}
