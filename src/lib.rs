@@ -39,4 +39,5 @@
 //! lies `fault`, the error that crosses module and process borders. `docs/ARCHITECTURE.md` is the map.
 
 pub mod fault;
+pub mod ids;
 pub mod sys;

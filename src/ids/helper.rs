@@ -1,0 +1,156 @@
+//! newuidmap(1) and newgidmap(1): found, trusted to work, and run at the same time.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::fs::StatVfsMountFlags;
+
+use super::map::{Extent, IdMap};
+use crate::fault::{Context, Fault, Result, printable};
+
+/// Looked at after the directories of PATH, which often lacks the sbin ones for a plain user.
+const USUAL: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"];
+
+/// Set-user-ID, as in stat(2).
+const SETUID: u32 = 0o4000;
+
+/// Both helpers, ready to run.
+#[derive(Debug)]
+pub(super) struct Helpers {
+    uid: PathBuf,
+    gid: PathBuf,
+}
+
+impl Helpers {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// A host fault with the remedy: absent, without privilege, or unable to gain it.
+    pub(super) fn find() -> Result<Self> {
+        if rustix::thread::no_new_privs().unwrap_or(false) {
+            return Err(Fault::host(
+                "use newuidmap: this process: no_new_privs is set, so that setuid programs have no effect",
+            )
+            .hint("start it without NoNewPrivileges= (systemd) or no-new-privileges (Docker)"));
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        Ok(Self { uid: find("newuidmap", &path)?, gid: find("newgidmap", &path)? })
+    }
+
+    /// Has both write the maps of the process that procfs calls `child`.
+    ///
+    /// # Errors
+    /// A host fault with what the helper wrote to its stderr.
+    pub(super) fn write(&self, child: i32, map: &IdMap) -> Result<()> {
+        let uid = start(&self.uid, child, &map.uids)?;
+        let gid = start(&self.gid, child, &map.gids);
+        let uid = uid.wait_with_output();
+        let gid = gid?.wait_with_output();
+        judge(&self.uid, uid)?;
+        judge(&self.gid, gid)
+    }
+}
+
+fn start(program: &Path, child: i32, extents: &[Extent]) -> Result<Child> {
+    let numbers = extents.iter().flat_map(|e| [e.inside, e.outside, e.count]);
+    Command::new(program)
+        .arg(child.to_string())
+        .args(numbers.map(|number| number.to_string()))
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run", program.display())
+}
+
+fn judge(program: &Path, output: io::Result<Output>) -> Result<()> {
+    let output = output.context("wait for", program.display())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().lines().collect::<Vec<_>>().join("; ");
+    let said = if said.is_empty() { output.status.to_string() } else { printable(&said) };
+    Err(Fault::host(format!("write the id map of a user namespace: {}: {said}", program.display()))
+        .hint("check /etc/subuid and /etc/subgid, or make the box with the mode single"))
+}
+
+fn find(name: &str, path: &OsStr) -> Result<PathBuf> {
+    let folders = env::split_paths(path).chain(USUAL.iter().map(PathBuf::from));
+    let mut powerless = None;
+    for folder in folders.filter(|folder| folder.is_absolute()) {
+        let program = folder.join(name);
+        match std::fs::metadata(&program) {
+            Ok(found) if is_privileged(&program, &found) => return Ok(program),
+            Ok(found) if found.is_file() => powerless = powerless.or(Some(program)),
+            _ => {}
+        }
+    }
+    Err(match powerless {
+        None => Fault::host(format!("use {name}: PATH, /usr/bin, /sbin: no such program"))
+            .hint("install the package uidmap (Debian) or shadow-utils (Fedora)"),
+        Some(program) => Fault::host(format!(
+            "use {name}: {}: it is neither setuid root nor has file capabilities, or is mounted nosuid",
+            program.display()
+        ))
+        .hint(format!("as root: `chmod u+s {}`, or install its package again", program.display())),
+    })
+}
+
+fn is_privileged(program: &Path, found: &Metadata) -> bool {
+    let mode = found.permissions().mode();
+    let nosuid = || {
+        rustix::fs::statvfs(program).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::NOSUID))
+    };
+    let setuid_root = mode & SETUID != 0 && found.uid() == 0;
+    let capable = || {
+        let mut none: [u8; 0] = [];
+        rustix::fs::getxattr(program, c"security.capability", &mut none).is_ok_and(|size| size > 0)
+    };
+    found.is_file() && mode & 0o111 != 0 && (setuid_root || capable()) && !nosuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Kind;
+
+    #[test]
+    fn a_missing_helper_names_the_package() {
+        let fault = find("newuidmap-that-nobody-has", OsStr::new("/nowhere")).expect_err("absent");
+        assert_eq!(fault.kind, Kind::Host);
+        assert!(fault.hint.expect("remedy").contains("uidmap (Debian)"));
+    }
+
+    #[test]
+    fn a_helper_without_privilege_is_passed_over() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let fake = dir.path().join("fake-idmap");
+        std::fs::write(&fake, "").expect("write");
+        std::fs::set_permissions(&fake, PermissionsExt::from_mode(0o755)).expect("chmod");
+        let fault = find("fake-idmap", dir.path().as_os_str()).expect_err("powerless");
+        assert!(fault.message.contains("neither setuid root"), "{fault}");
+        assert!(
+            find("fake-idmap", OsStr::new("relative:."))
+                .expect_err("absent")
+                .message
+                .contains("no such")
+        );
+    }
+
+    #[test]
+    fn what_the_helper_said_is_in_the_fault() {
+        let output = Command::new("/bin/sh")
+            .args(["-c", "printf 'no\\033[1m\\nway\\n' >&2; exit 1"])
+            .output();
+        let fault = judge(Path::new("/bin/x"), output).expect_err("failed");
+        assert!(fault.message.ends_with("/bin/x: no\\u{1b}[1m; way"), "{fault}");
+    }
+}

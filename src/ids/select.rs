@@ -1,0 +1,97 @@
+//! Choosing a map for a new box, and checking a recorded one.
+
+use std::fs::File;
+use std::io::Read;
+
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::accounts;
+use super::enter::{Entry, Powers};
+use super::helper::Helpers;
+use super::map::{IdMap, Mode};
+use super::plan::{self, Facts};
+use super::work::inside;
+use crate::fault::Result;
+
+/// Files of /etc are read up to this many bytes; the rest of a larger one is not looked at.
+const LONGEST_FILE: u64 = 16 << 20;
+
+/// The map for a new box: of the mode asked for or, for `None`, of the first that works here: `subuid` for
+/// a plain user; for uid 0 `range` in the initial user namespace and `identity` in one with many ids;
+/// else `single`.
+///
+/// "Works" is tried: a child enters a namespace with the map. This process must have one thread.
+///
+/// # Errors
+/// For a mode that was asked for, a host fault that says what is missing and how to get it. For `None`,
+/// only if not even `single` works, which means that there are no user namespaces here.
+pub fn choose(request: Option<Mode>) -> Result<IdMap> {
+    let facts = facts();
+    if let Some(mode) = request {
+        return made(mode, &facts);
+    }
+    let best = plan::candidates(&facts).into_iter().find_map(|mode| made(mode, &facts).ok());
+    best.map_or_else(|| made(Mode::Single, &facts), Ok)
+}
+
+fn made(mode: Mode, facts: &Facts) -> Result<IdMap> {
+    let map = plan::map_for(mode, facts)?;
+    inside(Entry::Map(&map), Powers::Files, || Ok(()))?;
+    Ok(map)
+}
+
+/// Whether this process can make the very map that a box has `recorded`. Reads files only, and none where
+/// inside root is this process itself: then newuidmap and the kernel make that very map or refuse, and a
+/// run need not read the accounts of the machine before.
+///
+/// # Errors
+/// A conflict fault if the ids of this process, or the ranges it is given, would put other owners on disk;
+/// a host fault if a helper or a capability is missing. Both with the remedy.
+pub fn check(recorded: &IdMap) -> Result<()> {
+    let ours = (geteuid().as_raw(), getegid().as_raw());
+    if matches!(recorded.mode, Mode::Single | Mode::Subuid) && recorded.root_owner() == ours {
+        return Ok(());
+    }
+    plan::permits(recorded, &facts())?;
+    if recorded.mode == Mode::Subuid {
+        Helpers::find()?;
+    }
+    Ok(())
+}
+
+fn facts() -> Facts {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let set_ids = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    let uid_map = read("/proc/self/uid_map");
+    let passwd = read("/etc/passwd");
+    Facts {
+        uid,
+        gid,
+        sets_ids: capabilities(None).is_ok_and(|sets| sets.effective.contains(set_ids)),
+        initial: accounts::is_initial(&uid_map),
+        held_uids: accounts::held(&uid_map),
+        held_gids: accounts::held(&read("/proc/self/gid_map")),
+        name: accounts::user_name(&passwd, uid).map(str::to_owned).or_else(name_of_session),
+        passwd,
+        group: read("/etc/group"),
+        subuid: read("/etc/subuid"),
+        subgid: read("/etc/subgid"),
+    }
+}
+
+/// The name of a user whom only a directory service knows. A wrong one does no harm: newuidmap asks the
+/// name service itself and refuses.
+fn name_of_session() -> Option<String> {
+    std::env::var("USER").ok().filter(|name| !name.is_empty())
+}
+
+/// The text of a file, empty if it cannot be read: to have no file and to have no line is the same.
+fn read(path: &str) -> String {
+    let mut bytes = Vec::new();
+    let file = File::open(path);
+    match file.and_then(|file| file.take(LONGEST_FILE).read_to_end(&mut bytes)) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}

@@ -1,0 +1,247 @@
+//! Doing a job inside a user namespace, in a child.
+//!
+//! Two pipes: over `go` the parent says that the maps are written, over `answer` the child sends the JSON
+//! of its `Result`. No descriptor is closed for a job of [`inside`]: it works with the caller's.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sys::signal::Signal;
+use rustix::fs::{self, Mode as Permissions, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, setsid, waitid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::enter::{Entry, Powers, become_root, tether};
+use super::refused::namespace_refused;
+use super::write::write_maps;
+use crate::fault::{Context, Fault, Result};
+use crate::sys::detach::{idle_priority, release_all_but_directories};
+use crate::sys::process::{Side, clone, exit_now};
+
+const WHAT: &str = "work in a user namespace";
+
+/// Does `job` as uid 0 of the user namespace, in a child, and returns what it returns.
+///
+/// The child has the caller's memory and descriptors as they are at this moment, the capabilities of
+/// `powers`, no_new_privs, umask 0, and is killed if the caller ends. What the job changes in memory is
+/// lost with it. Beneath directories that only the outside may enter (the store is 0700 and, in range
+/// mode, of a stranger) it must work by descriptors opened by the caller. It must not panic, nor leave
+/// processes behind that keep descriptors.
+///
+/// This process must have one thread.
+///
+/// # Errors
+/// The job's own fault; a host fault with the remedy if there can be no such namespace; a failed one if
+/// the child died.
+pub fn inside<T>(entry: Entry<'_>, powers: Powers, job: impl FnOnce() -> Result<T>) -> Result<T>
+where
+    T: Serialize + DeserializeOwned,
+{
+    inside_prepared(entry, powers, || Ok(()), |()| job())
+}
+
+/// As [`inside`], for a job that needs directories which only the caller may enter, in mounts of the job's
+/// own mount namespace (overlay takes no descriptor of another one): `prepare` is called in that
+/// namespace, before the child becomes uid 0 inside, with the rights of the caller to files. The working
+/// directory is the caller's, carried over by the kernel.
+///
+/// # Errors
+/// As [`inside`], and those of `prepare`.
+pub fn inside_prepared<P, T>(
+    entry: Entry<'_>,
+    powers: Powers,
+    prepare: impl FnOnce() -> Result<P>,
+    job: impl FnOnce(P) -> Result<T>,
+) -> Result<T>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let (answer, reply) = pipe()?;
+    let child = start(entry, powers, Life::Tethered, prepare, |entered| {
+        send(&reply, &entered.and_then(job));
+    })?;
+    drop(reply);
+    let text = read_all(&answer);
+    let end = reap(&child.pidfd);
+    decode(&text?, &end)
+}
+
+/// Starts `job` as uid 0 of the user namespace, with the powers of [`Powers::Files`], and returns as soon
+/// as it runs; it lives on by itself, in a session of its own and at the lowest priority.
+///
+/// Its stdio is /dev/null, and of the caller's other descriptors it keeps only those of directories: all
+/// else (locks, pipes, sockets) reads as /dev/null, so that it neither holds a lock nor keeps anybody
+/// waiting for the end of a pipe. This process must have one thread.
+///
+/// # Errors
+/// As [`inside`], but nothing of the job itself.
+pub fn inside_detached(entry: Entry<'_>, job: impl FnOnce()) -> Result<()> {
+    let (answer, reply) = pipe()?;
+    let middle = match clone(0).context("make a process", "for a detached job")? {
+        Side::Child => last_breath(|| detach(entry, &reply, job)),
+        Side::Parent { pidfd, .. } => pidfd,
+    };
+    drop(reply);
+    let text = read_all(&answer);
+    let end = reap(&middle);
+    decode(&text?, &end)
+}
+
+/// The middle process of a detached job: it makes the one that works, and ends.
+fn detach(entry: Entry<'_>, reply: &OwnedFd, job: impl FnOnce()) {
+    let started = own_session().and_then(|()| {
+        let late = retry_on_intr(|| rustix::io::dup(reply)).context("copy a descriptor", "pipe")?;
+        start(
+            entry,
+            Powers::Files,
+            Life::Free,
+            || Ok(()),
+            move |entered| {
+                let ready = entered.and_then(|()| {
+                    idle_priority();
+                    release_all_but_directories(late.as_fd()).context("release", "descriptors")
+                });
+                send(&late, &ready);
+                drop(late);
+                if ready.is_ok() {
+                    job();
+                }
+            },
+        )
+    });
+    if let Err(fault) = started {
+        send(reply, &Err::<(), _>(fault));
+    }
+}
+
+fn own_session() -> Result<()> {
+    setsid().context("make a session", "for a detached job")?;
+    let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Permissions::empty())
+        .context("open", "/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("replace", "stdin")?;
+    rustix::stdio::dup2_stdout(&null).context("replace", "stdout")?;
+    rustix::stdio::dup2_stderr(&null).context("replace", "stderr")
+}
+
+/// Whether a child is killed when its parent ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Tethered,
+    Free,
+}
+
+struct Started {
+    pidfd: OwnedFd,
+}
+
+/// Makes the child, has its maps written and lets it go. In the child, `work` gets how entering went.
+fn start<P>(
+    entry: Entry<'_>,
+    powers: Powers,
+    life: Life,
+    prepare: impl FnOnce() -> Result<P>,
+    work: impl FnOnce(Result<P>),
+) -> Result<Started> {
+    let (wait, go) = pipe()?;
+    let parent = (life == Life::Tethered).then(getpid);
+    match clone(entry.namespaces(powers)).map_err(namespace_refused)? {
+        Side::Child => {
+            drop(go);
+            last_breath(|| child(entry, powers, parent, &wait, prepare, work))
+        }
+        Side::Parent { child, pidfd } => {
+            let written = entry.map_of_parent().map_or(Ok(()), |map| write_maps(child, map));
+            if written.is_ok() {
+                // A child that is gone already shows by its missing answer. We hold the reading end until
+                // after this, so that the write cannot raise SIGPIPE.
+                let _gone = retry_on_intr(|| rustix::io::write(&go, b"!"));
+            }
+            drop((go, wait));
+            if let Err(fault) = written {
+                let _end = reap(&pidfd);
+                return Err(fault);
+            }
+            Ok(Started { pidfd })
+        }
+    }
+}
+
+fn child<P>(
+    entry: Entry<'_>,
+    powers: Powers,
+    parent: Option<Pid>,
+    wait: &OwnedFd,
+    prepare: impl FnOnce() -> Result<P>,
+    work: impl FnOnce(Result<P>),
+) {
+    let mut word = [0];
+    let tethered = parent.map_or(Ok(()), tether);
+    // The end of the pipe means that the parent has given up, and has told why itself.
+    if let Ok(1) = retry_on_intr(|| rustix::io::read(wait, &mut word)) {
+        work(tethered.and_then(|()| become_root(entry, powers, parent, prepare)));
+    }
+}
+
+/// Runs what a child has to do, and ends it: never back into the parent's frames, also not by a panic.
+fn last_breath(run: impl FnOnce()) -> ! {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(()) => exit_now(0),
+        Err(_) => std::process::abort(),
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).context("make a pipe", "for a job")
+}
+
+/// Sends the answer. If that fails, the parent finds none, and says so.
+fn send<T: Serialize>(reply: &OwnedFd, result: &Result<T>) {
+    let text = serde_json::to_vec(result).or_else(|error| {
+        let fault = Fault::failed(format!("{WHAT}: the answer: {error}"));
+        serde_json::to_vec(&Err::<(), _>(fault))
+    });
+    let (Ok(text), Ok(copy)) = (text, reply.try_clone()) else { return };
+    let _unsent = std::fs::File::from(copy).write_all(&text);
+}
+
+fn read_all(answer: &OwnedFd) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut part = [0; 16 * 1024];
+    loop {
+        match retry_on_intr(|| rustix::io::read(answer, &mut part))
+            .context("read", "answer of a job")?
+        {
+            0 => return Ok(text),
+            size => text.extend_from_slice(&part[..size]),
+        }
+    }
+}
+
+/// How a child ended, in words.
+fn reap(pidfd: &OwnedFd) -> String {
+    let ended = WaitIdOptions::EXITED;
+    match retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), ended)) {
+        Ok(Some(status)) => match status.terminating_signal() {
+            Some(signal) => {
+                let name = Signal::try_from(signal).map_or("unknown", Signal::as_str);
+                format!("ended by a signal: {name}")
+            }
+            None => format!("ended with {}", status.exit_status().unwrap_or_default()),
+        },
+        // Whoever ignores SIGCHLD has its children reaped by the kernel.
+        Ok(None) | Err(Errno::CHILD) => "ended without a word".to_owned(),
+        Err(errno) => format!("cannot be waited for: {}", crate::fault::why(errno)),
+    }
+}
+
+fn decode<T: DeserializeOwned>(text: &[u8], end: &str) -> Result<T> {
+    if text.is_empty() {
+        return Err(Fault::failed(format!("{WHAT}: the child: {end}")));
+    }
+    serde_json::from_slice::<Result<T>>(text)
+        .unwrap_or_else(|error| Err(Fault::failed(format!("{WHAT}: the child: {end}: {error}"))))
+}
