@@ -41,3 +41,4 @@
 pub mod fault;
 pub mod ids;
 pub mod sys;
+pub mod tree;

@@ -1,0 +1,114 @@
+//! One path in two views: is it the same?
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{FileType, Stat, fstat, readlinkat};
+use rustix::io::{Errno, read};
+
+use super::ChangeKind;
+use crate::tree::attributes::MODE_BITS;
+use crate::tree::dir::{kind, open_child, open_file};
+use crate::tree::whiteout::own_xattrs;
+
+/// How much of two files is compared at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// A directory of a view, and the lstat(2) of the name in question there.
+type Place<'a> = (BorrowedFd<'a>, &'a Stat);
+
+/// How two entries of the same name and type differ, if they do.
+pub(super) fn difference(
+    name: &CStr,
+    from: Place<'_>,
+    to: Place<'_>,
+) -> Result<Option<ChangeKind>, Errno> {
+    let ((from_dir, old), (to_dir, new)) = (from, to);
+    match kind(new) {
+        FileType::Directory => {
+            let (a, b) = (open_child(from_dir, name)?, open_child(to_dir, name)?);
+            let differ = directories_differ(a.as_fd(), b.as_fd())?;
+            Ok(differ.then_some(ChangeKind::Metadata))
+        }
+        FileType::RegularFile => regular(name, from, to),
+        FileType::Symlink => {
+            let a = readlinkat(from_dir, name, Vec::new())?;
+            let b = readlinkat(to_dir, name, Vec::new())?;
+            Ok(if a == b { owner_or_mode(old, new) } else { Some(ChangeKind::Modified) })
+        }
+        FileType::CharacterDevice | FileType::BlockDevice if old.st_rdev != new.st_rdev => {
+            Ok(Some(ChangeKind::Modified))
+        }
+        _ => Ok(owner_or_mode(old, new)),
+    }
+}
+
+/// Whether two open directories differ in mode, owner, group or attributes.
+pub(super) fn directories_differ(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(owner_or_mode(&fstat(a)?, &fstat(b)?).is_some() || own_xattrs(a)? != own_xattrs(b)?)
+}
+
+fn owner_or_mode(old: &Stat, new: &Stat) -> Option<ChangeKind> {
+    let parts = |stat: &Stat| (stat.st_mode & MODE_BITS, stat.st_uid, stat.st_gid);
+    (parts(old) != parts(new)).then_some(ChangeKind::Metadata)
+}
+
+fn regular(name: &CStr, from: Place<'_>, to: Place<'_>) -> Result<Option<ChangeKind>, Errno> {
+    let ((from_dir, old), (to_dir, new)) = (from, to);
+    if same_inode(old, new) {
+        return Ok(None);
+    }
+    if old.st_size != new.st_size {
+        return Ok(Some(ChangeKind::Modified));
+    }
+    let (a, b) = (open_file(from_dir, name)?, open_file(to_dir, name)?);
+    if !same_content(a.as_fd(), b.as_fd())? {
+        return Ok(Some(ChangeKind::Modified));
+    }
+    let mtime = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+    if mtime(old) != mtime(new) || own_xattrs(a.as_fd())? != own_xattrs(b.as_fd())? {
+        return Ok(Some(ChangeKind::Metadata));
+    }
+    Ok(owner_or_mode(old, new))
+}
+
+/// Whether both are the file of one layer. The device number is of the view and says nothing; an inode
+/// number with the same time of last change, to the nanosecond, is the same inode.
+fn same_inode(old: &Stat, new: &Stat) -> bool {
+    let parts = |stat: &Stat| {
+        (
+            stat.st_ino,
+            stat.st_size,
+            (stat.st_mtime, stat.st_mtime_nsec),
+            (stat.st_ctime, stat.st_ctime_nsec),
+        )
+    };
+    parts(old) == parts(new)
+}
+
+fn same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let (m, n) = (fill(a, &mut left)?, fill(b, &mut right)?);
+        if left[..m] != right[..n] {
+            return Ok(false);
+        }
+        if m == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match read(fd, &mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(len)
+}

@@ -1,0 +1,302 @@
+//! A tree copied file by file: the directory source of `init`, and what `--out` brings out.
+//!
+//! Kept: content with its holes, hard links within the tree, modes, owners that the map holds, times of
+//! modification to the nanosecond, attributes of the user, file capabilities, access control lists.
+//! Remembered instead: other owners, device nodes. Left out and counted: sockets, and what lies on other
+//! mounts beneath the source (the mount point stays, empty).
+//!
+//! The source is read with the ids and rights of the namespace this runs in. An owner that has no number
+//! here is shown by the kernel as the overflow id 65534 (user_namespaces(7)), and typically is root of the
+//! machine: outside `identity` mode such a file becomes 0's, and is counted as unmapped, not remembered.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, fstat, linkat, major, minor, mkdirat, mknodat,
+    openat, readlinkat, symlinkat,
+};
+use rustix::io::Errno;
+
+use super::attributes::{Attributes, MODE_BITS, may_be_stored};
+use super::dir::{Trail, open_beneath, open_child, open_file};
+use super::owners::{Device, DeviceClass, Remembered};
+use super::walk::{Descend, Visit, Visitor, walk};
+use super::{Totals, path, xattr};
+use crate::fault::{Context, Result};
+use crate::ids::{IdMap, Mode as IdMode};
+
+mod data;
+
+/// How the kernel shows an id that has no number in this user namespace, unless an administrator chose
+/// another (/proc/sys/kernel/overflowuid).
+const OVERFLOW_ID: u32 = 65_534;
+
+/// Set-user-ID and set-group-ID, as in stat(2).
+const SET_ID: u32 = 0o6000;
+
+/// Copies everything in `src`, and the attributes of `src` itself, to the empty directory `dst`.
+///
+/// What `dst` cannot hold is appended to `owners`, in no particular order.
+///
+/// # Errors
+/// What the system says, naming the path; a part of the tree may have been copied then.
+pub fn copy_tree(
+    src: BorrowedFd<'_>,
+    dst: BorrowedFd<'_>,
+    ids: &IdMap,
+    owners: &mut Vec<Remembered>,
+) -> Result<Totals> {
+    copy(src, dst, ids, owners, false)
+}
+
+/// As [`copy_tree`], for a place that is no store: without set-id bits, file capabilities and access control
+/// lists. There a tree that nobody trusts gets the ids of whoever copies, which may be the machine's root,
+/// and other users may reach it (CVE-2021-41091).
+///
+/// # Errors
+/// As [`copy_tree`].
+pub fn copy_powerless(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, ids: &IdMap) -> Result<Totals> {
+    copy(src, dst, ids, &mut Vec::new(), true)
+}
+
+fn copy(
+    src: BorrowedFd<'_>,
+    dst: BorrowedFd<'_>,
+    ids: &IdMap,
+    owners: &mut Vec<Remembered>,
+    powerless: bool,
+) -> Result<Totals> {
+    let mut copy = Copy {
+        root: dst,
+        dst: Trail::new(dst).context("open directory", "/")?,
+        ids,
+        owners,
+        powerless,
+        totals: Totals::default(),
+        linked: HashMap::new(),
+    };
+    walk(src, &mut copy)?;
+    Ok(copy.totals)
+}
+
+struct Copy<'a> {
+    root: BorrowedFd<'a>,
+    dst: Trail,
+    ids: &'a IdMap,
+    owners: &'a mut Vec<Remembered>,
+    /// Whether what gives power to whoever runs a file is left out.
+    powerless: bool,
+    totals: Totals,
+    /// First path of each inode with several names, and what was remembered of it.
+    linked: HashMap<(u64, u64), Linked>,
+}
+
+struct Linked {
+    path: Vec<u8>,
+    remembered: Option<Remembered>,
+}
+
+impl Visitor for Copy<'_> {
+    fn entry(&mut self, visit: &Visit<'_>) -> Result<Descend> {
+        let shown = || path::shown(visit.path);
+        if visit.kind() != FileType::Directory && self.link(visit).context("link", shown())? {
+            self.totals.files += 1;
+            return Ok(Descend::No);
+        }
+        match visit.kind() {
+            FileType::Directory => {
+                mkdirat(self.dst.here(), visit.name, Mode::RWXU)
+                    .context("create directory", shown())?;
+            }
+            FileType::RegularFile => self.regular(visit).context("copy file", shown())?,
+            FileType::Symlink => self.symlink(visit).context("copy symbolic link", shown())?,
+            FileType::Fifo => self.fifo(visit).context("copy fifo", shown())?,
+            FileType::CharacterDevice | FileType::BlockDevice => self.device(visit),
+            _ => {
+                self.totals.sockets += 1;
+                return Ok(Descend::No);
+            }
+        }
+        self.totals.files += 1;
+        Ok(Descend::Yes)
+    }
+
+    fn enter(&mut self, _dir: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
+        let Some(name) = last_name(at) else { return Ok(()) };
+        let child =
+            open_child(self.dst.here(), &name).context("open directory", path::shown(at))?;
+        self.dst.push(child).context("open directory", path::shown(at))
+    }
+
+    fn leave(&mut self, dir: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
+        let done = self.dst.pop().context("climb out of directory", path::shown(at))?;
+        self.finish_dir(dir, done.as_ref().map_or(self.root, AsFd::as_fd), at)
+            .context("set attributes", path::shown(at))
+    }
+
+    fn mount(&mut self, visit: &Visit<'_>) -> Result<()> {
+        self.totals.mounts += 1;
+        let (attributes, _) = self.attributes(visit.stat, visit.path);
+        open_child(self.dst.here(), visit.name)
+            .and_then(|dir| attributes.apply(dir.as_fd()))
+            .context("set attributes", path::shown(visit.path))?;
+        Ok(())
+    }
+}
+
+impl Copy<'_> {
+    /// Makes another name of a file that was copied before; false if it was not, or cannot have more
+    /// names.
+    fn link(&mut self, visit: &Visit<'_>) -> Result<bool, Errno> {
+        let key = (visit.stat.st_dev, visit.stat.st_ino);
+        let Some(first) = self.linked.get(&key).filter(|_| visit.stat.st_nlink > 1) else {
+            return Ok(false);
+        };
+        let (parent, name) = split(&first.path);
+        let made = open_beneath(self.root, parent)
+            .and_then(|dir| linkat(dir, &name, self.dst.here(), visit.name, AtFlags::empty()));
+        match made {
+            Ok(()) => {
+                let again = first.remembered.clone();
+                self.owners.extend(again.map(|r| Remembered { path: visit.path.to_vec(), ..r }));
+                Ok(true)
+            }
+            // Too many names, or a path longer than one call takes: it becomes a file of its own.
+            Err(Errno::MLINK | Errno::NAMETOOLONG) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn regular(&mut self, visit: &Visit<'_>) -> Result<(), Errno> {
+        let src = open_file(visit.dir, visit.name)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dst = openat(self.dst.here(), visit.name, flags, Mode::RUSR | Mode::WUSR)?;
+        data::copy(src.as_fd(), dst.as_fd())?;
+        self.totals.bytes += u64::try_from(visit.stat.st_size).unwrap_or(0);
+        self.finish(src.as_fd(), dst.as_fd(), visit)
+    }
+
+    fn fifo(&mut self, visit: &Visit<'_>) -> Result<(), Errno> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(self.dst.here(), visit.name, FileType::Fifo, mode, 0)?;
+        let dst = open_file(self.dst.here(), visit.name)?;
+        let (attributes, remembered) = self.attributes(visit.stat, visit.path);
+        attributes.apply(dst.as_fd())?;
+        self.remember(visit, remembered);
+        Ok(())
+    }
+
+    fn symlink(&mut self, visit: &Visit<'_>) -> Result<(), Errno> {
+        let target = readlinkat(visit.dir, visit.name, Vec::new())?;
+        symlinkat(&target, self.dst.here(), visit.name)?;
+        let (attributes, remembered) = self.attributes(visit.stat, visit.path);
+        attributes.apply_to_link(self.dst.here(), visit.name)?;
+        self.remember(visit, remembered);
+        Ok(())
+    }
+
+    fn device(&mut self, visit: &Visit<'_>) {
+        let stat = visit.stat;
+        let class = match visit.kind() {
+            FileType::BlockDevice => DeviceClass::Block,
+            _ => DeviceClass::Char,
+        };
+        let (uid, gid) = self.owner(stat);
+        self.totals.devices += 1;
+        self.owners.push(Remembered {
+            path: visit.path.to_vec(),
+            uid: Some(uid),
+            gid: Some(gid),
+            mode: Some(stat.st_mode & MODE_BITS),
+            device: Some(Device { class, major: major(stat.st_rdev), minor: minor(stat.st_rdev) }),
+        });
+    }
+
+    fn finish(
+        &mut self,
+        src: BorrowedFd<'_>,
+        dst: BorrowedFd<'_>,
+        visit: &Visit<'_>,
+    ) -> Result<(), Errno> {
+        let (mut attributes, remembered) = self.attributes(visit.stat, visit.path);
+        attributes.xattrs = self.xattrs(src)?;
+        self.totals.xattrs_lost += attributes.apply(dst)?;
+        self.remember(visit, remembered);
+        Ok(())
+    }
+
+    fn finish_dir(
+        &mut self,
+        src: BorrowedFd<'_>,
+        dst: BorrowedFd<'_>,
+        at: &[u8],
+    ) -> Result<(), Errno> {
+        let (mut attributes, remembered) = self.attributes(&fstat(src)?, at);
+        attributes.xattrs = self.xattrs(src)?;
+        self.totals.xattrs_lost += attributes.apply(dst)?;
+        self.owners.extend(remembered);
+        Ok(())
+    }
+
+    /// The attributes of a file of the source that a layer can hold. A file capability of another user
+    /// namespace cannot be read here (EOVERFLOW) and is lost.
+    fn xattrs(&mut self, src: BorrowedFd<'_>) -> Result<Vec<xattr::Xattr>, Errno> {
+        let mut found = Vec::new();
+        let powerless = self.powerless;
+        let wanted = |name: &CString| {
+            may_be_stored(name) && (!powerless || name.to_bytes().starts_with(b"user."))
+        };
+        for name in xattr::names(src)?.into_iter().filter(wanted) {
+            match xattr::get(src, &name) {
+                Ok(Some(value)) => found.push((name, value)),
+                Ok(None) => {}
+                Err(Errno::OVERFLOW | Errno::PERM) => self.totals.xattrs_lost += 1,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(found)
+    }
+
+    fn attributes(&mut self, stat: &Stat, at: &[u8]) -> (Attributes, Option<Remembered>) {
+        let owner = self.owner(stat);
+        let (mut attributes, remembered) = Attributes::place(self.ids, at, owner, stat.st_mode);
+        attributes.mtime = Some(mtime(stat));
+        if self.powerless {
+            attributes.mode &= MODE_BITS & !SET_ID;
+        }
+        let unknown = owner != (stat.st_uid, stat.st_gid);
+        self.totals.unmapped += u64::from(unknown || remembered.is_some());
+        (attributes, remembered)
+    }
+
+    fn owner(&self, stat: &Stat) -> (u32, u32) {
+        let known = |id| {
+            if id == OVERFLOW_ID && self.ids.mode != IdMode::Identity { 0 } else { id }
+        };
+        (known(stat.st_uid), known(stat.st_gid))
+    }
+
+    fn remember(&mut self, visit: &Visit<'_>, remembered: Option<Remembered>) {
+        if visit.stat.st_nlink > 1 {
+            let linked = Linked { path: visit.path.to_vec(), remembered: remembered.clone() };
+            self.linked.insert((visit.stat.st_dev, visit.stat.st_ino), linked);
+        }
+        self.owners.extend(remembered);
+    }
+}
+
+fn mtime(stat: &Stat) -> Timespec {
+    Timespec { tv_sec: stat.st_mtime as _, tv_nsec: stat.st_mtime_nsec as _ }
+}
+
+fn split(at: &[u8]) -> (&[u8], CString) {
+    let (parent, name) = path::split(at);
+    (parent, CString::new(name).expect("a name that the kernel gave has no NUL"))
+}
+
+fn last_name(at: &[u8]) -> Option<CString> {
+    (!at.is_empty()).then(|| split(at).1)
+}

@@ -1,0 +1,85 @@
+//! The walk of a commit: is this upper one that overlayfs wrote under us, and how much is in it.
+//!
+//! A commit must not cost more than a few microseconds a file: one getdents per directory, one fstatat
+//! per entry, and attributes are read only where overlayfs can have put a meaning into them. Those are
+//! directories, and regular files without a block on disk: a whiteout in file form is empty, and a file
+//! whose data is elsewhere (`metacopy`) is all hole.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::FileType;
+
+use super::dir::open_file;
+use super::walk::{Descend, Visit, Visitor, walk};
+use super::whiteout::{check_upper_xattrs, is_real_device};
+use super::{Totals, path};
+use crate::fault::{Context, Fault, Result};
+
+/// Walks the upper directory `fs`, refuses what must not be in one, and counts it.
+///
+/// # Errors
+/// `Failed`, naming the path, for a device node that is no whiteout, for `user.overlay.redirect`,
+/// `user.overlay.metacopy` or an unknown `user.overlay.*`, for `trusted.overlay.*`, and for a mount that
+/// lies in the tree; otherwise what the system says.
+pub fn measure(fs: BorrowedFd<'_>) -> Result<Totals> {
+    let mut count = Count { totals: Totals::default(), linked: HashSet::new() };
+    walk(fs, &mut count)?;
+    Ok(count.totals)
+}
+
+struct Count {
+    totals: Totals,
+    /// Inodes with several names that were counted already.
+    linked: HashSet<u64>,
+}
+
+impl Visitor for Count {
+    fn entry(&mut self, visit: &Visit<'_>) -> Result<Descend> {
+        self.totals.files += 1;
+        match visit.kind() {
+            FileType::Directory => return Ok(Descend::Yes),
+            FileType::RegularFile => self.regular(visit)?,
+            FileType::Socket => self.totals.sockets += 1,
+            _ if is_real_device(visit.stat) => {
+                return Err(refused(visit.path, "a device node cannot be in a layer"));
+            }
+            _ => {}
+        }
+        Ok(Descend::Yes)
+    }
+
+    fn enter(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
+        check(dir, path)
+    }
+
+    fn mount(&mut self, visit: &Visit<'_>) -> Result<()> {
+        Err(refused(visit.path, "a mount lies on it"))
+    }
+}
+
+impl Count {
+    fn regular(&mut self, visit: &Visit<'_>) -> Result<()> {
+        let stat = visit.stat;
+        if stat.st_nlink <= 1 || self.linked.insert(stat.st_ino) {
+            self.totals.bytes += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+        if stat.st_blocks == 0 {
+            let file =
+                open_file(visit.dir, visit.name).context("open file", path::shown(visit.path))?;
+            check(file.as_fd(), visit.path)?;
+        }
+        Ok(())
+    }
+}
+
+fn check(fd: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
+    match check_upper_xattrs(fd).context("read attributes", path::shown(at))? {
+        Some(why) => Err(refused(at, &why)),
+        None => Ok(()),
+    }
+}
+
+fn refused(at: &[u8], why: &str) -> Fault {
+    Fault::failed(format!("check layer: {}: {why}", crate::fault::printable(&path::shown(at))))
+}
