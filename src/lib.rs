@@ -40,5 +40,6 @@
 
 pub mod fault;
 pub mod ids;
+pub mod store;
 pub mod sys;
 pub mod tree;

@@ -1,0 +1,191 @@
+//! Boxes: made whole by one rename, removed whole by one rename.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{flock, fstat, fsync, mkdirat, openat, renameat_with, statat};
+use rustix::io::{Errno, retry_on_intr};
+use serde::{Deserialize, Serialize};
+
+use super::failpoint::step;
+use super::file::{self, PRIVATE_DIR};
+use super::lock::SharedLock;
+use super::{BoxName, LayerId, Store, json_line, layout};
+use crate::fault::{Context, Fault, Result};
+use crate::ids::IdMap;
+
+/// What `box.json` says; it never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxRecord {
+    /// The name of the box.
+    pub name: BoxName,
+    /// The ids that own what lies in its layers.
+    pub id_map: IdMap,
+    /// What it was filled from, as text for people.
+    pub source: String,
+    /// Changes when the source is another one.
+    pub identity: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The profile its runs have by default.
+    #[serde(default)]
+    pub profile: Option<String>,
+}
+
+/// An open box. (`Box` is taken.)
+#[derive(Debug)]
+pub struct Box_<'s> {
+    pub(super) store: &'s Store,
+    pub(super) record: BoxRecord,
+}
+
+impl Box_<'_> {
+    /// Its record.
+    pub fn record(&self) -> &BoxRecord {
+        &self.record
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &BoxName {
+        &self.record.name
+    }
+}
+
+impl Store {
+    /// Makes a box without snapshots.
+    ///
+    /// # Errors
+    /// Conflict if there is one of this name.
+    pub fn create_box(&self, _lock: &SharedLock, record: BoxRecord) -> Result<Box_<'_>> {
+        self.require_writable()?;
+        let unfinished = format!("{}/{}{}", layout::BOXES, layout::UNFINISHED, LayerId::random()?);
+        let name = layout::boxed(&record.name);
+        let made = self.fill_box(&unfinished, &record).and_then(|()| {
+            let rename = || {
+                renameat_with(self.dir(), &unfinished, self.dir(), &name, RenameFlags::NOREPLACE)
+            };
+            match step("box.rename", rename) {
+                Err(Errno::EXIST) => {
+                    Err(Fault::conflict(format!("create box: {}: exists already", record.name))
+                        .hint("choose another name"))
+                }
+                other => other.context("create box", &record.name),
+            }
+        });
+        if let Err(fault) = made {
+            self.remove_unfinished_box(&unfinished);
+            return Err(fault);
+        }
+        self.sync_folder("box.fsync", layout::BOXES)?;
+        Ok(Box_ { store: self, record })
+    }
+
+    fn fill_box(&self, unfinished: &str, record: &BoxRecord) -> Result<()> {
+        let bytes = json_line(record)?;
+        step("box.make", || mkdirat(self.dir(), unfinished, PRIVATE_DIR))
+            .context("create box", &record.name)?;
+        step("box.fill", || {
+            let dir = file::open_dir(self.dir(), unfinished)?;
+            mkdirat(&dir, "refs", PRIVATE_DIR)?;
+            file::write_small(dir.as_fd(), "lock", b"")?;
+            let file = file::create(dir.as_fd(), "box.json")?;
+            file::write_all(&file, &bytes)?;
+            fsync(&file)?;
+            fsync(&dir)
+        })
+        .context("create box", &record.name)
+    }
+
+    fn remove_unfinished_box(&self, unfinished: &str) {
+        // Best effort: gc removes what stays.
+        for name in ["lock", "box.json"] {
+            file::unlink(self.dir(), &format!("{unfinished}/{name}")).ok();
+        }
+        file::rmdir(self.dir(), &format!("{unfinished}/refs")).ok();
+        file::rmdir(self.dir(), unfinished).ok();
+    }
+
+    /// The record of a box, in three system calls.
+    ///
+    /// # Errors
+    /// Not-found if there is no such box.
+    pub fn box_record(&self, name: &BoxName) -> Result<BoxRecord> {
+        let file = layout::box_record(name);
+        let Some(record) = self.read_record::<BoxRecord>(&file)? else {
+            return Err(Fault::not_found(format!("open box: {name}: there is no such box"))
+                .hint(format!("fill it first: `sandbox init {name} --from SOURCE`")));
+        };
+        if record.name != *name {
+            let file = self.show(&file);
+            return Err(Fault::damaged(format!("read record: {file}: it is of another box")));
+        }
+        Ok(record)
+    }
+
+    /// Opens a box; errors as [`Store::box_record`].
+    pub fn open_box(&self, name: &BoxName) -> Result<Box_<'_>> {
+        Ok(Box_ { store: self, record: self.box_record(name)? })
+    }
+
+    /// The records of all boxes, by name.
+    pub fn boxes(&self) -> Result<Vec<BoxRecord>> {
+        self.box_names()?.iter().map(|name| self.box_record(name)).collect()
+    }
+
+    /// The names of all boxes, whatever state they are in.
+    pub(super) fn box_names(&self) -> Result<Vec<BoxName>> {
+        let names = self.names(layout::BOXES)?;
+        let names = names.iter().filter(|name| !name.starts_with('.'));
+        names.map(|name| self.own_name(layout::BOXES, name)).collect()
+    }
+
+    /// A name that we find in a folder of ours and that must be one that we gave.
+    pub(super) fn own_name<T: std::str::FromStr>(&self, folder: &str, name: &str) -> Result<T> {
+        name.parse().map_err(|_| {
+            let folder = self.show(folder);
+            let name = name.escape_default();
+            Fault::damaged(format!("read directory: {folder}: holds something foreign: {name}"))
+        })
+    }
+
+    /// Removes a box with all its snapshots and its log; its layers stay until gc.
+    ///
+    /// # Errors
+    /// Not-found if there is no such box.
+    pub fn remove_box(&self, _lock: &SharedLock, name: &BoxName) -> Result<()> {
+        self.require_writable()?;
+        let _held = self.lock_box(name)?;
+        let trash = format!("{}/box-{}", layout::TRASH, LayerId::random()?);
+        let flags = RenameFlags::NOREPLACE;
+        renameat_with(self.dir(), layout::boxed(name), self.dir(), &trash, flags)
+            .context("remove box", name)?;
+        self.sync_folder("box.fsync", layout::BOXES)
+    }
+
+    /// Takes the lock of a box; it is given up when the descriptor is closed.
+    pub(super) fn lock_box(&self, name: &BoxName) -> Result<OwnedFd> {
+        let gone = || Fault::not_found(format!("open box: {name}: there is no such box"));
+        let file = layout::box_lock(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = match retry_on_intr(|| openat(self.dir(), &file, flags, Mode::empty())) {
+            Err(Errno::NOENT) => return Err(gone()),
+            other => other.context("lock box", name)?,
+        };
+        retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive)).context("lock box", name)?;
+        // Somebody may have removed the box while we waited.
+        let held = fstat(&lock).context("lock box", name)?;
+        match statat(self.dir(), &file, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino) => Ok(lock),
+            Ok(_) | Err(Errno::NOENT) => Err(gone()),
+            Err(errno) => Err(Fault::errno("lock box", name, errno)),
+        }
+    }
+
+    /// Makes the names in a directory of the store durable.
+    pub(super) fn sync_folder(&self, name: &str, folder: &str) -> Result<()> {
+        file::open_dir(self.dir(), folder)
+            .and_then(|dir| step(name, || fsync(&dir)))
+            .context("write directory to disk", self.show(folder))
+    }
+}

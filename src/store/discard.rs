@@ -1,0 +1,111 @@
+//! The end of a run whose changes nobody wants.
+//!
+//! An empty upper is removed at once, by name and without a user namespace, because only what overlayfs
+//! itself leaves has to go with it. Anything else is renamed to the trash.
+
+use rustix::fs::{AtFlags, RenameFlags, chmodat, renameat_with};
+use rustix::io::Errno;
+
+use super::failpoint::step;
+use super::file::{self, PRIVATE_DIR};
+use super::{Run, RunId, Store, layout};
+use crate::fault::{Context, Result};
+
+/// What overlayfs leaves in the work directory: directories of mode 0000, outermost first.
+const LEFT_IN_WORK: [&str; 3] = ["work/work", "work/work/incompat", "work/work/incompat/volatile"];
+
+/// The mark of a `volatile` mount, an empty file in the innermost of them (overlayfs.rst, "Volatile mount").
+const MARK: &str = "work/work/incompat/volatile/dirty";
+
+/// Where a discarded run went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discarded {
+    /// It is gone.
+    Gone,
+    /// It lies in the trash under this name, to be emptied: [`Store::trash`].
+    Trash(String),
+}
+
+impl Run {
+    /// Removes the run, or moves it to the trash. Its overlay must be unmounted.
+    ///
+    /// # Errors
+    /// What the system calls say; the remains are reaped later.
+    pub fn discard(self, store: &Store) -> Result<Discarded> {
+        if self.remove(store).is_ok() {
+            return Ok(Discarded::Gone);
+        }
+        let name = trash_name(&self.id);
+        step("discard.trash", || store.to_trash(&layout::run(&self.id), &name))
+            .context("discard run", self.id)?;
+        Ok(Discarded::Trash(name))
+    }
+
+    /// Removes the run if nothing was written to its upper, and says whether it did. What it has begun
+    /// and could not end is for [`Run::discard`].
+    pub fn remove_empty(&self, store: &Store) -> bool {
+        self.remove(store).is_ok()
+    }
+
+    fn remove(&self, store: &Store) -> Result<(), Errno> {
+        // This decides: it fails if the upper holds anything, and nothing has been touched then.
+        step("discard.fs", || file::rmdir(self.dir(), layout::LAYER_FS))?;
+        step("discard.work", || self.remove_work())?;
+        step("discard.layer", || {
+            match file::rmdir(self.dir(), layout::LAYER) {
+                Err(Errno::NOTEMPTY) => {}
+                other => return other,
+            }
+            // A commit that failed half-way has left its record.
+            file::unlink(self.dir(), layout::LAYER_RECORD)?;
+            file::unlink(self.dir(), layout::LAYER_OWNERS)?;
+            file::rmdir(self.dir(), layout::LAYER)
+        })?;
+        step("discard.record", || file::unlink(self.dir(), layout::RUN_RECORD))?;
+        // The lock last: without it a reaper lets the directory alone for a while.
+        step("discard.lock", || file::unlink(self.dir(), layout::LOCK))?;
+        let name = layout::run(&self.id);
+        step("discard.run", || match file::rmdir(store.dir(), &name) {
+            Err(Errno::NOTEMPTY) => self.remove_rest(store, &name),
+            other => other,
+        })
+    }
+
+    /// What only some runs have.
+    fn remove_rest(&self, store: &Store, name: &str) -> Result<(), Errno> {
+        file::unlink(self.dir(), layout::RUN_RECORD_NEW)?;
+        file::unlink(self.dir(), layout::RUN_LOG)?;
+        file::rmdir(self.dir(), layout::NEST)?;
+        file::rmdir(store.dir(), name)
+    }
+
+    fn remove_work(&self) -> Result<(), Errno> {
+        // Nobody but the kernel and we can name anything in here: there is no symlink to follow. Where it
+        // is not ours (a range of ids), we are root and need no permission.
+        for name in LEFT_IN_WORK {
+            match chmodat(self.dir(), name, PRIVATE_DIR, AtFlags::empty()) {
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        file::unlink(self.dir(), MARK)?;
+        for name in LEFT_IN_WORK.iter().rev() {
+            file::rmdir(self.dir(), name)?;
+        }
+        file::rmdir(self.dir(), layout::WORK)
+    }
+}
+
+impl Store {
+    /// Moves something of the store to the trash.
+    pub(super) fn to_trash(&self, name: &str, trash: &str) -> Result<(), Errno> {
+        let trash = format!("{}/{trash}", layout::TRASH);
+        renameat_with(self.dir(), name, self.dir(), &trash, RenameFlags::NOREPLACE)
+    }
+}
+
+/// The name of a run in the trash: ids are never reused, so this is free.
+pub(super) fn trash_name(id: &RunId) -> String {
+    format!("run-{id}")
+}

@@ -1,0 +1,121 @@
+//! Small files and directories of the store, by descriptor, in few system calls.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{openat, unlinkat};
+use rustix::io::{Errno, read, retry_on_intr, write};
+
+/// No record is larger; a chain of 400 layers takes 12 KiB, the rest is for command lines.
+pub(crate) const RECORD_LIMIT: usize = 4 << 20;
+
+/// What a first read(2) asks for: every usual record in one call.
+const FIRST_READ: usize = 16 << 10;
+
+/// Permission bits of our directories.
+pub(crate) const PRIVATE_DIR: Mode = Mode::RWXU;
+
+/// Permission bits of our files.
+pub(crate) const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Opens a directory for reading, flock(2) and fsync(2).
+pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    retry_on_intr(|| openat(dir, name, flags, Mode::empty()))
+}
+
+/// Opens a directory as a place only; this works whatever its own permissions are.
+pub(crate) fn open_place(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    retry_on_intr(|| openat(dir, name, flags, Mode::empty()))
+}
+
+/// Reads a whole file of at most `limit` bytes: open, one read for all usual records, close.
+///
+/// # Errors
+/// EFBIG beyond the limit, ELOOP for a symlink; what openat(2) and read(2) say.
+pub(crate) fn read_small(dir: BorrowedFd<'_>, name: &str, limit: usize) -> Result<Vec<u8>, Errno> {
+    // NONBLOCK: a fifo that somebody put there must not hang us.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| openat(dir, name, flags, Mode::empty()))?;
+    let mut bytes = vec![0; FIRST_READ.min(limit + 1)];
+    let mut filled = 0;
+    loop {
+        let space = bytes.get_mut(filled..).unwrap_or_default();
+        filled += retry_on_intr(|| read(&file, &mut *space))?;
+        // A short read of a regular file is its end.
+        if filled < bytes.len() {
+            bytes.truncate(filled);
+            return Ok(bytes);
+        }
+        if filled > limit {
+            return Err(Errno::FBIG);
+        }
+        bytes.resize((bytes.len() * 2).min(limit + 1), 0);
+    }
+}
+
+/// Makes a file empty (or makes it), for writing.
+pub(crate) fn create(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    retry_on_intr(|| openat(dir, name, flags, PRIVATE_FILE))
+}
+
+/// Writes all bytes at the file's position.
+pub(crate) fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match retry_on_intr(|| write(&file, bytes))? {
+            0 => return Err(Errno::IO),
+            count => bytes = bytes.get(count..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a file with this content, not durably: open, write, close.
+pub(crate) fn write_small(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    write_all(create(dir, name)?, bytes)
+}
+
+/// The names in a directory (without `.` and `..`), sorted. Names that are not UTF-8 are none of ours
+/// and left out.
+pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        match entry.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(name) => names.push(name.to_owned()),
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether a directory has no entry at all.
+pub(crate) fn is_empty(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    for entry in Dir::read_from(dir)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a file; one that is not there is fine.
+pub(crate) fn unlink(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    absent_is_fine(unlinkat(dir, name, AtFlags::empty()))
+}
+
+/// Removes an empty directory; one that is not there is fine.
+pub(crate) fn rmdir(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    absent_is_fine(unlinkat(dir, name, AtFlags::REMOVEDIR))
+}
+
+fn absent_is_fine(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,73 @@
+//! Records of layers: small, written once, never changed.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{LayerId, Store, layout};
+use crate::fault::{Fault, Result};
+
+/// What `layer.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Its own id.
+    pub id: LayerId,
+    /// The layer it is a difference to; none for the first of a box.
+    pub parent: Option<LayerId>,
+    /// How many layers are beneath it by `parent`.
+    pub depth: u32,
+    /// The layers it mounts with, base first, itself last. A fold layer stands for those it folds.
+    pub mount: Vec<LayerId>,
+    /// Of a fold layer: the layers it stands for, base first. Else empty.
+    #[serde(default)]
+    pub folds: Vec<LayerId>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The command that made it; empty for an import.
+    #[serde(default)]
+    pub argv: Vec<String>,
+    /// The exit code of that command.
+    #[serde(default)]
+    pub exit: Option<i32>,
+    /// How many entries its tree has.
+    pub files: u64,
+    /// The bytes of the files in its tree.
+    pub own_bytes: u64,
+    /// The digest of its uncompressed archive in OCI form, if known.
+    #[serde(default)]
+    pub diff_id: Option<String>,
+    /// How many entries have an owner that the id map does not hold.
+    #[serde(default)]
+    pub unmapped: u64,
+}
+
+impl LayerRecord {
+    /// Whether the record fits itself: it is the last of its own chain.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.mount.last() == Some(&self.id) && self.parent != Some(self.id)
+    }
+}
+
+impl Store {
+    /// The record of a layer.
+    ///
+    /// # Errors
+    /// Not-found if there is no such layer; damaged if its record is not what we wrote.
+    pub fn layer(&self, id: &LayerId) -> Result<LayerRecord> {
+        let name = layout::layer_record(id);
+        let Some(record) = self.read_record::<LayerRecord>(&name)? else {
+            return Err(Fault::not_found(format!("open layer: {id}: there is no such layer")));
+        };
+        if record.id != *id || !record.is_sound() {
+            return Err(Fault::damaged(format!(
+                "read record: {}: it is not the record of this layer",
+                self.show(&name)
+            )));
+        }
+        Ok(record)
+    }
+
+    /// The ids of all layers, oldest first.
+    pub fn layers(&self) -> Result<Vec<LayerId>> {
+        Ok(self.names(layout::LAYERS)?.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}

@@ -1,0 +1,98 @@
+//! The names of everything in a store, in one place. `docs/format.md` explains each.
+
+use super::{BoxName, LayerId, RunId, SnapshotName};
+
+/// The file that says which format the store has; written last by `create`.
+pub(crate) const FORMAT: &str = "format.json";
+/// The store lock.
+pub(crate) const LOCK: &str = "lock";
+/// Where layers live.
+pub(crate) const LAYERS: &str = "layers";
+/// Where boxes live.
+pub(crate) const BOXES: &str = "boxes";
+/// Where runs live.
+pub(crate) const RUNS: &str = "runs";
+/// What is to be removed.
+pub(crate) const TRASH: &str = "trash";
+/// What can be made again.
+pub(crate) const CACHE: &str = "cache";
+/// The directories of a store, in the order they are made.
+pub(crate) const FOLDERS: [&str; 5] = [LAYERS, BOXES, RUNS, TRASH, CACHE];
+/// How the name of an entry starts that is not finished yet.
+pub(crate) const UNFINISHED: &str = ".new-";
+/// How the name of a scaffold in the cache starts.
+pub(crate) const SCAFFOLD: &str = "scaffold-";
+
+/// In a run: the wrapper that becomes the layer.
+pub(crate) const LAYER: &str = "layer";
+/// In a run: the upper directory.
+pub(crate) const LAYER_FS: &str = "layer/fs";
+/// In a run: the record of the layer to be.
+pub(crate) const LAYER_RECORD: &str = "layer/layer.json";
+/// In a run: the remembered owners of the layer to be.
+pub(crate) const LAYER_OWNERS: &str = "layer/owners";
+/// In a run: overlayfs' work directory.
+pub(crate) const WORK: &str = "work";
+/// In a run: the store of a nested sandbox.
+pub(crate) const NEST: &str = "nest";
+/// In a run: its record.
+pub(crate) const RUN_RECORD: &str = "run.json";
+/// In a run: the next version of its record, not renamed yet.
+pub(crate) const RUN_RECORD_NEW: &str = ".new-run.json";
+/// In a run: its output, if it is a run that stays.
+pub(crate) const RUN_LOG: &str = "log";
+
+/// `layers/ID`.
+pub(crate) fn layer(id: &LayerId) -> String {
+    format!("{LAYERS}/{id}")
+}
+
+/// `layers/ID/layer.json`.
+pub(crate) fn layer_record(id: &LayerId) -> String {
+    format!("{LAYERS}/{id}/layer.json")
+}
+
+/// `boxes/BOX`.
+pub(crate) fn boxed(name: &BoxName) -> String {
+    format!("{BOXES}/{name}")
+}
+
+/// `boxes/BOX/box.json`.
+pub(crate) fn box_record(name: &BoxName) -> String {
+    format!("{BOXES}/{name}/box.json")
+}
+
+/// `boxes/BOX/lock`.
+pub(crate) fn box_lock(name: &BoxName) -> String {
+    format!("{BOXES}/{name}/lock")
+}
+
+/// `boxes/BOX/head`: head and current.
+pub(crate) fn head(name: &BoxName) -> String {
+    format!("{BOXES}/{name}/head")
+}
+
+/// `boxes/BOX/log`.
+pub(crate) fn log(name: &BoxName) -> String {
+    format!("{BOXES}/{name}/log")
+}
+
+/// `boxes/BOX/refs`.
+pub(crate) fn refs(name: &BoxName) -> String {
+    format!("{BOXES}/{name}/refs")
+}
+
+/// `boxes/BOX/refs/NAME`.
+pub(crate) fn reference(name: &BoxName, snapshot: &SnapshotName) -> String {
+    format!("{BOXES}/{name}/refs/{snapshot}")
+}
+
+/// `runs/ID`.
+pub(crate) fn run(id: &RunId) -> String {
+    format!("{RUNS}/{id}")
+}
+
+/// `runs/.new-ID`: a run that is being made.
+pub(crate) fn new_run(id: &RunId) -> String {
+    format!("{RUNS}/{UNFINISHED}{id}")
+}

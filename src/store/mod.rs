@@ -1,0 +1,135 @@
+//! The store: layers, snapshots that name them, boxes, runs, and who may remove what.
+//!
+//! `docs/format.md` is the specification of what lies on disk. A [`Store`] holds a descriptor of its
+//! directory; all names beneath are relative to it, are made of validated parts only, and never lead
+//! through the tree of a layer.
+//!
+//! # Locks, in the order they are taken
+//! 1. the store lock ([`SharedLock`], [`ExclusiveLock`]): shared for moments, by whoever makes something
+//!    reachable; exclusive while [`Store::gc`] decides what is dead;
+//! 2. the lock of one box, inside [`Box_::update`];
+//! 3. the lock of one run, held by its supervisor for its whole life.
+//!
+//! # Durability
+//! A layer is on disk, whole, before its name appears ([`Store::publish`]); a ref is on disk before the
+//! command that moved it ends ([`Box_::update`]). Nothing else is synced: what is lost of a run by a power
+//! cut was never promised.
+
+mod boxes;
+mod discard;
+mod failpoint;
+mod file;
+mod format;
+mod gc;
+mod id;
+mod layer;
+mod layout;
+mod lock;
+mod log;
+mod mark;
+mod name;
+mod open;
+mod publish;
+mod reap;
+mod refs;
+mod resolve;
+mod runs;
+mod trash;
+
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use boxes::{Box_, BoxRecord};
+pub use discard::Discarded;
+pub use gc::{Collected, GcOptions};
+pub use id::{LayerId, RunId};
+pub use layer::LayerRecord;
+pub use lock::{ExclusiveLock, SharedLock};
+pub use log::LogEntry;
+pub use name::{BoxName, RESERVED, SnapshotName};
+pub use refs::{Expected, SnapshotRef, State};
+pub use resolve::Resolved;
+pub use runs::{Run, RunRecord, RunState};
+pub use trash::Trash;
+
+use crate::fault::{Context, Fault, Result};
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    dir: OwnedFd,
+    path: PathBuf,
+    /// The effective uid that opened it, who owns everything that is ours.
+    owner: u32,
+    writable: bool,
+}
+
+impl Store {
+    /// The directory of the store: a descriptor made with `O_PATH`.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The path it was opened by, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of something in the store, for messages.
+    fn show(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// Refuses to change a store that a newer sandbox has marked as readable only.
+    fn require_writable(&self) -> Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(Fault::failed(format!(
+            "change store: {path}: written by a newer sandbox, this one may only read it"
+        ))
+        .hint("upgrade sandbox, or choose another place with --base-dir"))
+    }
+
+    /// Reads a record; `None` if there is no such file.
+    fn read_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        match file::read_small(self.dir(), name, file::RECORD_LIMIT) {
+            Ok(bytes) => self.parse_record(name, &bytes).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno @ (Errno::LOOP | Errno::FBIG | Errno::ISDIR)) => {
+                let fault = Fault::errno("read record", self.show(name), errno);
+                Err(Fault::damaged(fault.message))
+            }
+            Err(errno) => Err(Fault::errno("read record", self.show(name), errno)),
+        }
+    }
+
+    fn parse_record<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Fault::damaged(format!("read record: {}: {error}", self.show(name))))
+    }
+
+    /// The names in a directory of the store; an absent one has none.
+    fn names(&self, folder: &str) -> Result<Vec<String>> {
+        match file::open_dir(self.dir(), folder).and_then(|dir| file::names(dir.as_fd())) {
+            Err(Errno::NOENT) => Ok(Vec::new()),
+            other => other.context("read directory", self.show(folder)),
+        }
+    }
+}
+
+/// A record as the bytes of its file: one line of JSON.
+fn json_line(record: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(record)
+        .map_err(|error| Fault::failed(format!("write record: as json: {error}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

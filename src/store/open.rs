@@ -1,0 +1,278 @@
+//! Opening and making a store: whose it is, on what it lies, which format it has.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, chmodat, flock, fstat,
+    fstatfs, fsync, mkdirat, openat, renameat_with, unlinkat,
+};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::geteuid;
+
+use super::failpoint::step;
+use super::file::{self, PRIVATE_DIR};
+use super::format::Format;
+use super::{Store, json_line, layout};
+use crate::fault::{Context, Fault, Result};
+
+const OVERLAYFS: u64 = 0x794c_7630;
+const NFS: u64 = 0x6969;
+const NINEP: u64 = 0x0102_1997;
+const FUSE: u64 = 0x6573_5546;
+
+/// How often a directory that others make and remove at the same time is tried anew.
+const TRIES: usize = 16;
+
+impl Store {
+    /// Opens a store.
+    ///
+    /// # Errors
+    /// Not-found if there is none; usage if the directory is not ours alone; host on a filesystem that
+    /// cannot hold the upper of an overlay; failed if a newer sandbox wrote it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let shown = path.display().to_string();
+        let Some(dir) = open_base(path)? else { return Err(no_store(&shown)) };
+        let owner = geteuid().as_raw();
+        let stat = fstat(&dir).context("look at store", &shown)?;
+        check_owner(&stat, owner, &shown)?;
+        if !is_private(&stat) && holds_something(&dir, &shown)? {
+            return Err(not_private(&stat, &shown));
+        }
+        check_filesystem(&dir, &shown)?;
+        let format = match file::read_small(dir.as_fd(), layout::FORMAT, file::RECORD_LIMIT) {
+            Err(Errno::NOENT) => return Err(no_store(&shown)),
+            bytes => bytes.context("read format of the store", &shown)?,
+        };
+        let writable = Format::parse(&format, &shown)?.writable(&shown)?;
+        Ok(Self { dir, path: path.to_owned(), owner, writable })
+    }
+
+    /// Opens a store, and makes it (and the directories above it) if there is none. Several processes may
+    /// do so at once. What was made is removed again if it cannot be finished.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; conflict if the directory holds something that is no store.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let shown = path.display().to_string();
+        for _ in 0..TRIES {
+            let mut made = Made::default();
+            match make(path, &shown, &mut made) {
+                Ok(Outcome::Ready) => return Self::open(path),
+                Ok(Outcome::Again) => {}
+                Err(fault) => {
+                    made.take_back();
+                    return Err(fault);
+                }
+            }
+        }
+        Err(Fault::busy(format!("create store: {shown}: it is being made and removed by others")))
+    }
+}
+
+enum Outcome {
+    Ready,
+    /// Somebody removed the directory between our steps.
+    Again,
+}
+
+/// What this process made and must take back if it fails.
+#[derive(Default)]
+struct Made {
+    folders: Vec<PathBuf>,
+    inside: Option<(OwnedFd, Vec<&'static str>)>,
+}
+
+impl Made {
+    fn take_back(self) {
+        if let Some((dir, names)) = self.inside {
+            for name in names.iter().rev() {
+                // Best effort: a lock file or a directory, and whatever stays is no store.
+                let flags =
+                    if *name == layout::LOCK { AtFlags::empty() } else { AtFlags::REMOVEDIR };
+                unlinkat(&dir, *name, flags).ok();
+            }
+        }
+        for folder in self.folders.iter().rev() {
+            unlinkat(CWD, folder, AtFlags::REMOVEDIR).ok();
+        }
+    }
+}
+
+fn make(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
+    let Some(place) = open_base(path)? else {
+        return make_folders(path, shown, made);
+    };
+    let owner = geteuid().as_raw();
+    let stat = fstat(&place).context("look at store", shown)?;
+    check_owner(&stat, owner, shown)?;
+    check_filesystem(&place, shown)?;
+    make_private(&place, &stat, shown)?;
+    let dir = file::open_dir(place.as_fd(), ".").context("open directory", shown)?;
+    // One maker at a time, so that taking back never removes what another one counts on.
+    retry_on_intr(|| flock(&dir, FlockOperation::LockExclusive)).context("lock", shown)?;
+    if fstat(&dir).context("look at store", shown)?.st_nlink == 0 {
+        return Ok(Outcome::Again);
+    }
+    let present = file::names(dir.as_fd()).context("read directory", shown)?;
+    if present.iter().any(|name| name == layout::FORMAT) {
+        return Ok(Outcome::Ready);
+    }
+    let known = |name: &String| {
+        name == layout::LOCK
+            || name == "lost+found"
+            || name.starts_with(layout::UNFINISHED)
+            || layout::FOLDERS.contains(&name.as_str())
+    };
+    if let Some(strange) = present.iter().find(|name| !known(name)) {
+        let strange = strange.escape_default();
+        return Err(Fault::conflict(format!(
+            "create store: {shown}: holds something else already ({strange})"
+        ))
+        .hint("choose an empty or a new directory with --base-dir"));
+    }
+    fill(dir, shown, made)?;
+    Ok(Outcome::Ready)
+}
+
+/// Makes the directory of the store, and those above it that are missing, all 0700.
+fn make_folders(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
+    let mut missing = Vec::new();
+    for folder in path.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
+        if rustix::fs::stat(folder).is_ok() {
+            break;
+        }
+        missing.push(folder);
+    }
+    for folder in missing.into_iter().rev() {
+        match mkdirat(CWD, folder, PRIVATE_DIR) {
+            Ok(()) => made.folders.push(folder.to_owned()),
+            Err(Errno::EXIST) if rustix::fs::stat(folder).is_err() => {
+                return Err(Fault::conflict(format!(
+                    "create store: {}: is a symlink that leads nowhere",
+                    folder.display()
+                )));
+            }
+            // Another maker was faster.
+            Err(Errno::EXIST) => {}
+            // Another maker failed and took it back.
+            Err(Errno::NOENT) => return Ok(Outcome::Again),
+            Err(errno) => return Err(Fault::errno("create directory", folder.display(), errno)),
+        }
+    }
+    if rustix::fs::stat(path).is_err() {
+        return Ok(Outcome::Again);
+    }
+    make(path, shown, made)
+}
+
+/// Fills a locked, empty directory; the format is written last, and makes it a store.
+fn fill(dir: OwnedFd, shown: &str, made: &mut Made) -> Result<()> {
+    let (dir, names) = made.inside.insert((dir, Vec::new()));
+    for folder in layout::FOLDERS {
+        match step("create.folders", || mkdirat(&*dir, folder, PRIVATE_DIR)) {
+            Ok(()) => names.push(folder),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Fault::errno("create directory", shown, errno)),
+        }
+    }
+    names.push(layout::LOCK);
+    step("create.lock", || file::write_small(dir.as_fd(), layout::LOCK, b""))
+        .context("create lock", shown)?;
+    let temporary = format!("{}{}", layout::UNFINISHED, layout::FORMAT);
+    let bytes = json_line(&Format::new())?;
+    let written = step("create.format", || {
+        let file = file::create(dir.as_fd(), &temporary)?;
+        file::write_all(&file, &bytes)?;
+        fsync(&file)?;
+        renameat_with(&*dir, &temporary, &*dir, layout::FORMAT, RenameFlags::NOREPLACE)?;
+        fsync(&*dir)
+    });
+    if written.is_err() {
+        for name in [&temporary, layout::FORMAT] {
+            file::unlink(dir.as_fd(), name).ok();
+        }
+    }
+    written.context("write format of the store", shown)
+}
+
+/// The directory, through symlinks once and then never again; `None` if there is none.
+fn open_base(path: &Path) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match retry_on_intr(|| openat(CWD, path, flags, Mode::empty())) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Fault::errno("open store", path.display(), errno)),
+    }
+}
+
+fn no_store(shown: &str) -> Fault {
+    Fault::not_found(format!("open store: {shown}: there is none yet"))
+        .hint("fill a box first: `sandbox init --from SOURCE`")
+}
+
+fn check_owner(stat: &Stat, owner: u32, shown: &str) -> Result<()> {
+    if stat.st_uid == owner {
+        return Ok(());
+    }
+    let theirs = stat.st_uid;
+    Err(Fault::usage(format!(
+        "open store: {shown}: belongs to user id {theirs}, and we are {owner}"
+    ))
+    .hint("choose a directory of your own with --base-dir"))
+}
+
+fn is_private(stat: &Stat) -> bool {
+    debug_assert!(FileType::from_raw_mode(stat.st_mode).is_dir());
+    stat.st_mode & 0o7777 == 0o700
+}
+
+fn not_private(stat: &Stat, shown: &str) -> Fault {
+    let mode = stat.st_mode & 0o7777;
+    // chmod(1) with a number leaves the set-group-id bit of a directory alone.
+    let change = if mode & 0o7000 == 0 { "700" } else { "u=rwx,go=,a-s,-t" };
+    Fault::usage(format!(
+        "open store: {shown}: mode is {mode:04o}, but what layers hold must be out of reach of other users"
+    ))
+    .hint(format!("`chmod {change} {shown}`"))
+}
+
+/// Makes an empty directory of ours 0700 (a fresh volume is 0755); refuses another one.
+fn make_private(place: &OwnedFd, stat: &Stat, shown: &str) -> Result<()> {
+    if is_private(stat) {
+        return Ok(());
+    }
+    if holds_something(place, shown)? {
+        // Another maker may have changed the mode and filled it since we looked, in this order.
+        let now = fstat(place).context("look at store", shown)?;
+        return if is_private(&now) { Ok(()) } else { Err(not_private(stat, shown)) };
+    }
+    chmodat(place, ".", PRIVATE_DIR, AtFlags::empty()).context("change mode of directory", shown)
+}
+
+/// Whether the directory holds anything but the `lost+found` of a fresh volume.
+fn holds_something(place: &OwnedFd, shown: &str) -> Result<bool> {
+    let names = file::open_dir(place.as_fd(), ".").and_then(|dir| file::names(dir.as_fd()));
+    Ok(names.context("read directory", shown)?.iter().any(|name| name != "lost+found"))
+}
+
+fn check_filesystem(dir: &OwnedFd, shown: &str) -> Result<()> {
+    let magic = fstatfs(dir).context("look at filesystem of the store", shown)?.f_type;
+    let refuse = |why: &str, hint: String| {
+        Err(Fault::host(format!("open store: {shown}: {why}")).hint(hint))
+    };
+    let elsewhere = || "choose a place on a local disk with --base-dir".to_owned();
+    // The magic numbers have 32 bits; the field is wider on some machines, and signed.
+    match u64::from(magic as u32) {
+        OVERLAYFS => refuse(
+            "lies on overlayfs, which cannot hold the upper of another overlay",
+            format!("in Docker, give it a volume: `docker run -v VOLUME:{shown}`"),
+        ),
+        NFS => refuse("lies on NFS, which cannot hold the upper of an overlay", elsewhere()),
+        NINEP => refuse("lies on 9p, which cannot hold the upper of an overlay", elsewhere()),
+        FUSE => refuse("lies on FUSE, which cannot hold the upper of an overlay", elsewhere()),
+        _ => Ok(()),
+    }
+}

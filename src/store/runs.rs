@@ -1,0 +1,338 @@
+//! Runs: each a directory with a lock, an upper and a record.
+//!
+//! A run is made as `runs/.new-ID`, locked, then renamed to `runs/ID`: whoever finds a final name whose
+//! lock is free has found the remains of a killed run.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use jiff::Timestamp;
+use rustix::fs::{
+    AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chmodat, chownat, flock, fsync,
+    mkdirat, openat, renameat, renameat_with,
+};
+use rustix::io::{Errno, retry_on_intr};
+use serde::{Deserialize, Serialize};
+
+use super::failpoint::step;
+use super::file::{self, PRIVATE_DIR, PRIVATE_FILE};
+use super::lock::SharedLock;
+use super::{BoxName, LayerId, RunId, Store, json_line, layout};
+use crate::fault::{Context, Fault, Result};
+use crate::ids::IdMap;
+
+/// The root directory of a new layer: as `/` is everywhere.
+const ROOT_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// How often an id that exists is drawn again.
+const TRIES: usize = 8;
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Its supervisor lives.
+    Running,
+    /// It ended, and what it changed was kept for later.
+    Kept,
+    /// Its supervisor was killed. Never written, only found.
+    Dead,
+}
+
+/// What `run.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its own id.
+    pub run: RunId,
+    /// The box it runs in.
+    #[serde(rename = "box")]
+    pub box_name: BoxName,
+    /// What the user started it from: a name, `head`, an id.
+    pub from: String,
+    /// The layer that is; none for an empty root.
+    pub layer: Option<LayerId>,
+    /// The layers it mounts, base first. They live as long as the run does.
+    pub chain: Vec<LayerId>,
+    /// The entry of `cache/` that it mounts as the lowest.
+    #[serde(default)]
+    pub scaffold: Option<String>,
+    /// The ids that own what lies in its upper.
+    pub id_map: IdMap,
+    /// The command.
+    pub argv: Vec<String>,
+    /// When it was started.
+    pub started: Timestamp,
+    /// The pid of its supervisor, in the supervisor's pid namespace.
+    pub pid: u32,
+    /// Running or kept.
+    pub state: RunState,
+    /// The exit code of the command, once it ended.
+    #[serde(default)]
+    pub exit: Option<i32>,
+}
+
+/// A run whose lock we hold, until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct Run {
+    pub(super) id: RunId,
+    pub(super) dir: OwnedFd,
+    pub(super) lock: OwnedFd,
+    /// Whether there is a record, which is then only replaced by rename.
+    pub(super) recorded: bool,
+}
+
+impl Run {
+    /// Its id.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Its directory, open for reading. Opened before anything runs, so a syncfs(2) on it reports every
+    /// write-back error since: it is the descriptor to hand to [`Store::publish`].
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The descriptor that holds its lock. A child must close it, or the run seems to live as long as
+    /// the child does.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Its upper directory, `layer/fs`, as a place (`O_PATH`).
+    pub fn fs_dir(&self) -> Result<OwnedFd> {
+        file::open_place(self.dir(), layout::LAYER_FS).context("open upper directory", self.id)
+    }
+
+    /// overlayfs' work directory, as a place (`O_PATH`).
+    pub fn work_dir(&self) -> Result<OwnedFd> {
+        file::open_place(self.dir(), layout::WORK).context("open work directory", self.id)
+    }
+
+    /// Writes the record, not durably: a power cut kills the run anyway. The first is three system calls;
+    /// later ones replace it by rename, so that a reader sees one or the other.
+    pub fn write_record(&mut self, record: &RunRecord) -> Result<()> {
+        let bytes = json_line(record)?;
+        let written = if self.recorded {
+            self.replace_record(&bytes, false)
+        } else {
+            step("run.record", || file::write_small(self.dir(), layout::RUN_RECORD, &bytes))
+        };
+        written.context("write record of run", self.id)?;
+        self.recorded = true;
+        Ok(())
+    }
+
+    /// Keeps what the run changed: writes the record as [`RunState::Kept`], durably, and gives up the lock.
+    pub fn keep(mut self, record: &RunRecord) -> Result<()> {
+        self.mark_kept(record)?;
+        self.unlock();
+        Ok(())
+    }
+
+    /// Gives up the lock, also for a child that has inherited it. There is no such thing in a destructor: a
+    /// child that drops its copy of the run must not unlock its parent's.
+    pub(super) fn unlock(&self) {
+        flock(&self.lock, FlockOperation::Unlock).ok();
+    }
+
+    /// As [`Run::keep`], and stays the holder of the lock, for a commit that failed and may be tried again.
+    pub fn mark_kept(&mut self, record: &RunRecord) -> Result<()> {
+        let kept = RunRecord { state: RunState::Kept, ..record.clone() };
+        self.replace_record(&json_line(&kept)?, true).context("keep run", self.id)?;
+        self.recorded = true;
+        Ok(())
+    }
+
+    fn replace_record(&self, bytes: &[u8], durably: bool) -> Result<(), Errno> {
+        step("run.record.temp", || {
+            let file = file::create(self.dir(), layout::RUN_RECORD_NEW)?;
+            file::write_all(&file, bytes)?;
+            if durably { fsync(&file) } else { Ok(()) }
+        })?;
+        step("run.record.rename", || {
+            renameat(self.dir(), layout::RUN_RECORD_NEW, self.dir(), layout::RUN_RECORD)?;
+            if durably { fsync(self.dir()) } else { Ok(()) }
+        })
+    }
+}
+
+impl Store {
+    /// Makes a run with an empty upper, owned by root inside, and takes its lock. The store lock must be
+    /// held until [`Run::write_record`] has said which layers the run needs.
+    ///
+    /// # Errors
+    /// What the system calls say; what was made is removed again.
+    pub fn new_run(&self, lock: &SharedLock, map: &IdMap) -> Result<Run> {
+        for _ in 0..TRIES {
+            if let Some(run) = self.try_new_run(lock, map, RunId::random()?)? {
+                return Ok(run);
+            }
+        }
+        Err(Fault::failed("create run: no id is free"))
+    }
+
+    /// The same under an id that was drawn before.
+    ///
+    /// # Errors
+    /// As [`Store::new_run`]; conflict if there is a run of this id.
+    pub fn new_run_of(&self, lock: &SharedLock, map: &IdMap, id: RunId) -> Result<Run> {
+        self.try_new_run(lock, map, id)?
+            .ok_or_else(|| Fault::conflict(format!("create run: {id}: exists already")))
+    }
+
+    fn try_new_run(&self, _lock: &SharedLock, map: &IdMap, id: RunId) -> Result<Option<Run>> {
+        self.require_writable()?;
+        let new = layout::new_run(&id);
+        match step("run.mkdir", || mkdirat(self.dir(), &new, PRIVATE_DIR)) {
+            Err(Errno::EXIST) => return Ok(None),
+            other => other.context("create run", self.show(&new))?,
+        }
+        match self.fill_run(id, &new, map) {
+            Ok(run) => Ok(Some(run)),
+            Err(errno) => {
+                self.take_back_run(&new);
+                if errno == Errno::EXIST {
+                    return Ok(None);
+                }
+                Err(Fault::errno("create run", self.show(&new), errno))
+            }
+        }
+    }
+
+    fn fill_run(&self, id: RunId, new: &str, map: &IdMap) -> Result<Run, Errno> {
+        let dir = step("run.open", || file::open_dir(self.dir(), new))?;
+        let lock = step("run.lock", || {
+            let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            retry_on_intr(|| openat(&dir, layout::LOCK, flags, PRIVATE_FILE))
+        })?;
+        // Nobody knows it yet, save a reaper that takes us for dead: then there is nothing to wait for.
+        step("run.flock", || {
+            retry_on_intr(|| flock(&lock, FlockOperation::NonBlockingLockExclusive))
+        })?;
+        step("run.layer", || mkdirat(&dir, layout::LAYER, PRIVATE_DIR))?;
+        step("run.fs", || {
+            mkdirat(&dir, layout::LAYER_FS, ROOT_MODE)?;
+            // Whatever the umask is.
+            chmodat(&dir, layout::LAYER_FS, ROOT_MODE, AtFlags::empty())
+        })?;
+        step("run.work", || mkdirat(&dir, layout::WORK, PRIVATE_DIR))?;
+        let (uid, gid) = map.root_owner();
+        if uid != self.owner {
+            // The directories above too: inside root walks to its upper through them where the kernel takes
+            // no descriptors. Nobody else gets there, base_dir is ours alone.
+            for name in [".", layout::LAYER, layout::LAYER_FS, layout::WORK] {
+                let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                chownat(&dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+        }
+        step("run.rename", || {
+            let name = layout::run(&id);
+            renameat_with(self.dir(), new, self.dir(), &name, RenameFlags::NOREPLACE)
+        })?;
+        Ok(Run { id, dir, lock, recorded: false })
+    }
+
+    /// Best effort: what stays is reaped.
+    fn take_back_run(&self, new: &str) {
+        file::unlink(self.dir(), &format!("{new}/{}", layout::LOCK)).ok();
+        for name in [layout::LAYER_FS, layout::LAYER, layout::WORK] {
+            file::rmdir(self.dir(), &format!("{new}/{name}")).ok();
+        }
+        file::rmdir(self.dir(), new).ok();
+    }
+
+    /// Opens a run that ended or died and takes its lock, with its record.
+    ///
+    /// # Errors
+    /// Not-found if there is none; busy while its supervisor lives.
+    pub fn open_run(&self, id: &RunId) -> Result<(Run, RunRecord)> {
+        let gone = || {
+            Fault::not_found(format!("open run: {id}: there is no such run"))
+                .hint(format!("all there are: `ls {}`", self.show(layout::RUNS)))
+        };
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        let Some(mut probe) = self.probe(&layout::run(id), operation)? else {
+            return Err(gone());
+        };
+        let Some(lock) = probe.lock.take() else {
+            return Err(Fault::busy(format!("open run: {id}: it is still running"))
+                .hint("wait until it has ended, or end it from where it was started"));
+        };
+        let Some(record) = probe.take_record()? else { return Err(gone()) };
+        let dir = file::open_dir(probe.dir.as_fd(), ".").context("open run", id)?;
+        Ok((Run { id: *id, dir, lock, recorded: true }, record))
+    }
+
+    /// All runs, oldest first. One that is just being made or removed is left out.
+    pub fn runs(&self) -> Result<Vec<(RunRecord, RunState)>> {
+        let mut runs = Vec::new();
+        for name in self.names(layout::RUNS)?.iter().filter(|name| !name.starts_with('.')) {
+            let id: RunId = self.own_name(layout::RUNS, name)?;
+            // A shared lock: others who only look do not take each other for the supervisor.
+            let name = layout::run(&id);
+            let operation = FlockOperation::NonBlockingLockShared;
+            let Some(mut probe) = self.probe(&name, operation)? else { continue };
+            let Some(record) = probe.take_record()? else { continue };
+            let state = match (&probe.lock, record.state) {
+                (None, _) => RunState::Running,
+                (Some(_), RunState::Kept) => RunState::Kept,
+                (Some(_), _) => RunState::Dead,
+            };
+            runs.push((record, state));
+        }
+        Ok(runs)
+    }
+
+    /// Looks at a run: its lock, if that was free, and its record. `None` if there is nothing, or nothing yet.
+    pub(super) fn probe(&self, name: &str, operation: FlockOperation) -> Result<Option<Probe>> {
+        let look = |errno| Fault::errno("open run", self.show(name), errno);
+        let dir = match file::open_dir(self.dir(), name) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(look)?,
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = match retry_on_intr(|| openat(&dir, layout::LOCK, flags, Mode::empty())) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(look)?,
+        };
+        let lock = match retry_on_intr(|| flock(&lock, operation)) {
+            Ok(()) => Some(lock),
+            Err(Errno::WOULDBLOCK) => None,
+            Err(errno) => return Err(look(errno)),
+        };
+        let file = format!("{name}/{}", layout::RUN_RECORD);
+        let record = match file::read_small(dir.as_fd(), layout::RUN_RECORD, file::RECORD_LIMIT) {
+            // Empty: being written, or a power cut has taken the bytes.
+            Err(Errno::NOENT) => Ok(None),
+            Ok(bytes) if bytes.is_empty() => Ok(None),
+            Ok(bytes) => self.parse_record(&file, &bytes).map(Some),
+            Err(errno) => Err(Fault::errno("read record", self.show(&file), errno)),
+        };
+        Ok(Some(Probe { dir, lock, record }))
+    }
+}
+
+/// What was found under the name of a run.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) dir: OwnedFd,
+    /// The lock, if nobody else had it.
+    pub(super) lock: Option<OwnedFd>,
+    /// `None` if there is none (yet).
+    pub(super) record: Result<Option<RunRecord>>,
+}
+
+impl Probe {
+    pub(super) fn take_record(&mut self) -> Result<Option<RunRecord>> {
+        std::mem::replace(&mut self.record, Ok(None))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Not by closing alone: a child forked meanwhile must not make the run seem alive.
+        if let Some(lock) = &self.lock {
+            flock(lock, FlockOperation::Unlock).ok();
+        }
+    }
+}
