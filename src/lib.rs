@@ -40,6 +40,7 @@
 
 pub mod fault;
 pub mod ids;
+pub mod rootfs;
 pub mod store;
 pub mod sys;
 pub mod tree;

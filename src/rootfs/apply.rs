@@ -1,0 +1,333 @@
+//! Executes a [`MountPlan`](super::plan::MountPlan) in the child. It decides nothing.
+//!
+//! Two halves, because the root switch lies between them: [`prepare`] takes everything that needs the
+//! host's view of files (device nodes, bind sources, a fresh proc, which the kernel grants only while an
+//! unmasked one is visible) as detached mounts; [`apply`] runs after pivot_root, when the host is no longer
+//! in the namespace at all, so that no symlink of a layer can lead a target out of the new root
+//! (CVE-2026-87766, CVE-2023-27561). /proc is mounted last: until then no magic link exists either.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, statat};
+use rustix::fs::{mkdirat, openat, openat2, readlinkat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsmount, fsopen, mount, move_mount, open_tree,
+};
+
+use super::overlay::{Base, Way, Writable, assemble, attach};
+use super::plan::{Op, Source};
+use crate::sys;
+
+/// Which step failed, by its index in the plan, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// Index into [`MountPlan::ops`](super::plan::MountPlan).
+    pub op: usize,
+    /// The kernel's answer.
+    pub errno: Errno,
+}
+
+/// Detached mounts, one slot a step.
+pub type Prepared = Vec<Option<OwnedFd>>;
+
+/// Takes what a plan needs of the host, before the root is switched. `given` holds what the parent has
+/// prepared already. `run` is the run's directory beneath the base, for the uppers of overlay binds.
+///
+/// # Errors
+/// The first step that failed.
+pub fn prepare(
+    ops: &[Op],
+    mut given: Prepared,
+    base: &Base,
+    run: BorrowedFd<'_>,
+    way: Option<Way>,
+) -> Result<Prepared, Failed> {
+    given.resize_with(ops.len(), || None);
+    for (index, op) in ops.iter().enumerate() {
+        if given[index].is_none() {
+            given[index] =
+                prepare_one(op, base, run, way).map_err(|errno| Failed { op: index, errno })?;
+        }
+    }
+    Ok(given)
+}
+
+fn prepare_one(
+    op: &Op,
+    base: &Base,
+    run: BorrowedFd<'_>,
+    way: Option<Way>,
+) -> Result<Option<OwnedFd>, Errno> {
+    match op {
+        Op::Device { name } => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            open_tree(CWD, format!("/dev/{name}"), flags).map(Some)
+        }
+        Op::Bind { source: Source::Host(path), read_only, .. } => {
+            detach_host(path, *read_only).map(Some)
+        }
+        Op::Bind { source: Source::Store(path), read_only, .. } => {
+            // Before 6.15 a clone can be taken of an attached tree only.
+            base.attach()?;
+            detach(base.open(path)?.as_fd(), *read_only).map(Some)
+        }
+        Op::OverlayBind { source, scratch, .. } => {
+            let lower = open_host(source)?;
+            let (upper, work) = (format!("{scratch}/fs"), format!("{scratch}/work"));
+            for path in [scratch, &upper, &work] {
+                mkdirat(run, path, Mode::from_raw_mode(0o755))?;
+            }
+            let writable = Writable { dir: run, upper: &upper, work: &work };
+            assemble(base, &[lower], Some(writable), MountAttrFlags::empty(), way).map(Some)
+        }
+        Op::Proc => {
+            let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_create(&fs)?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A detached recursive clone of a path of the host, read-only in all its mounts if asked. `path` is
+/// canonical: a component that has become a symlink since it was resolved is refused (CVE-2024-42472).
+///
+/// # Errors
+/// ELOOP for a swapped component, otherwise what openat2(2) and open_tree(2) say.
+pub fn detach_host(path: &Path, read_only: bool) -> Result<OwnedFd, Errno> {
+    detach(open_host(path)?.as_fd(), read_only)
+}
+
+fn open_host(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // systemd's RestrictSUIDSGID= and old container filters know no openat2.
+        Err(Errno::NOSYS) => openat(CWD, path, flags | OFlags::NOFOLLOW, Mode::empty()),
+        other => other,
+    }
+}
+
+fn detach(source: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(source, "", flags)?;
+    if read_only {
+        sys::mount::set_attributes(tree.as_fd(), sys::mount::READ_ONLY, true)?;
+    }
+    Ok(tree)
+}
+
+/// Executes the steps in the new root, which is the process's root and working directory.
+///
+/// # Errors
+/// The first step that failed.
+pub fn apply(ops: &[Op], prepared: Prepared) -> Result<(), Failed> {
+    for (index, op) in ops.iter().enumerate() {
+        plain_directory(op).map_err(|errno| Failed { op: index, errno })?;
+    }
+    // The null device itself, whatever a bind has put over /dev/null meanwhile.
+    let null = ops.iter().position(|op| matches!(op, Op::Device { name: "null" }));
+    let null = null.and_then(|index| prepared[index].as_ref());
+    for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate() {
+        apply_one(op, tree.as_ref(), null).map_err(|errno| Failed { op: index, errno })?;
+    }
+    // PID 1 closes everything at once, and the payload's exec does.
+    std::mem::forget(prepared);
+    Ok(())
+}
+
+/// /dev and /proc are named by path, before and after something is mounted there: a layer that has a symlink
+/// instead could have them mean two places (CVE-2019-19921, CVE-2026-41579).
+fn plain_directory(op: &Op) -> Result<(), Errno> {
+    let name = match op {
+        Op::Proc => "/proc",
+        Op::Tmpfs { target, .. } if target == Path::new("/dev") => "/dev",
+        _ => return Ok(()),
+    };
+    let mode = statat(CWD, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+    match FileType::from_raw_mode(mode) {
+        FileType::Directory => Ok(()),
+        _ => Err(Errno::NOTDIR),
+    }
+}
+
+fn apply_one(op: &Op, tree: Option<&OwnedFd>, null: Option<&OwnedFd>) -> Result<(), Errno> {
+    let tree = || tree.ok_or(Errno::BADF);
+    match op {
+        Op::Tmpfs { target, mode, size, exec } => mount_tmpfs(target, *mode, *size, *exec),
+        Op::Devpts { target } => {
+            let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+            mount("devpts", target, "devpts", flags, c"newinstance,ptmxmode=0666,mode=0620")
+        }
+        Op::Directory { target, mode } => match mkdirat(CWD, target, Mode::from_raw_mode(*mode)) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        },
+        Op::File { target } => make_file(target),
+        Op::Symlink { target, to } => symlinkat(*to, CWD, target),
+        Op::Device { name } => {
+            let target = format!("/dev/{name}");
+            make_file(Path::new(&target))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(tree()?, "", CWD, target, flags)
+        }
+        Op::Text { target, content } => text(target, content),
+        Op::Bind { target, .. } | Op::OverlayBind { target, .. } => {
+            attach(tree()?.as_fd(), resolve_or_make(target)?.as_fd())
+        }
+        Op::Proc => move_mount(tree()?, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
+        Op::Mask { target } => mask(target, null),
+        Op::ReadOnly { target } => read_only(target),
+    }
+}
+
+fn mount_tmpfs(target: &Path, mode: u32, size: Option<u64>, exec: bool) -> Result<(), Errno> {
+    let size = size.map_or(String::new(), |size| format!(",size={size}"));
+    let options =
+        std::ffi::CString::new(format!("mode={mode:o}{size}")).map_err(|_| Errno::INVAL)?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if !exec {
+        flags |= MountFlags::NOEXEC;
+    }
+    mount("tmpfs", target, "tmpfs", flags, options.as_c_str())
+}
+
+fn make_file(target: &Path) -> Result<(), Errno> {
+    let kind = FileType::RegularFile;
+    match rustix::fs::mknodat(CWD, target, kind, Mode::from_raw_mode(0o666), 0) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Resolves a target in the new root, never through a magic link.
+fn resolve(target: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    loop {
+        match openat2(CWD, relative(target), flags, Mode::empty(), how) {
+            // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
+            Err(Errno::AGAIN) => {}
+            Err(Errno::NOSYS) => return openat(CWD, target, flags, Mode::empty()),
+            other => return other,
+        }
+    }
+}
+
+fn relative(target: &Path) -> &Path {
+    target.strip_prefix("/").unwrap_or(target)
+}
+
+/// Like [`resolve`]; a target that is a dangling symlink into our /run (as systemd-resolved leaves
+/// /etc/resolv.conf) gets its file there.
+fn resolve_or_make(target: &Path) -> Result<OwnedFd, Errno> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match resolve(target, how) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let link = readlinkat(CWD, target, Vec::new()).map_err(|_| Errno::NOENT)?;
+    let place = beside(target, Path::new(link.to_str().map_err(|_| Errno::NOENT)?));
+    if !place.starts_with("/run") {
+        return Err(Errno::NOENT);
+    }
+    let parents: Vec<&Path> = place.ancestors().skip(1).collect();
+    for parent in parents.into_iter().rev().skip(2) {
+        match mkdirat(CWD, parent, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    make_file(&place)?;
+    resolve(target, how)
+}
+
+/// The path that a symlink at `target` with content `link` means, by its text.
+fn beside(target: &Path, link: &Path) -> PathBuf {
+    let mut place = target.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    for part in link.components() {
+        match part {
+            std::path::Component::RootDir => place = PathBuf::from("/"),
+            std::path::Component::ParentDir => {
+                place.pop();
+            }
+            std::path::Component::Normal(name) => place.push(name),
+            _ => {}
+        }
+    }
+    place
+}
+
+/// A file of ours over one of the layer: in the memory of /run, without a name there once it is mounted.
+fn text(target: &Path, content: &str) -> Result<(), Errno> {
+    // Not onto what we have mounted ourselves, such as /dev/null.
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let place = match resolve(target, how) {
+        // The layer has a link to nowhere here, on purpose or not: it stays as it is.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => return Ok(()),
+        other => other?,
+    };
+    const NAME: &str = "/run/.text";
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(CWD, NAME, flags, Mode::from_raw_mode(0o644))?;
+    rustix::io::write(&file, content.as_bytes())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&file, "", flags)?;
+    attach(tree.as_fd(), place.as_fd())?;
+    // Only now: a file without a name cannot be mounted (ENOENT), a mounted one may lose its name.
+    unlinkat(CWD, NAME, AtFlags::empty())
+}
+
+/// Hides a path of /proc, if there is one: a file by our own /dev/null, which was bound from the host's
+/// before any layer was in sight (CVE-2025-31133), a directory by an empty tmpfs. Looked at first, because a
+/// clone that is not used in the end costs a wait for all processors when it is closed.
+fn mask(target: &Path, null: Option<&OwnedFd>) -> Result<(), Errno> {
+    let stat = match statat(CWD, target, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let flags =
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        return mount("tmpfs", target, "tmpfs", flags, c"mode=555,size=4k");
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let cover = open_tree(null.ok_or(Errno::BADF)?, "", flags)?;
+    move_mount(&cover, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn read_only(target: &Path) -> Result<(), Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = match open_tree(CWD, target, flags) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    sys::mount::set_attributes(tree.as_fd(), sys::mount::READ_ONLY, true)?;
+    move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dangling_link_is_read_by_its_text() {
+        let meant = |link: &str| beside(Path::new("/etc/resolv.conf"), Path::new(link));
+        assert_eq!(meant("../run/r/stub"), Path::new("/run/r/stub"));
+        assert_eq!(meant("/run/x"), Path::new("/run/x"));
+        assert_eq!(meant("../../../../x"), Path::new("/x"));
+    }
+}

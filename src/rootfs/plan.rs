@@ -1,0 +1,379 @@
+//! What is mounted over the overlay, as data. Building a plan touches no kernel; [`super::apply`] executes
+//! it and decides nothing; `--dry-run` prints [`MountPlan::describe`].
+//!
+//! Order matters: /dev and /run first, because binds may aim into them; user binds next; /proc last, so
+//! that no symlink of a layer can lead a target through a magic link of /proc.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::fault::{Fault, Result, printable};
+
+/// One step. Targets are absolute paths in the new root, without `..`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// A fresh tmpfs.
+    Tmpfs {
+        /// Where.
+        target: PathBuf,
+        /// Mode bits of its root.
+        mode: u32,
+        /// Its limit in bytes; half of the memory if none.
+        size: Option<u64>,
+        /// Whether programs on it may be started.
+        exec: bool,
+    },
+    /// A new instance of devpts, its ptmx usable by all.
+    Devpts {
+        /// Where.
+        target: PathBuf,
+    },
+    /// A directory in a tmpfs of ours.
+    Directory {
+        /// Where.
+        target: PathBuf,
+        /// Its mode bits.
+        mode: u32,
+    },
+    /// An empty file in a tmpfs of ours.
+    File {
+        /// Where.
+        target: PathBuf,
+    },
+    /// A symbolic link in a tmpfs of ours.
+    Symlink {
+        /// Where.
+        target: PathBuf,
+        /// What it says.
+        to: &'static str,
+    },
+    /// A device node of the host, bound onto a file in our /dev.
+    Device {
+        /// Its name beneath /dev, on both sides.
+        name: &'static str,
+    },
+    /// A small file of ours, bound over what a layer has there.
+    Text {
+        /// Where.
+        target: PathBuf,
+        /// The content.
+        content: String,
+    },
+    /// A file or directory of the host.
+    Bind {
+        /// Absolute path on the host, or a place of the store.
+        source: Source,
+        /// Where.
+        target: PathBuf,
+        /// Without writes, in all mounts beneath it too.
+        read_only: bool,
+    },
+    /// A directory of the host under an upper of its own, which is dropped at the end.
+    OverlayBind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Where.
+        target: PathBuf,
+        /// The directory of its upper and work, beneath the run's own.
+        scratch: String,
+    },
+    /// A fresh /proc.
+    Proc,
+    /// Hides a file (by /dev/null) or a directory (by an empty read-only one), if it exists.
+    Mask {
+        /// Where, beneath /proc.
+        target: PathBuf,
+    },
+    /// Makes a path read-only, if it exists.
+    ReadOnly {
+        /// Where, beneath /proc.
+        target: PathBuf,
+    },
+}
+
+/// Where a bind comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// An absolute path of the host.
+    Host(PathBuf),
+    /// A path beneath base_dir: a cache of the box.
+    Store(String),
+}
+
+/// A bind as the user asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// What.
+    pub source: Source,
+    /// Where in the new root.
+    pub target: PathBuf,
+    /// How.
+    pub mode: BindMode,
+}
+
+/// How a bind may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindMode {
+    /// Without writes, recursively.
+    ReadOnly,
+    /// With writes that last.
+    ReadWrite,
+    /// With writes that are dropped at the end.
+    Overlay,
+}
+
+/// What a plan is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Binds, in the user's order.
+    pub binds: Vec<Bind>,
+    /// Fresh tmpfs at these places.
+    pub tmpfs: Vec<PathBuf>,
+    /// /tmp and /var/tmp in memory instead of in the layer.
+    pub tmp_in_memory: bool,
+    /// The host name, for /etc/hostname and /etc/hosts.
+    pub hostname: String,
+    /// Whether the host's resolv.conf is wanted.
+    pub host_network: bool,
+    /// Paths of /proc to hide.
+    pub masked: Vec<PathBuf>,
+    /// Paths of /proc to make read-only.
+    pub read_only: Vec<PathBuf>,
+    /// Whether an id inside is the host's uid 0, whose files in /proc it could then write.
+    pub host_root: bool,
+}
+
+/// The steps of one run, in order, and what the scaffold must hold for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountPlan {
+    /// The steps.
+    pub ops: Vec<Op>,
+}
+
+/// The nodes of a minimal /dev.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Links of /dev; `core` is left out on purpose (it would show /proc/kcore).
+const LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// Places where we mount a file system of our own: what a bind needs there is made in it.
+const FRESH: [&str; 2] = ["/dev", "/run"];
+
+/// Makes the plan of a run.
+///
+/// # Errors
+/// A usage fault for a target that is relative, has `..`, is `/`, or lies in /proc.
+pub fn build(request: &Request) -> Result<MountPlan> {
+    let mut ops = device_ops();
+    ops.push(tmpfs("/run", 0o755, true));
+    if request.tmp_in_memory {
+        ops.push(tmpfs("/tmp", 0o1777, true));
+        ops.push(tmpfs("/var/tmp", 0o1777, true));
+    }
+    ops.extend(network_ops(request));
+    for target in &request.tmpfs {
+        check_target(target)?;
+        make_place(&mut ops, target, true);
+        ops.push(Op::Tmpfs { target: target.clone(), mode: 0o755, size: None, exec: true });
+    }
+    for (number, bind) in request.binds.iter().enumerate() {
+        check_target(&bind.target)?;
+        ops.extend(bind_ops(bind, number));
+    }
+    ops.push(Op::Proc);
+    let wanted = |paths: &[PathBuf], needless: &[&str]| -> Vec<PathBuf> {
+        let needed = |path: &&PathBuf| {
+            request.host_root || !needless.iter().any(|one| *path == Path::new(one))
+        };
+        paths.iter().filter(needed).cloned().collect()
+    };
+    ops.extend(wanted(&request.masked, &UNREADABLE).into_iter().map(|target| Op::Mask { target }));
+    ops.extend(
+        wanted(&request.read_only, &UNWRITABLE).into_iter().map(|target| Op::ReadOnly { target }),
+    );
+    Ok(MountPlan { ops })
+}
+
+/// What only the host's root can read, or write, by its mode bits: to an id that is not the host's root,
+/// hiding or protecting it would add nothing, and it costs two system calls and a mount each.
+const UNREADABLE: [&str; 3] = ["/proc/kcore", "/proc/timer_list", "/proc/sysrq-trigger"];
+const UNWRITABLE: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
+
+fn device_ops() -> Vec<Op> {
+    let mut ops = vec![tmpfs("/dev", 0o755, false)];
+    ops.extend(DEVICES.map(|name| Op::Device { name }));
+    ops.extend(LINKS.map(|(target, to)| Op::Symlink { target: target.into(), to }));
+    ops.push(Op::Directory { target: "/dev/pts".into(), mode: 0o755 });
+    ops.push(Op::Devpts { target: "/dev/pts".into() });
+    ops.push(Op::Directory { target: "/dev/shm".into(), mode: 0o1777 });
+    ops
+}
+
+fn tmpfs(target: &str, mode: u32, exec: bool) -> Op {
+    Op::Tmpfs { target: target.into(), mode, size: None, exec }
+}
+
+fn network_ops(request: &Request) -> Vec<Op> {
+    let name = &request.hostname;
+    let mut ops = vec![
+        Op::Text {
+            target: "/etc/hosts".into(),
+            content: format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n"),
+        },
+        Op::Text { target: "/etc/hostname".into(), content: format!("{name}\n") },
+    ];
+    if request.host_network {
+        ops.push(Op::Bind {
+            source: Source::Host("/etc/resolv.conf".into()),
+            target: "/etc/resolv.conf".into(),
+            read_only: true,
+        });
+    }
+    ops
+}
+
+fn bind_ops(bind: &Bind, number: usize) -> Vec<Op> {
+    let target = bind.target.clone();
+    let mut ops = Vec::new();
+    // A file is bound onto a file: which of the two it is, the scaffold knows (it asked the source).
+    match (&bind.mode, &bind.source) {
+        (BindMode::Overlay, Source::Host(source)) => ops.push(Op::OverlayBind {
+            source: source.clone(),
+            target,
+            scratch: format!("work/bind{number}"),
+        }),
+        (mode, source) => ops.push(Op::Bind {
+            source: source.clone(),
+            target,
+            read_only: *mode == BindMode::ReadOnly,
+        }),
+    }
+    ops
+}
+
+/// Adds the directories that a place in a fresh tmpfs needs.
+fn make_place(ops: &mut Vec<Op>, target: &Path, directory: bool) {
+    let Some(root) = FRESH.iter().find(|root| target.starts_with(root)) else { return };
+    let mut parents: Vec<&Path> = target
+        .ancestors()
+        .skip(usize::from(!directory))
+        .take_while(|path| *path != Path::new(root))
+        .collect();
+    parents.reverse();
+    ops.extend(
+        parents.iter().map(|path| Op::Directory { target: path.to_path_buf(), mode: 0o755 }),
+    );
+    if !directory {
+        ops.push(Op::File { target: target.to_path_buf() });
+    }
+}
+
+fn check_target(target: &Path) -> Result<()> {
+    let shown = printable(&target.to_string_lossy());
+    let bad = |why: &str| Err(Fault::usage(format!("mount target: {shown}: {why}")));
+    if !target.is_absolute() {
+        return bad("not an absolute path");
+    }
+    if target.components().any(|part| part == Component::ParentDir) {
+        return bad("has `..`");
+    }
+    if target == Path::new("/") {
+        return bad("the root itself cannot be covered");
+    }
+    if target.starts_with("/proc") {
+        return bad("/proc is the sandbox's own");
+    }
+    Ok(())
+}
+
+impl MountPlan {
+    /// Adds what binds into /dev or /run need there; `is_directory` answers for a bind's source.
+    pub fn make_places(&mut self, is_directory: impl Fn(&Source) -> bool) {
+        let mut ops = Vec::with_capacity(self.ops.len());
+        for op in self.ops.drain(..) {
+            match &op {
+                Op::Bind { source, target, .. } => {
+                    make_place(&mut ops, target, is_directory(source));
+                }
+                Op::OverlayBind { target, .. } => make_place(&mut ops, target, true),
+                _ => {}
+            }
+            ops.push(op);
+        }
+        self.ops = ops;
+    }
+
+    /// The places that must exist in the root for this plan, and whether each is a directory.
+    pub fn places(&self, is_directory: impl Fn(&Source) -> bool) -> Vec<(PathBuf, bool)> {
+        let mut places: Vec<(PathBuf, bool)> = vec![("/proc".into(), true)];
+        for op in &self.ops {
+            let (target, directory) = match op {
+                Op::Tmpfs { target, .. } | Op::OverlayBind { target, .. } => (target, true),
+                Op::Bind { source, target, .. } => (target, is_directory(source)),
+                Op::Text { target, .. } => (target, false),
+                _ => continue,
+            };
+            let fresh =
+                FRESH.iter().any(|root| target.starts_with(root) && target != Path::new(root));
+            if !fresh {
+                places.push((target.clone(), directory));
+            }
+        }
+        places.sort();
+        places.dedup();
+        places
+    }
+
+    /// One line a step, for `--dry-run` and for messages.
+    pub fn describe(&self) -> Vec<String> {
+        self.ops.iter().map(Op::describe).collect()
+    }
+}
+
+impl Op {
+    /// What it does, in one line.
+    pub fn describe(&self) -> String {
+        let show = |path: &Path| printable(&path.to_string_lossy());
+        match self {
+            Self::Tmpfs { target, mode, size, exec } => {
+                let size = size.map_or(String::new(), |size| format!(" size={size}"));
+                let noexec = if *exec { "" } else { " noexec" };
+                format!("tmpfs {} mode={mode:o}{size}{noexec}", show(target))
+            }
+            Self::Devpts { target } => format!("devpts {}", show(target)),
+            Self::Directory { target, mode } => format!("directory {} mode={mode:o}", show(target)),
+            Self::File { target } => format!("file {}", show(target)),
+            Self::Symlink { target, to } => format!("symlink {} -> {to}", show(target)),
+            Self::Device { name } => format!("device /dev/{name}"),
+            Self::Text { target, .. } => format!("file {} of ours", show(target)),
+            Self::Bind { source, target, read_only } => {
+                let access = if *read_only { "ro" } else { "rw" };
+                format!("bind {} on {} {access}", source.describe(), show(target))
+            }
+            Self::OverlayBind { source, target, .. } => {
+                format!("bind {} on {} overlay", show(source), show(target))
+            }
+            Self::Proc => "proc /proc".to_owned(),
+            Self::Mask { target } => format!("mask {}", show(target)),
+            Self::ReadOnly { target } => format!("read-only {}", show(target)),
+        }
+    }
+}
+
+impl Source {
+    fn describe(&self) -> String {
+        match self {
+            Self::Host(path) => printable(&path.to_string_lossy()),
+            Self::Store(path) => format!("store:{path}"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

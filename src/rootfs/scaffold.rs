@@ -1,0 +1,152 @@
+//! The lowest lower of every run: empty directories and files at the places where something is mounted.
+//!
+//! A target that no layer has comes from here, so that neither an upper nor a layer is ever touched for a
+//! mount. Scaffolds depend on the set of places only, are never written once made, and are kept in the
+//! store's `cache/` under a name made of that set: a run pays one look-up.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{chownat, mkdirat, openat, renameat_with, statat};
+use rustix::io::Errno;
+
+use crate::fault::{Context, Result};
+
+/// Makes sure that the scaffold for `places` (absolute path, whether a directory) exists in `cache`, owned
+/// by `owner` (user and group ids outside), and gives its name there.
+///
+/// # Errors
+/// What mkdirat(2), openat(2) or renameat2(2) say; nothing half-made is left under the final name.
+pub fn ensure(
+    cache: BorrowedFd<'_>,
+    places: &[(PathBuf, bool)],
+    owner: (u32, u32),
+) -> Result<String> {
+    let name = name_of(places, owner);
+    if statat(cache, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Ok(name);
+    }
+    let temporary = format!(".{name}-{}", std::process::id());
+    mkdirat(cache, &temporary, Mode::from_raw_mode(0o755)).context("create", &temporary)?;
+    fill(cache, &temporary, places, owner)?;
+    match renameat_with(cache, &temporary, cache, &name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(name),
+        // Another run made the same one in the meantime.
+        Err(Errno::EXIST) => {
+            crate::tree::remove::remove_tree(cache, temporary.as_ref())?;
+            Ok(name)
+        }
+        Err(errno) => Err(crate::fault::Fault::errno("rename scaffold", name, errno)),
+    }
+}
+
+fn name_of(places: &[(PathBuf, bool)], owner: (u32, u32)) -> String {
+    // Only whoever owns the store chooses the places, so a hash without secrets will do; another version
+    // of it makes another scaffold.
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, owner, places).hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("scaffold-{:016x}{:016x}", half(1), half(2))
+}
+
+fn fill(
+    cache: BorrowedFd<'_>,
+    name: &str,
+    places: &[(PathBuf, bool)],
+    owner: (u32, u32),
+) -> Result<()> {
+    let root = open_directory(cache, Path::new(name))?;
+    own(root.as_fd(), Path::new("."), owner)?;
+    for (path, directory) in places {
+        place(&root, path, *directory, owner)?;
+    }
+    Ok(())
+}
+
+fn place(root: &OwnedFd, path: &Path, directory: bool, owner: (u32, u32)) -> Result<()> {
+    let parts: Vec<&Path> = path
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(Path::new(name)),
+            _ => None,
+        })
+        .collect();
+    let Some((last, parents)) = parts.split_last() else { return Ok(()) };
+    let mut dir = open_directory(root.as_fd(), Path::new("."))?;
+    for parent in parents {
+        make_directory(&dir, parent, owner)?;
+        dir = open_directory(dir.as_fd(), parent)?;
+    }
+    if directory {
+        return make_directory(&dir, last, owner);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(openat(&dir, *last, flags, Mode::from_raw_mode(0o644)).context("create", path.display())?);
+    own(dir.as_fd(), last, owner)
+}
+
+fn make_directory(dir: &OwnedFd, name: &Path, owner: (u32, u32)) -> Result<()> {
+    match mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => own(dir.as_fd(), name, owner),
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno).context("create directory", name.display()),
+    }
+}
+
+fn own(dir: BorrowedFd<'_>, name: &Path, owner: (u32, u32)) -> Result<()> {
+    if owner == (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+    chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .context("change the owner of", name.display())
+}
+
+fn open_directory(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, path, flags, Mode::empty()).context("open directory", path.display())
+}
+
+/// Whether `path` of the host is a directory; follows symlinks, as a bind of it will.
+///
+/// # Errors
+/// What stat(2) says: ENOENT for a source that does not exist.
+pub fn is_directory(path: &Path) -> Result<bool, Errno> {
+    let stat = statat(CWD, path, AtFlags::empty())?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us() -> (u32, u32) {
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    }
+
+    #[test]
+    fn is_made_once_and_found_again() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let cache = open_directory(CWD, dir.path()).expect("open");
+        let places = vec![("/a/b".into(), true), ("/a/f".into(), false)];
+        let name = ensure(cache.as_fd(), &places, us()).expect("first");
+        assert!(dir.path().join(&name).join("a/b").is_dir());
+        assert!(dir.path().join(&name).join("a/f").is_file());
+        assert_eq!(ensure(cache.as_fd(), &places, us()).expect("second"), name);
+        let other = vec![("/a/b".into(), false)];
+        assert_ne!(ensure(cache.as_fd(), &other, us()).expect("other"), name);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 2);
+    }
+
+    #[test]
+    fn a_file_where_a_directory_is_needed_is_a_fault() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let cache = open_directory(CWD, dir.path()).expect("open");
+        let places = vec![("/a".into(), false), ("/a/b".into(), true)];
+        assert!(ensure(cache.as_fd(), &places, us()).is_err());
+    }
+}
