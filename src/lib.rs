@@ -40,6 +40,7 @@
 
 pub mod fault;
 pub mod ids;
+pub mod isolate;
 pub mod rootfs;
 pub mod store;
 pub mod sys;

@@ -1,0 +1,296 @@
+//! Profiles: what a payload may do, as data.
+//!
+//! Three are built in from `profiles/*.json`; any other is a file of the same form. Everything in it is
+//! checked when it is read: unknown fields, capabilities and contradictory rules are refused, so that a
+//! typing error never loosens a sandbox.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use sha2::{Digest, Sha256};
+
+use super::caps::CapSet;
+use super::compile;
+use super::filter::{Action, Seccomp};
+use super::limits::Limits;
+use super::seccomp::fingerprint;
+use crate::fault::{Context, Fault, Result, printable};
+
+/// The largest profile that is read, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The settings of a profile, one field per key of the JSON object.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings<S = IgnoredAny> {
+    /// What it is for, in one line.
+    pub description: String,
+    /// The capabilities the payload keeps in its user namespace: a list of names such as `CAP_CHOWN`.
+    pub capabilities: CapSet,
+    /// The network the payload sees.
+    pub network: Network,
+    /// What happens to the root file system.
+    pub root: Root,
+    /// Where /tmp and /var/tmp live.
+    pub tmp: Tmp,
+    /// Paths covered by an empty file or directory, if they exist.
+    pub masked_paths: Vec<PathBuf>,
+    /// Paths made read-only, if they exist.
+    pub readonly_paths: Vec<PathBuf>,
+    /// The environment of the payload.
+    pub environment: Environment,
+    /// Owners and devices that the id map cannot hold are remembered, and changing to them succeeds.
+    pub remember_ids: bool,
+    /// A sandbox may be asked for inside the sandbox.
+    pub nesting: bool,
+    /// Resource limits.
+    pub limits: Limits,
+    /// System calls: [`Seccomp`], read by [`Profile::seccomp`] when it is needed.
+    pub seccomp: S,
+}
+
+/// The network of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A network stack of its own with nothing but loopback.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// The root file system of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Root {
+    /// Writable: changes go to an upper layer.
+    Overlay,
+    /// Read-only.
+    Readonly,
+}
+
+/// Where /tmp and /var/tmp live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tmp {
+    /// In the layer, like every other directory.
+    Layer,
+    /// In memory, gone with the run.
+    Memory,
+}
+
+/// The environment of a payload; see [`super::env::environment`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Variables of the caller that are passed on. A name may end in `*`.
+    pub pass: Vec<String>,
+    /// Variables that are set, over those that are passed.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+}
+
+/// A profile: its [`Settings`], which it dereferences to, and where it comes from.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    settings: Settings,
+    name: String,
+    text: Cow<'static, str>,
+    identity: Vec<u8>,
+    notes: Vec<String>,
+}
+
+impl std::ops::Deref for Profile {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+/// A profile in the binary: its text, and a fingerprint of it that is computed when we are compiled.
+struct Builtin {
+    name: &'static str,
+    text: &'static str,
+    identity: u64,
+}
+
+macro_rules! builtin {
+    ($name:literal) => {{
+        const TEXT: &str = include_str!(concat!("../../profiles/", $name, ".json"));
+        const IDENTITY: u64 = fingerprint(TEXT.as_bytes());
+        Builtin { name: $name, text: TEXT, identity: IDENTITY }
+    }};
+}
+
+const BUILTIN: [Builtin; 3] = [builtin!("build"), builtin!("dev"), builtin!("strict")];
+
+impl Profile {
+    /// The names of the built-in profiles.
+    pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+        BUILTIN.iter().map(|builtin| builtin.name)
+    }
+
+    /// A built-in profile.
+    ///
+    /// # Errors
+    /// `usage` if there is none of that name.
+    pub fn builtin(name: &str) -> Result<Self> {
+        let Some(builtin) = BUILTIN.iter().find(|builtin| builtin.name == name) else {
+            return Err(Fault::usage(format!("profile: {}: no such profile", printable(name)))
+                .hint("the profiles are build, dev and strict; a file is given by its path"));
+        };
+        Ok(Self {
+            // The tables of system calls are passed over here and read only if they are compiled.
+            settings: parse(name, builtin.text)?,
+            name: builtin.name.to_owned(),
+            text: Cow::Borrowed(builtin.text),
+            identity: builtin.identity.to_le_bytes().to_vec(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// A profile from a file.
+    ///
+    /// # Errors
+    /// `usage` with file, line and column if its contents cannot be right or are above 1 MiB; else what
+    /// the system says.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::from_text(&path.display().to_string(), read(path)?)
+    }
+
+    /// A built-in profile by its name, or a file by a path: what contains a slash or ends in `.json`.
+    ///
+    /// # Errors
+    /// As [`Profile::builtin`] and [`Profile::load`].
+    pub fn named(name: &str) -> Result<Self> {
+        if name.contains('/') || name.ends_with(".json") {
+            Self::load(Path::new(name))
+        } else {
+            Self::builtin(name)
+        }
+    }
+
+    fn from_text(name: &str, text: String) -> Result<Self> {
+        let settings: Settings = parse(name, &text)?;
+        let seccomp = parse::<Settings<Seccomp>>(name, &text)?.seccomp;
+        check(&settings).and_then(|()| seccomp.check()).map_err(|fault| within(name, fault))?;
+        let notes = unknown_calls(&seccomp).map_err(|fault| within(name, fault))?;
+        let identity = Sha256::digest(text.as_bytes()).to_vec();
+        Ok(Self { settings, name: name.to_owned(), text: Cow::Owned(text), identity, notes })
+    }
+
+    /// Its name, or the path it was read from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a person should know about it: system calls that are skipped because the library does not
+    /// know them. Such a call gets the default verdict.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Its system call rules.
+    ///
+    /// # Errors
+    /// None for a profile that could be made; the text is parsed again.
+    pub fn seccomp(&self) -> Result<Seccomp> {
+        Ok(parse::<Settings<Seccomp>>(&self.name, &self.text)?.seccomp)
+    }
+
+    /// What changes whenever the text does.
+    pub(super) fn identity(&self) -> &[u8] {
+        &self.identity
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(name: &str, text: &'a str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|error| Fault::usage(format!("profile: {}: {error}", printable(name))))
+}
+
+fn within(name: &str, fault: Fault) -> Fault {
+    Fault { message: format!("profile: {}: {}", printable(name), fault.message), ..fault }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let shown = path.display();
+    // Without blocking: the path may be a FIFO.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => {
+            return Err(Fault::not_found(format!(
+                "profile: {}: no such file",
+                printable(&shown.to_string())
+            )));
+        }
+        other => other.context("open profile", &shown)?,
+    };
+    let status = fstat(&file).context("read profile", &shown)?;
+    let regular = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
+    if !regular || status.st_size as u64 > MOST_BYTES {
+        return Err(Fault::usage(format!(
+            "profile: {}: not a regular file of at most 1 MiB",
+            printable(&shown.to_string())
+        )));
+    }
+    let mut text = String::new();
+    std::fs::File::from(file)
+        .take(MOST_BYTES)
+        .read_to_string(&mut text)
+        .context("read profile", &shown)?;
+    Ok(text)
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    for path in settings.masked_paths.iter().chain(&settings.readonly_paths) {
+        let plain = path.is_absolute() && !path.components().any(|part| part.as_os_str() == "..");
+        if !plain {
+            return Err(Fault::usage(format!(
+                "{}: a masked or read-only path must be absolute and without `..`",
+                printable(&path.display().to_string())
+            )));
+        }
+    }
+    let Environment { pass, set } = &settings.environment;
+    for name in pass.iter().chain(set.keys()) {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(Fault::usage(format!(
+                "environment: {}: not a name of a variable",
+                printable(name)
+            )));
+        }
+    }
+    if let Some(name) = set.iter().find(|(_, value)| value.contains('\0')).map(|(name, _)| name) {
+        return Err(Fault::usage(format!("environment: {name}: the value holds a null byte")));
+    }
+    Ok(())
+}
+
+/// Notes about the system calls that libseccomp does not know. Skipping a refusal would allow the call
+/// where the default is to allow: that is an error.
+fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for rule in &seccomp.syscalls {
+        for name in rule.names.iter().filter(|name| !compile::is_known(name)) {
+            let name = printable(name);
+            if seccomp.default_action.permits() && rule.action != Action::Allow {
+                return Err(Fault::usage(format!(
+                    "seccomp: {name}: unknown system call, and the default would allow it"
+                )));
+            }
+            notes.push(format!("seccomp: {name}: unknown system call, skipped"));
+        }
+    }
+    Ok(notes)
+}
+
+#[cfg(test)]
+#[path = "profile_tests.rs"]
+mod tests;

@@ -1,0 +1,157 @@
+//! The seccomp program of a run, from the cache where possible.
+//!
+//! libseccomp needs 10 to 30 ms for a profile of two architectures, so the result is kept in a directory
+//! of the caller's own 0700 store, which no payload can reach. The name of a file is a digest of all that
+//! the program depends on; the file is never changed, and may be removed at any time.
+//!
+//! A file is a header of 16 bytes (a mark with the format number, the length, a checksum) and the
+//! program. It is not synced: a file torn by a crash fails its checksum and is made again.
+
+use std::fmt::Write as _;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::io::{Errno, read, write};
+use sha2::{Digest, Sha256};
+
+use super::compile;
+use super::profile::Profile;
+use crate::fault::{Fault, Result};
+
+/// Marks a file of ours. The number changes with the way programs are made.
+const MARK: [u8; 4] = *b"sbx1";
+const HEADER: usize = 16;
+/// The longest program the kernel takes: BPF_MAXINSNS times sizeof(struct sock_filter).
+const MOST_BYTES: usize = 4096 * 8;
+
+/// What else than the profile decides about the program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Only one id is mapped: changing owners and ids, and making devices, is pretended, if the profile
+    /// remembers ids.
+    pub single: bool,
+    /// A sandbox is to run inside: namespaces and mounts are allowed.
+    pub nesting: bool,
+}
+
+/// The BPF program, an array of struct sock_filter, for [`crate::sys::seccomp::load`].
+///
+/// `cache_dir` is a directory of ours that is never visible to a payload. A cache that cannot be read or
+/// written costs time and is no error.
+///
+/// # Errors
+/// `usage` if the profile forbids nesting and it is asked for; `failed` if libseccomp fails.
+pub fn program(profile: &Profile, request: &Request, cache_dir: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let request = effective(profile, request)?;
+    let name = file_name(profile, &request);
+    if let Some(program) = cached(cache_dir, &name) {
+        return Ok(program);
+    }
+    let program = compile::compile(&profile.seccomp()?, &request)?;
+    // Only a saving for the next run: a full or read-only disk must not fail this one here.
+    let _ = keep(cache_dir, &name, &program);
+    Ok(program)
+}
+
+/// The same without a cache.
+///
+/// # Errors
+/// As [`program`].
+pub fn compiled(profile: &Profile, request: &Request) -> Result<Vec<u8>> {
+    let request = effective(profile, request)?;
+    compile::compile(&profile.seccomp()?, &request)
+}
+
+fn effective(profile: &Profile, request: &Request) -> Result<Request> {
+    if request.nesting && !profile.nesting {
+        return Err(Fault::usage(format!(
+            "profile: {}: it does not allow a sandbox inside the sandbox",
+            profile.name()
+        ))
+        .hint("use --profile build or --profile dev with --nest"));
+    }
+    Ok(Request { single: request.single && profile.remember_ids, ..*request })
+}
+
+/// A digest over the profile's text, the request, the library, the kernel and the machine.
+fn file_name(profile: &Profile, request: &Request) -> String {
+    let version = libseccomp::ScmpVersion::current()
+        .map_or((0, 0, 0), |version| (version.major, version.minor, version.micro));
+    let uname = rustix::system::uname();
+    let mut digest = Sha256::new();
+    digest.update(MARK);
+    // Prefixed by their lengths, so that no two lists of parts give the same bytes.
+    for part in [
+        profile.identity(),
+        format!("{request:?} {version:?}").as_bytes(),
+        uname.release().to_bytes(),
+        uname.version().to_bytes(),
+        uname.machine().to_bytes(),
+    ] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    let mut name = String::from("seccomp-");
+    for byte in &digest.finalize()[..20] {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.push_str(".bpf");
+    name
+}
+
+fn cached(dir: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = openat(dir, name, flags, Mode::empty()).ok()?;
+    let mut bytes = vec![0; HEADER + MOST_BYTES];
+    // One read: a regular file of this size never comes in parts, and a short one fails the checks.
+    let length = read(&file, &mut bytes).ok()?;
+    bytes.truncate(length);
+    let program = bytes.get(HEADER..)?;
+    if bytes.get(..HEADER)? != header(program) || program.is_empty() {
+        return None;
+    }
+    bytes.drain(..HEADER);
+    Some(bytes)
+}
+
+fn keep(dir: BorrowedFd<'_>, name: &str, program: &[u8]) -> Result<(), Errno> {
+    let temporary = format!(".{name}.{}", std::process::id());
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
+    let mut bytes = header(program).to_vec();
+    bytes.extend_from_slice(program);
+    let result = match write(&file, &bytes) {
+        Ok(length) if length == bytes.len() => renameat(dir, &temporary, dir, name),
+        Ok(_) => Err(Errno::NOSPC),
+        Err(errno) => Err(errno),
+    };
+    if result.is_err() {
+        let _ = unlinkat(dir, &temporary, AtFlags::empty());
+    }
+    result
+}
+
+fn header(program: &[u8]) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&MARK);
+    header[4..8].copy_from_slice(&(program.len() as u32).to_le_bytes());
+    header[8..].copy_from_slice(&fingerprint(program).to_le_bytes());
+    header
+}
+
+/// FNV-1a of 64 bits: against accidents, not against an adversary, and computable at compile time.
+pub(super) const fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+#[path = "seccomp_tests.rs"]
+mod tests;
