@@ -42,6 +42,7 @@ pub mod fault;
 pub mod ids;
 pub mod isolate;
 pub mod rootfs;
+pub mod run;
 pub mod store;
 pub mod sys;
 pub mod tree;

@@ -1,0 +1,189 @@
+//! Makes the text of what a child reports as `(stage, detail, errno)`.
+
+use rustix::io::Errno;
+
+use super::outcome::{NOT_EXECUTABLE, NOT_FOUND, OURS};
+use super::spec::RunSpec;
+use super::wire::{Failure, Stage};
+use crate::fault::{Fault, Kind, printable, why};
+use crate::rootfs::plan::Op;
+
+/// What the text of a failure needs of the spec, kept by the parent.
+#[derive(Debug)]
+pub struct Told {
+    command: String,
+    workdir: String,
+    user: String,
+    steps: Vec<Op>,
+    lowers: Vec<String>,
+}
+
+impl Told {
+    /// Keeps what a later message may need.
+    pub fn of(spec: &RunSpec) -> Self {
+        let command = spec
+            .argv
+            .as_slice()
+            .first()
+            .map_or_else(String::new, |word| printable(&word.to_string_lossy()));
+        Self {
+            command,
+            workdir: printable(&spec.workdir.to_string_lossy()),
+            user: spec.user.as_ref().map_or_else(String::new, ToString::to_string),
+            steps: spec.plan.ops.clone(),
+            lowers: spec.lowers.clone(),
+        }
+    }
+
+    /// The exit code of ours and the fault for a failure.
+    pub fn explain(&self, failure: Failure) -> (u8, Fault) {
+        let Failure { stage, detail, errno } = failure;
+        let reason = why(errno);
+        match stage {
+            Stage::Exec => self.exec(errno, &reason),
+            Stage::Workdir => (
+                OURS,
+                Fault::failed(format!("enter working directory: {}: {reason}", self.workdir))
+                    .hint("give one that exists inside with --workdir"),
+            ),
+            Stage::User => (OURS, self.bad_user(errno, &reason)),
+            Stage::Prepare | Stage::Mount => (OURS, self.step(detail, errno, &reason)),
+            Stage::Layer => {
+                let layer = self.lowers.get(detail as usize).map_or("?", String::as_str);
+                (OURS, Fault::damaged(format!("open layer: {layer}: {reason}")))
+            }
+            _ => (OURS, host(stage, errno, &reason)),
+        }
+    }
+
+    fn exec(&self, errno: Errno, reason: &str) -> (u8, Fault) {
+        let command = &self.command;
+        match errno {
+            Errno::NOENT => (
+                NOT_FOUND,
+                Fault::not_found(format!("run command: {command}: command not found"))
+                    .hint("look for it inside with `sandbox shell`"),
+            ),
+            Errno::LIBBAD => (
+                NOT_EXECUTABLE,
+                Fault::failed(format!(
+                    "run command: {command}: its interpreter or dynamic loader is missing inside"
+                )),
+            ),
+            Errno::NOEXEC => (
+                NOT_EXECUTABLE,
+                Fault::failed(format!("run command: {command}: not a program of this machine"))
+                    .hint("a script needs a first line such as `#!/bin/sh`"),
+            ),
+            Errno::ACCESS => {
+                (NOT_EXECUTABLE, Fault::failed(format!("run command: {command}: not executable")))
+            }
+            _ => (NOT_EXECUTABLE, Fault::failed(format!("run command: {command}: {reason}"))),
+        }
+    }
+
+    fn bad_user(&self, errno: Errno, reason: &str) -> Fault {
+        let user = &self.user;
+        match errno {
+            Errno::NOENT => {
+                Fault::usage(format!("user: {user}: not in the passwd or group inside"))
+            }
+            Errno::INVAL => Fault::usage(format!("user: {user}: the id map does not hold it"))
+                .hint("`sandbox show` tells the map; a box in single mode has uid 0 only"),
+            _ => Fault::failed(format!("become user: {user}: {reason}")),
+        }
+    }
+
+    fn step(&self, detail: u32, errno: Errno, reason: &str) -> Fault {
+        let Some(step) = self.steps.get(detail as usize) else {
+            return Fault::failed(format!("mount: step {detail}: {reason}"));
+        };
+        let what = step.describe();
+        let fault = Fault::failed(format!("mount: {what}: {reason}"));
+        match (step, errno) {
+            (Op::Proc, Errno::PERM) => Fault { kind: Kind::Host, ..fault }.hint(
+                "the outer /proc is masked: run the container with --security-opt systempaths=unconfined",
+            ),
+            (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::NOENT) => {
+                fault.hint("the target goes through a symlink of the layer; name the real path")
+            }
+            (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::LOOP) => {
+                fault.hint("the source changed into a symlink while the run began; try again")
+            }
+            (Op::Bind { .. }, Errno::NOTDIR) => {
+                fault.hint("a file is bound onto a file, a directory onto a directory")
+            }
+            _ => fault,
+        }
+    }
+}
+
+/// A stage that fails because of the host, not of what was asked for.
+fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
+    let what = match stage {
+        Stage::Ids => "map ids: for the sandbox",
+        Stage::Private => "make mounts private: in the sandbox",
+        Stage::Base => "clone the mount of: the store",
+        Stage::Upper => "prepare the upper: in the store",
+        Stage::Overlay => "mount overlay: of the layers",
+        Stage::Root => "switch the root: to the overlay",
+        Stage::Hostname => "set: the host name",
+        Stage::Loopback => "bring up: the loopback device",
+        Stage::Terminal => "open: a terminal in the sandbox",
+        Stage::Fork => "make: the payload's process",
+        Stage::Session => "make: a session",
+        Stage::Limits => "set: resource limits",
+        Stage::Capabilities => "drop: capabilities",
+        Stage::NoNewPrivs => "set: no_new_privs",
+        Stage::Seccomp => "load: the seccomp filter",
+        _ => "set up: the sandbox",
+    };
+    let message = format!("{what}: {reason}");
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => {
+            Fault::failed(message).hint("free some space (`sandbox gc`), then try again")
+        }
+        Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM => {
+            Fault::failed(message).hint("end other programs, or raise the limit (`ulimit -a`)")
+        }
+        _ => Fault::host(message).hint("`sandbox doctor` tells what this host allows"),
+    }
+}
+
+/// The fault of a child that ended without a word.
+pub fn vanished() -> Fault {
+    Fault::failed("run: the sandbox: ended without telling how, killed from outside")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told() -> Told {
+        Told {
+            command: "rpm".into(),
+            workdir: "/w".into(),
+            user: "bob".into(),
+            steps: vec![Op::Proc],
+            lowers: vec!["layers/x/fs".into()],
+        }
+    }
+
+    #[test]
+    fn documented_codes() {
+        let code = |errno| told().explain(Failure { stage: Stage::Exec, detail: 0, errno }).0;
+        assert_eq!(code(Errno::NOENT), 127);
+        assert_eq!(code(Errno::ACCESS), 126);
+        assert_eq!(code(Errno::LIBBAD), 126);
+        let failure = Failure { stage: Stage::Overlay, detail: 0, errno: Errno::PERM };
+        assert_eq!(told().explain(failure).0, 125);
+    }
+
+    #[test]
+    fn a_masked_proc_names_its_remedy() {
+        let failure = Failure { stage: Stage::Prepare, detail: 0, errno: Errno::PERM };
+        let (_, fault) = told().explain(failure);
+        assert_eq!(fault.kind, Kind::Host);
+        assert!(fault.hint.expect("hint").contains("systempaths=unconfined"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The child: from fresh namespaces to a switched root, a payload and PID 1.
+//!
+//! A straight list of stages. Who we are at each: until `become_root` a process with all capabilities in
+//! its own user namespace and the caller's ids; then inside root; after the fork the payload goes on in
+//! [`super::payload`] and we become [`super::reap`]. A failed stage is told on the wire and ends us; so does
+//! the supervisor's death (PDEATHSIG, set again after every change of credentials, which clears it).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::pty::OpenptFlags;
+
+use super::payload::{self, Begin};
+use super::program;
+use super::reap::{self, Started};
+use super::spec::{RunSpec, TerminalSpec, Upper};
+use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
+use crate::ids::{self, Mode as IdMode};
+use crate::isolate::{caps, net};
+use crate::rootfs::apply::{self, Failed};
+use crate::rootfs::overlay::{Base, Writable, assemble, attach};
+use crate::sys::process::{Side, clone, exit_now};
+
+/// Runs the child of a run to its end. The working directory is base_dir, `store` a descriptor of it.
+pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> ! {
+    if let Err(failure) = stages(&mut spec, store, wire) {
+        send_up(wire.as_fd(), &Up::Failed(failure));
+    }
+    exit_now(i32::from(super::outcome::OURS));
+}
+
+fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(), Failure> {
+    die_with_parent(wire).map_err(Failure::at(Stage::Ids))?;
+    // Modes in the plan are meant as they stand; the payload gets its usual mask back.
+    rustix::process::umask(Mode::empty());
+    let mut early = map_ids(spec, wire)?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .map_err(Failure::at(Stage::Private))?;
+    let base = Base::clone_cwd(store).map_err(Failure::at(Stage::Base))?;
+    let lowers = open_lowers(spec, &base)?;
+    if spec.id_map.mode == IdMode::Single {
+        await_go(wire).map_err(Failure::at(Stage::Upper))?;
+    }
+    let run = base.open(&spec.run_dir).map_err(Failure::at(Stage::Upper))?;
+    become_root(spec, wire).map_err(Failure::at(Stage::Ids))?;
+    if early.is_none() {
+        early = start_early(spec, wire)?;
+    }
+    let root = assemble_root(spec, &base, &lowers, &run)?;
+
+    let given = std::mem::take(&mut spec.prepared);
+    let prepared = apply::prepare(&spec.plan.ops, given, &base, run.as_fd(), spec.way)
+        .map_err(|failed| at_step(Stage::Prepare, failed))?;
+    switch_root(&base, &root).map_err(Failure::at(Stage::Root))?;
+    apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
+    check_program(spec)?;
+    if spec.want_root {
+        send_up(wire.as_fd(), &Up::Root(root));
+    }
+    let terminal =
+        open_terminal(spec.terminal.as_ref(), wire).map_err(Failure::at(Stage::Terminal))?;
+    let started = match early {
+        Some(started) => started,
+        None => {
+            name_and_network(spec)?;
+            start(spec, wire, terminal)?
+        }
+    };
+    reap::run(spec, wire, started)
+}
+
+fn assemble_root(
+    spec: &RunSpec,
+    base: &Base,
+    lowers: &[OwnedFd],
+    run: &OwnedFd,
+) -> Result<OwnedFd, Failure> {
+    let memory = memory_upper(spec.upper).map_err(Failure::at(Stage::Upper))?;
+    let writable = match &memory {
+        Some(room) => Writable { dir: room.as_fd(), upper: "fs", work: "work" },
+        None => Writable { dir: run.as_fd(), upper: "layer/fs", work: "work" },
+    };
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    if spec.read_only_root {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    assemble(base, lowers, Some(writable), attributes, spec.way)
+        .map_err(Failure::at(Stage::Overlay))
+}
+
+fn at_step(stage: Stage, failed: Failed) -> Failure {
+    Failure { stage, detail: failed.op as u32, errno: failed.errno }
+}
+
+/// A supervisor that died before this was set sends no signal: then its end of the wire is closed.
+fn die_with_parent(wire: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let mut fds = [PollFd::new(wire, PollFlags::empty())];
+    if poll(&mut fds, Some(&Timespec::default()))? > 0 {
+        exit_now(i32::from(super::outcome::OURS));
+    }
+    Ok(())
+}
+
+/// A `single` map we write ourselves, without a round trip, and go on with what needs no run directory,
+/// while the supervisor makes that; all other maps the supervisor writes, who then tells us.
+fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
+    if spec.id_map.mode == IdMode::Single {
+        ids::write_own_map(&spec.id_map).map_err(Failure::at(Stage::Ids))?;
+        return start_early(spec, wire);
+    }
+    await_go(wire).map_err(Failure::at(Stage::Ids))?;
+    Ok(None)
+}
+
+/// Waits until the supervisor has done its part.
+fn await_go(wire: &OwnedFd) -> Result<(), Errno> {
+    match receive_down(wire.as_fd())? {
+        Some(Down::Go) => Ok(()),
+        // The supervisor failed or died: it knows why, and nobody else is there to be told.
+        _ => exit_now(i32::from(super::outcome::OURS)),
+    }
+}
+
+fn open_lowers(spec: &RunSpec, base: &Base) -> Result<Vec<OwnedFd>, Failure> {
+    spec.lowers
+        .iter()
+        .enumerate()
+        .map(|(index, path)| {
+            base.open(path).map_err(|errno| Failure {
+                stage: Stage::Layer,
+                detail: index as u32,
+                errno,
+            })
+        })
+        .collect()
+}
+
+/// Becomes uid 0 and gid 0 inside. In `single` and `subuid` mode the caller is that already, and keeps its
+/// supplementary groups: dropping them could open files that deny a group (CVE-2018-7169). In `range` mode
+/// the host's root becomes an unprivileged id, without any group of the host's.
+fn become_root(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
+    if matches!(spec.id_map.mode, IdMode::Range | IdMode::Identity) {
+        if spec.id_map.mode == IdMode::Range {
+            rustix::thread::set_thread_groups(&[])?;
+        }
+        let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        die_with_parent(wire)?;
+    }
+    Ok(())
+}
+
+/// An upper in memory: a tmpfs that no path leads to.
+fn memory_upper(upper: Upper) -> Result<Option<OwnedFd>, Errno> {
+    let Upper::Tmpfs(size) = upper else { return Ok(None) };
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some(size) = size {
+        fsconfig_set_string(&fs, "size", size.to_string())?;
+    }
+    fsconfig_create(&fs)?;
+    let room = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    mkdirat(&room, "fs", Mode::from_raw_mode(0o755))?;
+    mkdirat(&room, "work", Mode::RWXU)?;
+    Ok(Some(room))
+}
+
+/// Makes `root` the root and takes the host out of the namespace. The overlay is put over base_dir for a
+/// moment, because pivot_root(2) wants a mount point.
+fn switch_root(base: &Base, root: &OwnedFd) -> Result<(), Errno> {
+    // So that it goes with the old root: a detached tree that is closed on its own costs a wait for all
+    // processors (synchronize_rcu), on the path of the payload's exec.
+    base.attach()?;
+    attach(root.as_fd(), base.place())?;
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(".", ".")?;
+    // The old root lies on top of the new one now; lazily, because it is busy with our descriptors.
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")
+}
+
+/// What needs no root: the host name, and the loopback device, whose start takes the kernel a while.
+pub(super) fn name_and_network(spec: &RunSpec) -> Result<(), Failure> {
+    rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::at(Stage::Hostname))?;
+    if spec.own_network {
+        net::loopback_up().map_err(Failure::at(Stage::Loopback))?;
+    }
+    Ok(())
+}
+
+/// Refuses a command that is a magic link of /proc, while we may still read every file. A relative one is
+/// looked for where the payload will be; whether it may be there is for the payload to find out.
+fn check_program(spec: &RunSpec) -> Result<(), Failure> {
+    if spec.candidates.iter().any(|path| path.to_bytes().first() != Some(&b'/')) {
+        rustix::process::chdir(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
+    }
+    let checked = spec.candidates.iter().try_for_each(|path| program::check(path).map(drop));
+    checked.map_err(Failure::at(Stage::Exec))?;
+    rustix::process::chdir("/").map_err(Failure::at(Stage::Workdir))
+}
+
+/// A pty of the sandbox's own devpts; the master goes to the supervisor, the slave is the payload's. The
+/// slave is opened by TIOCGPTPEER, not by a path that a layer could have forged (CVE-2025-52565).
+fn open_terminal(spec: Option<&TerminalSpec>, wire: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+    let Some(spec) = spec else { return Ok(None) };
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&master)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &spec.settings)?;
+    rustix::termios::tcsetwinsize(&slave, spec.size)?;
+    send_up(wire.as_fd(), &Up::Terminal(master));
+    Ok(Some(slave))
+}
+
+/// Makes the payload's process before there is a root, where it needs nothing of one before its exec:
+/// it names the host, and gives up its rights, on another processor while we mount. pivot_root(2) moves it along, and an end of
+/// a pipe tells it when all is ready.
+fn start_early(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
+    if spec.user.is_some() || spec.terminal.is_some() {
+        return Ok(None);
+    }
+    let (told, gate) = pipe_with(PipeFlags::CLOEXEC).map_err(Failure::at(Stage::Fork))?;
+    fork(spec, Some(gate), |gate| {
+        drop(gate);
+        payload::become_command(spec, wire, Begin::WhenTold(told))
+    })
+    .map(Some)
+}
+
+/// Makes the payload's process when the root is ready.
+fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<Started, Failure> {
+    fork(spec, None, |_| payload::become_command(spec, wire, Begin::Now(terminal)))
+}
+
+fn fork(
+    spec: &RunSpec,
+    gate: Option<OwnedFd>,
+    child: impl FnOnce(Option<OwnedFd>),
+) -> Result<Started, Failure> {
+    // Once for both processes: neither can exec itself any capability back.
+    caps::limit(spec.capabilities, spec.last_capability)
+        .map_err(Failure::at(Stage::Capabilities))?;
+    // /proc/1 is refused to the payload: a process that cannot be dumped cannot be looked into, and our
+    // memory belongs to the host's user namespace, where the payload has no capability. Before the payload
+    // exists, because one with SYS_PTRACE could be faster than we are; its exec makes it dumpable again.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(Failure::at(Stage::Fork))?;
+    let signals = reap::block_signals().map_err(Failure::at(Stage::Fork))?;
+    match clone(0).map_err(Failure::at(Stage::Fork))? {
+        Side::Child => {
+            child(gate);
+            exit_now(i32::from(super::outcome::OURS))
+        }
+        Side::Parent { child, .. } => Ok(Started { payload: child, signals, gate }),
+    }
+}

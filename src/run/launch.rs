@@ -1,0 +1,360 @@
+//! The supervisor: makes the child, writes its id maps, forwards signals, relays the terminal, keeps the
+//! time, and waits until nothing of the sandbox is left.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use nix::sys::signal::Signal as NixSignal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal};
+
+use super::outcome::Ended;
+use super::signals::Signals;
+use super::spec::{GRACE, RunSpec};
+use super::terminal::{RawMode, Relay};
+use super::wire::{self, Down, Failure, Up, receive_up, send_down};
+use super::{explain, init};
+use crate::fault::{Context, Result};
+use crate::ids::{self, Mode as IdMode};
+use crate::sys::process::{
+    NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, NEW_UTS, Side, clone,
+};
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How the payload ended, or why it never began.
+    pub ended: std::result::Result<Ended, Failure>,
+    /// Whether the time-out ended it.
+    pub timed_out: bool,
+    /// The root's descriptor, if the spec wanted it; the overlay stays mounted until it is dropped.
+    pub root: Option<OwnedFd>,
+    /// From the clone to the payload's birth and death, microseconds.
+    pub elapsed_us: u64,
+}
+
+/// What the owner of a run does at its moments, so that it costs the run no time.
+pub trait Moments {
+    /// Makes the run's directory, while the kernel and the child are busy with namespaces.
+    ///
+    /// # Errors
+    /// Then nothing is run.
+    fn ready(&mut self) -> Result<()>;
+
+    /// The command has ended; what else runs inside is being killed, and the overlay taken down.
+    fn ended(&mut self, ended: Ended);
+}
+
+/// Runs a spec to its end. `store` is a descriptor of base_dir, which must be the working directory.
+/// When this returns, no process of the sandbox is left.
+///
+/// # Errors
+/// A host fault where namespaces or maps are refused, with the remedy; a fault of the set-up is told by
+/// [`Outcome::ended`] and made into text by [`explain`].
+pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) -> Result<Outcome> {
+    let signals = Signals::block()?;
+    let (ours, theirs) = wire::pair().context("make a socket pair", "for the sandbox")?;
+    let raw = enter_raw_mode(&spec)?;
+    let started = Instant::now();
+    let mut namespaces = NEW_USER | NEW_MOUNT | NEW_PID | NEW_IPC | NEW_UTS | NEW_CGROUP;
+    if spec.own_network {
+        namespaces |= NEW_NET;
+    }
+    let (child, pidfd) = match clone(namespaces) {
+        Ok(Side::Child) => {
+            drop(ours);
+            // Never back into the frames of the parent, whose destructors would discard the run and set its
+            // terminal.
+            catch_unwind(AssertUnwindSafe(|| init::child(spec, store, &theirs))).ok();
+            std::process::abort()
+        }
+        Ok(Side::Parent { child, pidfd }) => (child, pidfd),
+        Err(errno) => return Err(ids::namespace_refused(errno)),
+    };
+    drop(theirs);
+    // The child has its own copies; ours would keep the sources busy.
+    spec.prepared.clear();
+    let mut supervisor = Supervisor {
+        wire: ours,
+        pidfd,
+        signals,
+        relay: None,
+        raw,
+        deadline: spec.timeout.map(|time| started + time),
+        killed: false,
+        signalled: false,
+        ended: None,
+        root: None,
+        timed_out: false,
+    };
+    if let Err(fault) = moments.ready().and_then(|()| supervisor.map_ids(&spec, child)) {
+        supervisor.kill();
+        drop(supervisor.wait_gone());
+        return Err(fault);
+    }
+    if let Err(fault) = supervisor.serve(&spec, moments) {
+        supervisor.kill();
+        drop(supervisor.wait_gone());
+        return Err(fault);
+    }
+    Ok(Outcome {
+        ended: supervisor.ended.ok_or_else(|| {
+            explain::vanished().hint("run it again; `sandbox doctor` tells what this host allows")
+        })?,
+        timed_out: supervisor.timed_out,
+        root: supervisor.root,
+        elapsed_us: started.elapsed().as_micros() as u64,
+    })
+}
+
+fn enter_raw_mode(spec: &RunSpec) -> Result<Option<RawMode>> {
+    match &spec.terminal {
+        Some(terminal) if terminal.replaces[0] => {
+            RawMode::enter().map(Some).context("set raw mode", "the terminal")
+        }
+        _ => Ok(None),
+    }
+}
+
+struct Supervisor {
+    wire: OwnedFd,
+    pidfd: OwnedFd,
+    signals: Signals,
+    relay: Option<Relay>,
+    raw: Option<RawMode>,
+    deadline: Option<Instant>,
+    killed: bool,
+    /// Whether a signal was passed on that may have ended the payload.
+    signalled: bool,
+    ended: Option<std::result::Result<Ended, Failure>>,
+    root: Option<OwnedFd>,
+    timed_out: bool,
+}
+
+impl Supervisor {
+    fn map_ids(&mut self, spec: &RunSpec, child: Pid) -> Result<()> {
+        if spec.id_map.mode != IdMode::Single {
+            ids::write_maps(child, &spec.id_map)?;
+        }
+        // A child that died meanwhile is seen by its descriptor.
+        send_down(self.wire.as_fd(), Down::Go).ok();
+        Ok(())
+    }
+
+    /// Until the child is gone.
+    fn serve(&mut self, spec: &RunSpec, moments: &mut dyn Moments) -> Result<()> {
+        let mut wire_open = true;
+        loop {
+            let ready = self.wait(wire_open)?;
+            if ready.wire {
+                wire_open = self.hear(spec, moments)?;
+            }
+            if ready.signal {
+                self.pass_signals();
+            }
+            if let Some(relay) = &mut self.relay {
+                if ready.master {
+                    relay.flush();
+                }
+                if ready.master || ready.output {
+                    relay.show_output();
+                }
+                if ready.input && !relay.take_input() {
+                    self.hung_up();
+                }
+            }
+            self.keep_time();
+            if ready.gone {
+                while wire_open {
+                    wire_open = self.hear(spec, moments)?;
+                }
+                return self.wait_gone();
+            }
+        }
+    }
+
+    fn wait(&self, wire_open: bool) -> Result<Ready> {
+        let nothing = PollFlags::empty();
+        let wire_flags = if wire_open { PollFlags::IN } else { nothing };
+        let mut fds = vec![
+            PollFd::new(&self.pidfd, PollFlags::IN),
+            PollFd::new(&self.signals.fd, PollFlags::IN),
+        ];
+        if wire_open {
+            fds.push(PollFd::new(&self.wire, wire_flags));
+        }
+        let at = fds.len();
+        let stdin = self.relay.as_ref().and_then(Relay::wants_input);
+        let screen = self.relay.as_ref().and_then(Relay::wants_output);
+        if let Some(relay) = &self.relay {
+            let (master, flags) = relay.master();
+            fds.push(PollFd::from_borrowed_fd(master, flags));
+            if let Some(stdin) = stdin {
+                fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+            }
+            if let Some(screen) = screen {
+                fds.push(PollFd::from_borrowed_fd(screen, PollFlags::OUT));
+            }
+        }
+        let timeout = self.deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for", "the sandbox"),
+        }
+        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Ready {
+            gone: ready(0),
+            signal: ready(1),
+            wire: wire_open && ready(2),
+            master: self.relay.is_some() && ready(at),
+            input: stdin.is_some() && ready(at + 1),
+            output: screen.is_some() && ready(at + 1 + usize::from(stdin.is_some())),
+        })
+    }
+
+    /// Takes one message; false at the wire's end.
+    fn hear(&mut self, spec: &RunSpec, moments: &mut dyn Moments) -> Result<bool> {
+        match receive_up(self.wire.as_fd()).context("hear from", "the sandbox")? {
+            None => return Ok(false),
+            // The first one is the cause.
+            Some(Up::Failed(failure)) => {
+                self.ended.get_or_insert(Err(failure));
+            }
+            Some(Up::Exited(status)) => {
+                // A payload that failed before its exec has told why already.
+                let ended = *self.ended.get_or_insert(Ok(Ended::from_wait(status)));
+                if let Ok(ended) = ended {
+                    moments.ended(ended);
+                }
+            }
+            Some(Up::Root(root)) => self.root = Some(root),
+            Some(Up::Terminal(master)) => {
+                if let Some(terminal) = &spec.terminal {
+                    let relay = Relay::new(master, terminal);
+                    self.relay = Some(relay.context("relay", "the terminal")?);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn pass_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.fd.read_signal() {
+            let Ok(signal) = NixSignal::try_from(info.ssi_signo as i32) else { continue };
+            let number = signal as i32;
+            let message = match signal {
+                NixSignal::SIGWINCH => {
+                    if let Some(relay) = &self.relay {
+                        relay.resize();
+                    }
+                    continue;
+                }
+                NixSignal::SIGTSTP => Down::SignalGroup(NixSignal::SIGSTOP as i32),
+                // What a terminal sends goes to a whole foreground group; what kill(1) sends, to one.
+                NixSignal::SIGINT | NixSignal::SIGQUIT | NixSignal::SIGHUP | NixSignal::SIGCONT => {
+                    Down::SignalGroup(number)
+                }
+                _ => Down::Signal(number),
+            };
+            send_down(self.wire.as_fd(), message).ok();
+            self.signalled |= signal != NixSignal::SIGCONT;
+            match signal {
+                NixSignal::SIGTSTP => _ = nix::sys::signal::raise(NixSignal::SIGSTOP).ok(),
+                // The terminal is gone: nobody is left who could end a payload that ignores it.
+                NixSignal::SIGHUP => self.end_soon(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Without a controlling terminal nobody sends SIGHUP when the terminal goes.
+    fn hung_up(&mut self) {
+        send_down(self.wire.as_fd(), Down::SignalGroup(NixSignal::SIGHUP as i32)).ok();
+        self.end_soon();
+    }
+
+    fn end_soon(&mut self) {
+        self.killed = true;
+        self.deadline = Some(Instant::now() + GRACE);
+    }
+
+    /// At the deadline SIGTERM, and SIGKILL of everything after the grace period.
+    fn keep_time(&mut self) {
+        if self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            return;
+        }
+        if self.killed {
+            self.kill();
+            self.deadline = None;
+            self.ended.get_or_insert(Ok(Ended::Signal(9)));
+        } else {
+            self.timed_out = true;
+            send_down(self.wire.as_fd(), Down::Signal(NixSignal::SIGTERM as i32)).ok();
+            self.end_soon();
+        }
+    }
+
+    /// Ends PID 1, and with it everything in its pid namespace.
+    fn kill(&self) {
+        pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
+    }
+
+    /// Shows what is left of the output and reaps PID 1. The kernel lets it be reaped only when every
+    /// process of its namespace is gone.
+    fn wait_gone(&mut self) -> Result<()> {
+        self.show_rest();
+        loop {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
+            {
+                Ok(_) | Err(Errno::CHILD) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("wait for", "the sandbox"),
+            }
+        }
+        self.raw = None;
+        Ok(())
+    }
+}
+
+impl Supervisor {
+    /// Shows what is left of the output. A terminal that takes no more is waited for, as any program would
+    /// wait, but not long against a signal.
+    fn show_rest(&mut self) {
+        let Some(relay) = &mut self.relay else { return };
+        relay.last_output();
+        while let Some(screen) = relay.wants_output().filter(|_| !self.killed) {
+            let mut fds = [
+                PollFd::from_borrowed_fd(screen, PollFlags::OUT),
+                PollFd::new(&self.signals.fd, PollFlags::IN),
+            ];
+            let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
+            match poll(&mut fds, self.signalled.then_some(&grace)) {
+                Ok(1..) | Err(Errno::INTR) => {}
+                _ => return,
+            }
+            let told = self.signals.fd.read_signal().ok().flatten();
+            let ends = |number| {
+                number != NixSignal::SIGWINCH as u32 && number != NixSignal::SIGCONT as u32
+            };
+            if told.is_some_and(|info| ends(info.ssi_signo)) {
+                return;
+            }
+            relay.last_output();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Ready {
+    gone: bool,
+    signal: bool,
+    wire: bool,
+    master: bool,
+    input: bool,
+    output: bool,
+}

@@ -1,0 +1,194 @@
+//! The process that becomes the user's command: gives up everything, then execs.
+//!
+//! The order matters. Descriptors come first: whatever of ours is open is a way out of the new root for a
+//! symlink of a layer to /proc/self/fd/N (CVE-2024-21626). Then the session; limits before capabilities (the bounding set was dropped before the fork, while SETPCAP was left); the user is changed before the
+//! capabilities are set, because that change clears them; no_new_privs before seccomp, which needs it; the
+//! exec last.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::init;
+use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
+use super::spec::RunSpec;
+use super::user::{self, Resolved};
+use super::wire::{Failure, Stage, Up, send_up};
+use crate::isolate::{caps, limits};
+use crate::sys;
+use crate::sys::exec::Strings;
+use crate::sys::process::exit_now;
+
+/// When the root is there.
+#[derive(Debug)]
+pub enum Begin {
+    /// It is; so is the payload's side of the terminal, if it gets one.
+    Now(Option<OwnedFd>),
+    /// When this pipe says so. Its end without a word means that there will be no root.
+    WhenTold(OwnedFd),
+}
+
+/// Becomes the command, or tells why not.
+pub fn become_command(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> ! {
+    let failure = match stages(spec, wire, begin) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    send_up(wire.as_fd(), &Up::Failed(failure));
+    let found = failure.stage == Stage::Exec && failure.errno != Errno::NOENT;
+    exit_now(i32::from(if found { NOT_EXECUTABLE } else { NOT_FOUND }))
+}
+
+fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Failure> {
+    descriptors(spec, wire, &begin).map_err(Failure::at(Stage::Descriptors))?;
+    rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
+    let mut user = None;
+    match begin {
+        Begin::Now(terminal) => {
+            take_terminal(spec, terminal).map_err(Failure::at(Stage::Session))?;
+            let resolved = spec.user.as_ref().map(user::resolve).transpose();
+            user = resolved.map_err(Failure::at(Stage::User))?;
+            give_up(spec, user.as_ref())?;
+        }
+        Begin::WhenTold(gate) => {
+            init::name_and_network(spec)?;
+            give_up(spec, None)?;
+            wait_for(&gate);
+        }
+    }
+    enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
+    exec(spec, &environment(spec, user.as_ref())).map_err(Failure::at(Stage::Exec))
+}
+
+/// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After this only what the filter of the run allows can be done.
+fn give_up(spec: &RunSpec, user: Option<&Resolved>) -> Result<(), Failure> {
+    rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::NoNewPrivs))?;
+    if let Some(user) = user {
+        change_user(user).map_err(Failure::at(Stage::User))?;
+    }
+    let inside_root = user.is_none_or(|user| user.uid == 0);
+    let left = if inside_root { spec.capabilities } else { caps::CapSet::NONE };
+    caps::hold(left).map_err(Failure::at(Stage::Capabilities))?;
+    default_signals().map_err(Failure::at(Stage::Session))?;
+    sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))
+}
+
+/// Until PID 1 has made the root. If it failed instead, it has told why.
+fn wait_for(gate: &OwnedFd) {
+    loop {
+        match rustix::io::read(gate, &mut [0_u8; 1]) {
+            Ok(1) => return,
+            Err(Errno::INTR) => {}
+            _ => exit_now(i32::from(super::outcome::OURS)),
+        }
+    }
+}
+
+/// Our pty in place of every standard descriptor that is a terminal. The session of our own keeps the
+/// caller's terminal out of reach (CVE-2017-5226).
+fn take_terminal(spec: &RunSpec, terminal: Option<OwnedFd>) -> Result<(), Errno> {
+    let (Some(slave), Some(wanted)) = (terminal, &spec.terminal) else { return Ok(()) };
+    rustix::process::ioctl_tiocsctty(&slave)?;
+    for (number, replace) in wanted.replaces.into_iter().enumerate() {
+        if replace {
+            sys::exec::copy_to(slave.as_raw_fd(), number as i32, true)?;
+        }
+    }
+    Ok(())
+}
+
+fn change_user(user: &Resolved) -> Result<(), Errno> {
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match rustix::thread::set_thread_groups(&groups) {
+        // A map of one id has setgroups denied: there are no groups to take either.
+        Err(Errno::PERM) if user.uid == 0 || groups.is_empty() => {}
+        other => other?,
+    }
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// The environment as planned; with `--user`, HOME, USER and LOGNAME are that user's. One that is not inside
+/// root's any more was asked for, and stays. A number without an entry has no name, and `/` as its home.
+fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
+    let mut environment = spec.environment.clone();
+    if let Some(user) = user {
+        let home = user.home.as_deref().or((user.uid != 0).then_some("/"));
+        let name = user.name.as_deref();
+        for (root, key, value) in [
+            (c"HOME=/root", "HOME", home),
+            (c"USER=root", "USER", name),
+            (c"LOGNAME=root", "LOGNAME", name),
+        ] {
+            let Some(at) = environment.iter().position(|entry| entry.as_c_str() == root) else {
+                continue;
+            };
+            match value.map(|value| CString::new(format!("{key}={value}"))) {
+                Some(Ok(entry)) => environment[at] = entry,
+                _ if user.uid == 0 => {}
+                _ => drop(environment.remove(at)),
+            }
+        }
+    }
+    Strings::new(environment)
+}
+
+/// Nothing above 2 stays open but what the caller asked to keep, and until the exec the wire, the terminal
+/// or the gate.
+fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errno> {
+    let other = match begin {
+        Begin::Now(terminal) => terminal.as_ref(),
+        Begin::WhenTold(gate) => Some(gate),
+    };
+    let ours = [Some(wire), other].into_iter().flatten().map(AsRawFd::as_raw_fd);
+    let mut keep: Vec<_> = spec.preserve_fds.iter().copied().chain(ours).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    sys::exec::close_all_but(3, &keep)
+}
+
+/// The working directory; never one outside the new root (CVE-2024-21626), to which a standard descriptor
+/// may lead.
+fn enter(dir: &Path) -> Result<(), Errno> {
+    rustix::process::chdir(dir)?;
+    let here = rustix::process::getcwd(Vec::new())?;
+    if here.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV) }
+}
+
+/// Handlers do not survive an exec, but ignored signals and the mask do: the runtime ignores SIGPIPE, and
+/// we ignore SIGXFSZ.
+fn default_signals() -> Result<(), Errno> {
+    let convert = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
+    sys::signal::default(NixSignal::SIGPIPE).map_err(convert)?;
+    sys::signal::default(NixSignal::SIGXFSZ).map_err(convert)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(convert)
+}
+
+/// Tries the candidates as execvp(3) does: a missing one is passed over, one that may not be executed is
+/// remembered.
+fn exec(spec: &RunSpec, environment: &Strings) -> Result<Infallible, Errno> {
+    let mut answer = Errno::NOENT;
+    for path in &spec.candidates {
+        let Err(errno) = sys::exec::execve(path, &spec.argv, environment);
+        match errno {
+            Errno::NOENT if exists(path) => return Err(Errno::LIBBAD),
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS => answer = errno,
+            _ => return Err(errno),
+        }
+    }
+    Err(answer)
+}
+
+/// A file that is there and still gives ENOENT lacks its interpreter or its dynamic loader.
+fn exists(path: &CString) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()
+}

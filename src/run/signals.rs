@@ -1,0 +1,58 @@
+//! The signals of the supervisor: blocked and taken by descriptor, so that no handler runs.
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::io::Errno;
+
+use crate::fault::{Context, Result};
+use crate::sys;
+
+/// The signals that the supervisor takes by descriptor; the mask of before comes back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// Tells what has arrived.
+    pub(super) fd: SignalFd,
+    before: SigSet,
+}
+
+/// Those that are passed on to the payload.
+const FORWARDED: [NixSignal; 9] = [
+    NixSignal::SIGINT,
+    NixSignal::SIGTERM,
+    NixSignal::SIGHUP,
+    NixSignal::SIGQUIT,
+    NixSignal::SIGUSR1,
+    NixSignal::SIGUSR2,
+    NixSignal::SIGTSTP,
+    NixSignal::SIGCONT,
+    NixSignal::SIGWINCH,
+];
+
+impl Signals {
+    /// Blocks them and opens the descriptor.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub(super) fn block() -> Result<Self> {
+        // What the caller ignores (nohup, a shell's background job) stays ignored: blocked, it would be
+        // told by the descriptor all the same.
+        let heard = |signal: &NixSignal| !sys::signal::is_ignored(*signal);
+        let wanted: SigSet = FORWARDED.into_iter().filter(heard).collect();
+        let mut before = SigSet::empty();
+        let convert = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&wanted), Some(&mut before))
+            .map_err(convert)
+            .context("block", "signals")?;
+        let fd = SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(convert)
+            .context("open", "a signal descriptor")?;
+        Ok(Self { fd, before })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // What arrived too late to be passed on still has its effect on us now.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None).ok();
+    }
+}

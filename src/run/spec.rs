@@ -1,0 +1,90 @@
+//! A run, resolved: nothing in here is looked up again.
+
+use std::ffi::CString;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit};
+use rustix::termios::{Termios, Winsize};
+
+use super::user::User;
+use crate::ids::IdMap;
+use crate::isolate::caps::CapSet;
+use crate::rootfs::overlay::Way;
+use crate::rootfs::plan::MountPlan;
+use crate::sys::exec::Strings;
+
+/// Everything that one execution needs.
+#[derive(Debug)]
+pub struct RunSpec {
+    /// The ids inside and outside.
+    pub id_map: IdMap,
+    /// Whether the payload gets a network of its own (loopback only) or the host's.
+    pub own_network: bool,
+    /// Paths of the lowers' trees beneath base_dir, top first, the scaffold last.
+    pub lowers: Vec<String>,
+    /// The run's directory beneath base_dir; upper and work are `layer/fs` and `work` in it.
+    pub run_dir: String,
+    /// Where the upper lies.
+    pub upper: Upper,
+    /// The way to hand layers to the kernel, if one is forced.
+    pub way: Option<Way>,
+    /// Whether the root is mounted read-only.
+    pub read_only_root: bool,
+    /// What is mounted over the overlay.
+    pub plan: MountPlan,
+    /// Bind sources that the parent has detached already (it may reach places that inside root may not).
+    pub prepared: Vec<Option<OwnedFd>>,
+    /// The host name inside.
+    pub hostname: String,
+    /// The argument vector.
+    pub argv: Strings,
+    /// The environment.
+    pub environment: Vec<CString>,
+    /// The paths to try for `argv[0]`, in order.
+    pub candidates: Vec<CString>,
+    /// The working directory inside.
+    pub workdir: PathBuf,
+    /// Who the payload is; inside root if none.
+    pub user: Option<User>,
+    /// What it may do.
+    pub capabilities: CapSet,
+    /// The highest capability that the kernel knows.
+    pub last_capability: u32,
+    /// The compiled seccomp program.
+    pub seccomp: Vec<u8>,
+    /// Resource limits.
+    pub limits: Vec<(Resource, Rlimit)>,
+    /// Descriptors of the caller that the payload keeps, besides 0, 1, 2.
+    pub preserve_fds: Vec<RawFd>,
+    /// The terminal, if one of 0, 1, 2 is one.
+    pub terminal: Option<TerminalSpec>,
+    /// Whether the supervisor wants the root's descriptor, to copy results out.
+    pub want_root: bool,
+    /// How long it may take; SIGTERM then, SIGKILL after [`GRACE`].
+    pub timeout: Option<Duration>,
+}
+
+/// Between SIGTERM and SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Where an upper lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upper {
+    /// In the run's directory.
+    Disk,
+    /// In memory, with a limit in bytes; it cannot be kept. Needs Linux 6.6 (user xattrs on tmpfs).
+    Tmpfs(Option<u64>),
+}
+
+/// Which standard descriptors are a terminal, and how that one is set.
+#[derive(Debug, Clone)]
+pub struct TerminalSpec {
+    /// For 0, 1, 2: whether it is replaced by our own pty.
+    pub replaces: [bool; 3],
+    /// The settings that the payload's terminal starts with.
+    pub settings: Termios,
+    /// Its size.
+    pub size: Winsize,
+}

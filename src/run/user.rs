@@ -1,0 +1,201 @@
+//! Who the payload is: `--user`, and its look-up in the layers' own passwd and group.
+//!
+//! Parsing is strict (CVE-2026-30892): digits are a number below 2^32-1, anything else is a name. Names are
+//! read inside, after the root switch, from a regular file of at most 1 MiB, without blocking (a layer may
+//! have a FIFO or a 10 GiB file there: CVE-2024-9676).
+
+use std::fmt::{self, Display};
+use std::io::Read;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+
+use crate::fault::{Fault, Result, printable};
+
+/// A user or group by number or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// By number.
+    Id(u32),
+    /// By name.
+    Name(String),
+}
+
+/// `USER[:GROUP]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user.
+    pub user: Who,
+    /// The group, if it was named; the user's own otherwise.
+    pub group: Option<Who>,
+}
+
+impl Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{}:{group}", self.user),
+            None => write!(f, "{}", self.user),
+        }
+    }
+}
+
+/// A user with all its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The user's id inside.
+    pub uid: u32,
+    /// The group's id inside.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// The name, if the user has an entry.
+    pub name: Option<String>,
+    /// The home directory, if the user has an entry.
+    pub home: Option<String>,
+}
+
+/// Reads `USER[:GROUP]`.
+///
+/// # Errors
+/// A usage fault for an empty, negative, too large or twice divided one.
+pub fn parse(text: &str) -> Result<User> {
+    let bad = |why: &str| {
+        Fault::usage(format!("user: {}: {why}", printable(text)))
+            .hint("give NAME, UID, NAME:GROUP or UID:GID")
+    };
+    let mut parts = text.split(':');
+    let user = who(parts.next().unwrap_or_default()).map_err(&bad)?;
+    let group = parts.next().map(who).transpose().map_err(&bad)?;
+    if parts.next().is_some() {
+        return Err(bad("more than one `:`"));
+    }
+    Ok(User { user, group })
+}
+
+fn who(text: &str) -> Result<Who, &'static str> {
+    let Some(first) = text.chars().next() else { return Err("empty") };
+    if first.is_ascii_digit() {
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err("neither a number nor a name");
+        }
+        return match text.parse::<u32>() {
+            Ok(id) if id != u32::MAX => Ok(Who::Id(id)),
+            _ => Err("out of range"),
+        };
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if first == '-' || !text.chars().all(allowed) || text.len() > 256 {
+        return Err("not a name");
+    }
+    Ok(Who::Name(text.to_owned()))
+}
+
+/// Looks a user up in /etc/passwd and /etc/group of the root that the process is in.
+///
+/// # Errors
+/// ENOENT for a name that is not there, otherwise what opening the files says.
+pub fn resolve(user: &User) -> std::result::Result<Resolved, Errno> {
+    let passwd = read("/etc/passwd");
+    let (uid, entry) = match &user.user {
+        Who::Id(uid) => (*uid, passwd.ok().and_then(|text| find(&text, 2, &uid.to_string()))),
+        Who::Name(name) => {
+            let entry = find(&passwd?, 0, name).ok_or(Errno::NOENT)?;
+            (number(&entry, 2)?, Some(entry))
+        }
+    };
+    let group = read("/etc/group");
+    let gid = match &user.group {
+        Some(Who::Id(gid)) => *gid,
+        Some(Who::Name(name)) => {
+            let text = group.as_ref().map_err(|errno| *errno)?;
+            number(&find(text, 0, name).ok_or(Errno::NOENT)?, 2)?
+        }
+        None => entry.as_ref().map_or(Ok(uid), |entry| number(entry, 3))?,
+    };
+    // Naming a group means that group alone, as with podman.
+    let groups = match (&user.group, &entry, group) {
+        (None, Some(entry), Ok(text)) => memberships(&text, &entry[0]),
+        _ => Vec::new(),
+    };
+    let name = entry.as_ref().and_then(|entry| entry.first().cloned());
+    let home = entry.and_then(|entry| entry.get(5).filter(|home| home.starts_with('/')).cloned());
+    Ok(Resolved { uid, gid, groups, name, home })
+}
+
+const LIMIT: u64 = 1 << 20;
+
+fn read(path: &str) -> std::result::Result<String, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::from(file).take(LIMIT + 1);
+    file.read_to_end(&mut bytes).map_err(|_| Errno::IO)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(Errno::FBIG);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn find(text: &str, field: usize, wanted: &str) -> Option<Vec<String>> {
+    text.lines()
+        .map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>())
+        .find(|entry| entry.len() >= 3 && entry.get(field).is_some_and(|value| value == wanted))
+}
+
+fn number(entry: &[String], field: usize) -> std::result::Result<u32, Errno> {
+    entry.get(field).and_then(|text| id(text)).ok_or(Errno::INVAL)
+}
+
+/// An id of a file; never 2^32-1, which setresuid(2) takes for "leave it as it is": as root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
+fn memberships(group: &str, name: &str) -> Vec<u32> {
+    group
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let members = fields.get(3)?;
+            members.split(',').any(|member| member == name).then(|| id(fields[2]))?
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_clear_is_taken() {
+        let ok = |text: &str| parse(text).expect(text);
+        assert_eq!(ok("0"), User { user: Who::Id(0), group: None });
+        assert_eq!(ok("33:mail").group, Some(Who::Name("mail".into())));
+        assert_eq!(ok("www-data").user, Who::Name("www-data".into()));
+        for text in ["", "-1", "0x0", "4294967295", "4294967296", "1:2:3", ":", "1:", ":1", "a b"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_read_from_the_member_list() {
+        let text = "root:x:0:\nmail:x:8:a,bob\nnews:x:9:bob\nbroken\n";
+        assert_eq!(memberships(text, "bob"), [8, 9]);
+        assert!(memberships(text, "root").is_empty());
+        assert!(memberships("all:x:4294967295:bob\n", "bob").is_empty());
+        assert!(number(&["bob".into(), "x".into(), "4294967295".into()], 2).is_err());
+        assert_eq!(find(text, 0, "mail").expect("mail")[2], "8");
+    }
+}

@@ -1,0 +1,291 @@
+//! The wire between the supervisor and the child: fixed-size messages on a socket pair, no allocation.
+//!
+//! Down go `Go` (the id maps are written) and signals to forward; up come failures, the terminal and the
+//! payload's end. A message is one datagram of SOCK_SEQPACKET, so that PID 1 and the payload, which share
+//! the child's end until the exec, cannot mix their words. When either side is gone the other one reads
+//! end-of-file.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+/// Which part of the set-up is being done; the parent makes the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Writing or awaiting the id maps, becoming inside root.
+    Ids,
+    /// Making all mounts private.
+    Private,
+    /// Cloning the mount of base_dir.
+    Base,
+    /// Opening a layer; the detail is its index.
+    Layer,
+    /// Opening or making the upper.
+    Upper,
+    /// Mounting the overlay.
+    Overlay,
+    /// Taking what a mount step needs of the host; the detail is the step.
+    Prepare,
+    /// Switching the root.
+    Root,
+    /// A mount step in the new root; the detail is its index.
+    Mount,
+    /// Setting the host name.
+    Hostname,
+    /// Bringing the loopback device up.
+    Loopback,
+    /// Opening the terminal.
+    Terminal,
+    /// Making the payload's process.
+    Fork,
+    /// The payload's session and standard descriptors.
+    Session,
+    /// Resource limits.
+    Limits,
+    /// The working directory.
+    Workdir,
+    /// The user inside.
+    User,
+    /// Capabilities.
+    Capabilities,
+    /// no_new_privs.
+    NoNewPrivs,
+    /// The seccomp filter.
+    Seccomp,
+    /// The descriptors that the payload may keep.
+    Descriptors,
+    /// The program itself.
+    Exec,
+}
+
+const STAGES: [Stage; 22] = [
+    Stage::Ids,
+    Stage::Private,
+    Stage::Base,
+    Stage::Layer,
+    Stage::Upper,
+    Stage::Overlay,
+    Stage::Prepare,
+    Stage::Root,
+    Stage::Mount,
+    Stage::Hostname,
+    Stage::Loopback,
+    Stage::Terminal,
+    Stage::Fork,
+    Stage::Session,
+    Stage::Limits,
+    Stage::Workdir,
+    Stage::User,
+    Stage::Capabilities,
+    Stage::NoNewPrivs,
+    Stage::Seccomp,
+    Stage::Descriptors,
+    Stage::Exec,
+];
+
+/// A stage that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub stage: Stage,
+    /// An index, where the stage has several steps.
+    pub detail: u32,
+    /// The kernel's answer.
+    pub errno: Errno,
+}
+
+impl Failure {
+    /// A failure of a stage that is one step.
+    pub fn at(stage: Stage) -> impl Fn(Errno) -> Self {
+        move |errno| Self { stage, detail: 0, errno }
+    }
+}
+
+/// What the child tells.
+#[derive(Debug)]
+pub enum Up {
+    /// The set-up failed; the child ends.
+    Failed(Failure),
+    /// The terminal's master side comes along.
+    Terminal(OwnedFd),
+    /// The root of the overlay comes along, to copy results out of.
+    Root(OwnedFd),
+    /// The payload ended, with the status of wait(2).
+    Exited(i32),
+}
+
+/// What the supervisor tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// The id maps are written.
+    Go,
+    /// Send this signal to the payload.
+    Signal(i32),
+    /// Send this signal to the payload's whole process group.
+    SignalGroup(i32),
+}
+
+const LENGTH: usize = 12;
+type Packet = [u8; LENGTH];
+
+fn packet(tag: u8, stage: u8, detail: u32, value: i32) -> Packet {
+    let mut packet = [0; LENGTH];
+    packet[0] = tag;
+    packet[1] = stage;
+    packet[4..8].copy_from_slice(&detail.to_ne_bytes());
+    packet[8..12].copy_from_slice(&value.to_ne_bytes());
+    packet
+}
+
+fn detail(packet: &Packet) -> u32 {
+    u32::from_ne_bytes([packet[4], packet[5], packet[6], packet[7]])
+}
+
+fn value(packet: &Packet) -> i32 {
+    i32::from_ne_bytes([packet[8], packet[9], packet[10], packet[11]])
+}
+
+/// Makes the pair: the supervisor's end, the child's end. Both are close-on-exec.
+///
+/// # Errors
+/// EMFILE, ENFILE.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// Sends what the child has to tell; a supervisor that is gone needs no answer.
+pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
+    let (packet, fd) = match message {
+        Up::Failed(failure) => {
+            let errno = failure.errno.raw_os_error();
+            (packet(1, failure.stage as u8, failure.detail, errno), None)
+        }
+        Up::Terminal(fd) => (packet(2, 0, 0, 0), Some(fd.as_fd())),
+        Up::Root(fd) => (packet(3, 0, 0, 0), Some(fd.as_fd())),
+        Up::Exited(status) => (packet(4, 0, 0, *status), None),
+    };
+    // The supervisor's death is handled by PDEATHSIG and by end-of-file.
+    send(wire, &packet, fd).ok();
+}
+
+/// Sends what the supervisor has to tell.
+///
+/// # Errors
+/// EPIPE when the child is gone.
+pub fn send_down(wire: BorrowedFd<'_>, message: Down) -> Result<(), Errno> {
+    let packet = match message {
+        Down::Go => packet(1, 0, 0, 0),
+        Down::Signal(signal) => packet(2, 0, 0, signal),
+        Down::SignalGroup(signal) => packet(3, 0, 0, signal),
+    };
+    send(wire, &packet, None)
+}
+
+fn send(wire: BorrowedFd<'_>, packet: &Packet, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.map(|fd| [fd]);
+    if let Some(fds) = &fds {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    sendmsg(wire, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one message of the child; none at end-of-file.
+///
+/// # Errors
+/// EPROTO for a message that is not of ours.
+pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
+    let Some((packet, fd)) = receive(wire)? else { return Ok(None) };
+    let message = match (packet[0], fd) {
+        (1, _) => Up::Failed(Failure {
+            stage: *STAGES.get(usize::from(packet[1])).ok_or(Errno::PROTO)?,
+            detail: detail(&packet),
+            errno: Errno::from_raw_os_error(value(&packet)),
+        }),
+        (2, Some(fd)) => Up::Terminal(fd),
+        (3, Some(fd)) => Up::Root(fd),
+        (4, _) => Up::Exited(value(&packet)),
+        _ => return Err(Errno::PROTO),
+    };
+    Ok(Some(message))
+}
+
+/// Receives one message of the supervisor; none at end-of-file.
+///
+/// # Errors
+/// EPROTO for a message that is not of ours.
+pub fn receive_down(wire: BorrowedFd<'_>) -> Result<Option<Down>, Errno> {
+    let Some((packet, _)) = receive(wire)? else { return Ok(None) };
+    match packet[0] {
+        1 => Ok(Some(Down::Go)),
+        2 => Ok(Some(Down::Signal(value(&packet)))),
+        3 => Ok(Some(Down::SignalGroup(value(&packet)))),
+        _ => Err(Errno::PROTO),
+    }
+}
+
+fn receive(wire: BorrowedFd<'_>) -> Result<Option<(Packet, Option<OwnedFd>)>, Errno> {
+    let mut packet = [0; LENGTH];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut parts = [IoSliceMut::new(&mut packet)];
+        match recvmsg(wire, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            // The peer died with our message unread: the same as its end.
+            Err(Errno::CONNRESET) => return Ok(None),
+            other => break other?,
+        }
+    };
+    let mut fd = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+            fd = fds.next();
+        }
+    }
+    match received.bytes {
+        0 => Ok(None),
+        LENGTH => Ok(Some((packet, fd))),
+        _ => Err(Errno::PROTO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_survives_the_wire() {
+        let (ours, theirs) = pair().expect("pair");
+        for (index, stage) in STAGES.into_iter().enumerate() {
+            assert_eq!(stage as usize, index);
+            let failure = Failure { stage, detail: 7, errno: Errno::NOSPC };
+            send_up(theirs.as_fd(), &Up::Failed(failure));
+            match receive_up(ours.as_fd()).expect("receive") {
+                Some(Up::Failed(got)) => assert_eq!(got, failure),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn descriptors_and_signals_pass_and_the_end_is_seen() {
+        let (ours, theirs) = pair().expect("pair");
+        let file = std::fs::File::open("/dev/null").expect("open");
+        send_up(theirs.as_fd(), &Up::Terminal(file.into()));
+        assert!(matches!(receive_up(ours.as_fd()), Ok(Some(Up::Terminal(_)))));
+        send_down(ours.as_fd(), Down::Signal(15)).expect("send");
+        assert_eq!(receive_down(theirs.as_fd()).expect("receive"), Some(Down::Signal(15)));
+        drop(ours);
+        assert_eq!(receive_down(theirs.as_fd()).expect("end"), None);
+    }
+}
