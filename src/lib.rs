@@ -40,6 +40,7 @@
 
 pub mod fault;
 pub mod ids;
+pub mod image;
 pub mod isolate;
 pub mod rootfs;
 pub mod run;
