@@ -42,6 +42,7 @@ pub mod fault;
 pub mod ids;
 pub mod image;
 pub mod isolate;
+pub mod ops;
 pub mod rootfs;
 pub mod run;
 pub mod store;

@@ -1,0 +1,211 @@
+//! What lies between two snapshots.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::MountAttrFlags;
+use rustix::process::fchdir;
+use serde::Serialize;
+
+use crate::fault::{Context, Fault, Result};
+use crate::ids::{self, Entry, IdMap, Powers};
+use crate::rootfs::overlay::{Base, assemble};
+use crate::store::{BoxName, LayerId, Resolved, RunRecord, Store};
+use crate::tree::change::{Change, compare};
+
+/// What to compare.
+#[derive(Debug)]
+pub enum Sides<'a> {
+    /// A snapshot with its parent.
+    Of(&'a str),
+    /// Two snapshots.
+    Between(&'a str, &'a str),
+    /// What a kept run left, with what it started from.
+    Run(&'a str),
+}
+
+/// The paths that differ.
+#[derive(Debug, Serialize)]
+pub struct Difference {
+    /// The layer on the left; none if the right one is a base, all of which is added.
+    pub from: Option<String>,
+    /// The layer, or run, on the right.
+    pub to: String,
+    /// Sorted by path.
+    pub changes: Vec<Change>,
+}
+
+/// One side: its id and the directories it is mounted from, the base first, as paths beneath
+/// base_dir.
+#[derive(Debug)]
+struct Side {
+    name: String,
+    trees: Vec<String>,
+}
+
+/// Compares. Only paths that a layer of the difference holds are looked at; lowers are never walked.
+///
+/// # Errors
+/// Not found for names; busy for a run that has not ended; host or conflict if the box's id map cannot be
+/// made here.
+pub fn diff(store: &Store, box_name: &BoxName, sides: &Sides<'_>) -> Result<Difference> {
+    // Held throughout: gc must not take away a layer that is being read.
+    let _lock = store.lock_shared()?;
+    match *sides {
+        Sides::Of(to) => {
+            let to = store.resolve(box_name, to)?;
+            let parent = store.layer(&to.layer)?.parent;
+            let from = parent.map(|parent| side(store, &parent)).transpose()?;
+            difference(store, from, side(store, &to.layer)?, &map_of(store, &to)?)
+        }
+        Sides::Between(from, to) => {
+            let (from, to) = (store.resolve(box_name, from)?, store.resolve(box_name, to)?);
+            let map = map_of(store, &to)?;
+            if !map.same_owners(&map_of(store, &from)?) {
+                return Err(Fault::conflict(format!(
+                    "compare: boxes {} and {}: they map ids in different ways",
+                    from.box_name, to.box_name
+                )));
+            }
+            difference(store, Some(side(store, &from.layer)?), side(store, &to.layer)?, &map)
+        }
+        Sides::Run(id) => {
+            // Whoever holds the run's lock keeps its upper from being discarded.
+            let (_run, record) = store.open_run(&id.parse()?)?;
+            let (from, to) = sides_of_run(&record);
+            difference(store, from, to, &record.id_map)
+        }
+    }
+}
+
+/// What a run that has just ended changed; the caller holds its lock.
+///
+/// # Errors
+/// As [`diff`].
+pub(super) fn of_run(store: &Store, record: &RunRecord) -> Result<Vec<Change>> {
+    let (from, to) = sides_of_run(record);
+    Ok(difference(store, from, to, &record.id_map)?.changes)
+}
+
+fn map_of(store: &Store, found: &Resolved) -> Result<IdMap> {
+    Ok(store.box_record(&found.box_name)?.id_map)
+}
+
+/// The upper on top of the chain that the run was started with, and that chain.
+fn sides_of_run(run: &RunRecord) -> (Option<Side>, Side) {
+    let chain: Vec<_> = run.chain.iter().map(tree).collect();
+    let mut trees = chain.clone();
+    trees.push(format!("runs/{}/layer/fs", run.run));
+    let from = run.layer.map(|layer| Side { name: layer.to_string(), trees: chain });
+    (from, Side { name: run.run.to_string(), trees })
+}
+
+fn side(store: &Store, layer: &LayerId) -> Result<Side> {
+    let trees = store.layer(layer)?.mount.iter().map(tree).collect();
+    Ok(Side { name: layer.to_string(), trees })
+}
+
+fn tree(layer: &LayerId) -> String {
+    format!("layers/{layer}/fs")
+}
+
+/// What one chain has and the other has not: only there can paths differ. Chains that share a beginning
+/// are cut where they part; a layer further up stands on another ground even if both have it.
+fn apart<'a>(from: &'a [String], to: &'a [String]) -> Vec<&'a str> {
+    let common = from.iter().zip(to).take_while(|(a, b)| a == b).count();
+    let rests = from.iter().skip(common).chain(to.iter().skip(common));
+    let mut trees: Vec<&str> = rests.map(String::as_str).collect();
+    trees.sort_unstable();
+    trees.dedup();
+    trees
+}
+
+/// What is open for the comparison, in mounts of the child's own namespace.
+struct Opened {
+    base: Base,
+    from: Option<Vec<OwnedFd>>,
+    to: Vec<OwnedFd>,
+    apart: Vec<OwnedFd>,
+}
+
+fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Result<Difference> {
+    ids::check(map)?;
+    let none: &[String] = &[];
+    let apart = apart(from.as_ref().map_or(none, |side| &side.trees), &to.trees);
+    let open = || {
+        let base = Base::clone_cwd(store.dir()).context("clone the mount of", "the store")?;
+        let place = |tree: &str| base.open(tree).context("open layer", tree);
+        // Overlay takes the top first.
+        let all = |side: &Side| side.trees.iter().rev().map(|tree| place(tree)).collect();
+        Ok(Opened {
+            from: from.as_ref().map(all).transpose()?,
+            to: all(&to)?,
+            apart: apart.iter().map(|tree| place(tree)).collect::<Result<_>>()?,
+            base,
+        })
+    };
+    let compare = |opened: Opened| {
+        let Opened { base, from, to, apart } = opened;
+        let from = from.map(|lowers| merged(&base, &lowers)).transpose()?;
+        let to = merged(&base, &to)?;
+        let apart = apart.iter().map(readable).collect::<Result<Vec<_>>>()?;
+        let apart: Vec<_> = apart.iter().map(AsFd::as_fd).collect();
+        compare(from.as_ref().map(AsFd::as_fd), to.as_fd(), &apart)
+    };
+    // The working directory is what the kernel carries into the new mount namespace.
+    let changes =
+        at(store, || ids::inside_prepared(Entry::Map(map), Powers::Mounts, open, compare))?;
+    Ok(Difference { from: from.map(|side| side.name), to: to.name, changes })
+}
+
+/// Does `job` with base_dir as the working directory, and goes back.
+fn at<T>(store: &Store, job: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Where we cannot go back to, we were not needed.
+    let here = openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
+    fchdir(store.dir()).context("enter", store.path().display())?;
+    let answer = job();
+    if let Some(here) = here {
+        fchdir(here).context("go back to", "the working directory")?;
+    }
+    answer
+}
+
+/// A read-only view of these layers, the top first.
+fn merged(base: &Base, lowers: &[OwnedFd]) -> Result<OwnedFd> {
+    match lowers {
+        // Overlay wants two lowers where there is no upper; one alone is its own view.
+        [lower] => readable(lower),
+        lowers => {
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let root = assemble(base, lowers, None, attributes, None)
+                .context("mount overlay of", format!("{} layers", lowers.len()))?;
+            readable(&root)
+        }
+    }
+}
+
+fn readable(place: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(place, ".", flags, Mode::empty()).context("read", "a layer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_layers_that_one_side_has_are_looked_at() {
+        let cases: &[(&[&str], &[&str], &[&str])] = &[
+            (&[], &["a"], &["a"]),
+            (&["a"], &["a", "b"], &["b"]),
+            (&["a", "b"], &["a"], &["b"]),
+            (&["a", "b"], &["a", "c"], &["b", "c"]),
+            (&["a", "b", "c"], &["a", "d", "c"], &["b", "c", "d"]),
+            (&["a"], &["a"], &[]),
+        ];
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (from, to, expected) in cases {
+            assert_eq!(apart(&owned(from), &owned(to)), *expected);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What this machine can do, by trying it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::fault::Result;
+use crate::ids::{self, Entry, IdMap, Mode, Powers};
+
+mod probes;
+mod remedy;
+
+use probes::Scratch;
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+pub struct Probe {
+    /// What was tried.
+    pub name: &'static str,
+    /// Whether it worked.
+    pub ok: bool,
+    /// Whether no run works without it.
+    #[serde(skip)]
+    pub needed: bool,
+    /// What was found, or what is lost without it.
+    pub detail: String,
+    /// The name of the error: `EPERM`.
+    pub errno: Option<String>,
+    /// What to do about it; several lines are several ways.
+    pub remedy: Option<String>,
+}
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// In the order of a start.
+    pub probes: Vec<Probe>,
+    /// The map that a new box would get.
+    pub id_map: Option<IdMap>,
+    /// The best way to mount an overlay that works: `fd`, `fd-attached`, `lowerdir+` or `mount`.
+    pub overlay: Option<String>,
+    /// `fresh`, `bound` or `none`.
+    pub proc: &'static str,
+}
+
+impl Findings {
+    /// Whether a run would work.
+    pub fn works(&self) -> bool {
+        self.probes.iter().all(|probe| probe.ok || !probe.needed)
+    }
+}
+
+/// Tries everything that a run needs. `base_dir` need not exist; nothing stays of what is made for a try.
+///
+/// # Errors
+/// Only if a child cannot be made at all.
+pub fn doctor(base_dir: &Path) -> Result<Findings> {
+    let mut all = vec![probes::user_namespace()?];
+    let id_map = ids::choose(None).ok();
+    all.push(sub_ids(id_map.as_ref()));
+    all.push(id_mode(id_map.as_ref()));
+    let (probe, scratch) = probes::base_dir(base_dir);
+    all.push(probe);
+    let (probe, overlay) = probes::overlay(scratch.as_ref().map(Scratch::dir))?;
+    all.push(probe);
+    let (probe, proc) = probes::proc()?;
+    all.push(probe);
+    all.push(probes::pivot_root()?);
+    all.push(probes::seccomp()?);
+    all.push(probes::network()?);
+    Ok(Findings { probes: all, id_map, overlay, proc })
+}
+
+/// Sub-ids by really making the map: both helpers start.
+fn sub_ids(best: Option<&IdMap>) -> Probe {
+    if let Some(best) = best.filter(|map| matches!(map.mode, Mode::Range | Mode::Identity)) {
+        return Probe {
+            name: "sub-ids",
+            ok: true,
+            needed: false,
+            detail: format!("not needed: {} has many ids without them", best.mode),
+            errno: None,
+            remedy: None,
+        };
+    }
+    let tried = ids::choose(Some(Mode::Subuid)).and_then(|map| {
+        ids::inside(Entry::Map(&map), Powers::Files, || Ok(()))?;
+        Ok(map.uids.iter().map(|extent| u64::from(extent.count)).sum::<u64>())
+    });
+    match tried {
+        Ok(count) => Probe {
+            name: "sub-ids",
+            ok: true,
+            needed: false,
+            detail: format!("{count} user ids; owners inside are true"),
+            errno: None,
+            remedy: None,
+        },
+        Err(fault) => Probe {
+            name: "sub-ids",
+            ok: false,
+            needed: false,
+            detail: format!("{}; other owners are remembered beside the files", fault.message),
+            errno: None,
+            remedy: Some(remedy::sub_ids()),
+        },
+    }
+}
+
+fn id_mode(map: Option<&IdMap>) -> Probe {
+    let tried = match map {
+        Some(map) => ids::inside(Entry::Map(map), Powers::Files, || Ok(()))
+            .map(|()| format!("{} is what a new box gets", map.mode)),
+        None => ids::choose(None).map(|map| map.mode.to_string()),
+    };
+    let (ok, detail, hint) = match tried {
+        Ok(detail) => (true, detail, None),
+        Err(fault) => (false, fault.message, fault.hint),
+    };
+    Probe { name: "id-map", ok, needed: true, detail, errno: None, remedy: hint }
+}

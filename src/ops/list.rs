@@ -1,0 +1,65 @@
+//! The snapshots of a box.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::fault::Result;
+use crate::store::{BoxName, LayerId, SnapshotName, Store};
+
+/// A box and its snapshots.
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    /// The box.
+    #[serde(rename = "box")]
+    pub box_name: BoxName,
+    /// The layer that a run starts from.
+    pub head: Option<LayerId>,
+    /// The layer that is starred.
+    pub current: Option<LayerId>,
+    /// By time, then by name.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// One name.
+#[derive(Debug, Serialize)]
+pub struct Snapshot {
+    /// The name.
+    pub name: SnapshotName,
+    /// The layer it stands for.
+    pub layer: LayerId,
+    /// When the name was given.
+    pub created: Timestamp,
+    /// What was said about it.
+    pub message: Option<String>,
+    /// Whether its layer is the current one.
+    pub current: bool,
+    /// How many layers it is made of.
+    pub depth: u32,
+    /// Bytes of the files of its own layer.
+    pub own_bytes: u64,
+}
+
+/// The snapshots of a box, the oldest first. Reads one record a snapshot.
+///
+/// # Errors
+/// Not found for a box that is not there; damaged for a name whose layer is not there.
+pub fn list(store: &Store, box_name: &BoxName) -> Result<Listing> {
+    let _lock = store.lock_shared()?;
+    let open = store.open_box(box_name)?;
+    let current = open.current()?;
+    let mut snapshots = Vec::new();
+    for entry in open.refs()? {
+        let record = store.layer(&entry.layer)?;
+        snapshots.push(Snapshot {
+            current: current.as_ref() == Some(&entry.layer),
+            name: entry.name,
+            layer: entry.layer,
+            created: entry.created,
+            message: entry.message,
+            depth: record.depth,
+            own_bytes: record.own_bytes,
+        });
+    }
+    snapshots.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    Ok(Listing { box_name: box_name.clone(), head: open.head()?, current, snapshots })
+}

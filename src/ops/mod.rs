@@ -1,0 +1,14 @@
+//! What a user can do, one file per operation: typed arguments in, plain data out (its serde form is the
+//! JSON of the command line). Nothing here prints.
+
+pub mod diff;
+pub mod doctor;
+pub mod gc;
+pub mod init;
+pub mod list;
+pub mod recover;
+pub mod rm;
+pub mod run;
+pub mod show;
+pub mod snapshot;
+pub mod trash;

@@ -1,0 +1,358 @@
+//! `run` and `shell`: resolve, execute, then commit or discard.
+
+mod around;
+mod checks;
+mod cwd;
+mod finish;
+mod out;
+mod report;
+mod resolve;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub use crate::rootfs::plan::BindMode;
+pub use crate::run::spec::Upper;
+
+use crate::fault::{Context, Fault, Result};
+use crate::ids::IdMap;
+use crate::rootfs::overlay::Way;
+use crate::run::explain::{self, Told};
+use crate::run::launch;
+use crate::run::outcome::OURS;
+use crate::store::{
+    BoxName, LayerId, LayerRecord, Run, RunId, RunRecord, RunState, SnapshotName, Store,
+};
+use crate::tree::change::Change;
+
+/// A bind as it was typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// A path of the host.
+    pub source: PathBuf,
+    /// A path inside.
+    pub target: PathBuf,
+    /// How it may be used.
+    pub mode: BindMode,
+}
+
+/// The network of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    /// Loopback only.
+    None,
+    /// The host's own.
+    Host,
+}
+
+/// What happens to the changes of a command that returned 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum After {
+    /// They are thrown away.
+    Discard,
+    /// They become a snapshot of this name, which must not exist.
+    Commit(SnapshotName),
+    /// They become the new head, if the run started from head.
+    Keep,
+    /// They become the new head in any case.
+    KeepForce,
+}
+
+/// Shows what a command changed, and gives the name to keep it by, if it is to be kept.
+pub type Ask = fn(&[Change]) -> Option<SnapshotName>;
+
+/// Everything that can be said about a run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The snapshot to start from; head if none.
+    pub from: Option<String>,
+    /// A kept run to go on with, instead of a fresh upper.
+    pub kept_run: Option<String>,
+    /// What happens to the changes.
+    pub after: After,
+    /// Whether the changes of a command that failed are kept as a run.
+    pub keep_on_failure: bool,
+    /// Files and directories of the host.
+    pub binds: Vec<Bind>,
+    /// Places in memory.
+    pub tmpfs: Vec<PathBuf>,
+    /// Directories of the box that persist between runs: name and place.
+    pub caches: Vec<(String, PathBuf)>,
+    /// Results to copy out: a path inside, a directory of the host.
+    pub outs: Vec<(PathBuf, PathBuf)>,
+    /// The network; the profile's if none.
+    pub net: Option<Net>,
+    /// Variables for the command.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory inside; `/` if none.
+    pub workdir: Option<PathBuf>,
+    /// `USER[:GROUP]`; inside root if none.
+    pub user: Option<String>,
+    /// The host name; the name of the box if none.
+    pub hostname: Option<String>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// A file to write what happened to, as JSON.
+    pub report: Option<PathBuf>,
+    /// Descriptors of the caller that stay open.
+    pub preserve_fds: Vec<i32>,
+    /// Where changes are kept while it runs.
+    pub upper: Upper,
+    /// The name of a profile, or a file; `default_profile` if none.
+    pub profile: Option<String>,
+    /// The profile of the command.
+    pub default_profile: &'static str,
+    /// Whether a lost protection is an error.
+    pub strict: bool,
+    /// The command.
+    pub argv: Vec<OsString>,
+    /// The only way to mount the overlay, for tests.
+    pub overlay_way: Option<Way>,
+    /// Asked at the end what shall become of the changes of a command whose changes are dropped otherwise:
+    /// a name keeps them as a snapshot.
+    pub ask: Option<Ask>,
+}
+
+/// Adds to `options` what makes the working directory part of a shell, which then starts in it.
+///
+/// # Errors
+/// A line for a person: why that directory is not bound by itself, and how it can be.
+pub fn bring_cwd(store: &Store, options: &mut RunOptions) -> Result<(), String> {
+    match cwd::binds(store) {
+        Ok(binds) => {
+            let start = binds.first().map(|bind| bind.target.clone());
+            options.workdir = options.workdir.take().or(start);
+            options.binds.splice(0..0, binds);
+            Ok(())
+        }
+        Err(why) => Err(format!(
+            "the working directory is not bound: {why}; if you want it inside: --bind .:/mnt:rw"
+        )),
+    }
+}
+
+/// What a run would do.
+#[derive(Debug, Serialize)]
+pub struct DryRun {
+    /// The command.
+    pub argv: Vec<String>,
+    /// Its environment.
+    pub environment: Vec<String>,
+    /// Its working directory.
+    pub workdir: String,
+    /// The ids inside and outside.
+    pub id_map: IdMap,
+    /// Its capabilities.
+    pub capabilities: Vec<String>,
+    /// The layers, top first.
+    pub lowers: Vec<String>,
+    /// The mounts, in order.
+    pub mounts: Vec<String>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Our exit code.
+    pub code: u8,
+    /// Lines for a person.
+    pub messages: Vec<String>,
+    /// Why the command could not be started, if that is the command's own fault: not found, not executable.
+    pub fault: Option<Fault>,
+    /// The run.
+    pub run: RunId,
+    /// Whether its upper is still there, to be opened by its id.
+    pub kept: bool,
+    /// The layer that was made.
+    pub committed: Option<LayerId>,
+}
+
+/// Says what a run would do. Makes nothing but cache entries.
+///
+/// # Errors
+/// As [`run`], for everything that is decided before the run begins.
+pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<DryRun> {
+    let lock = store.lock_shared()?;
+    let base = resolve::base(store, box_name, options)?;
+    let settings = resolve::settings(store, &base, options)?;
+    drop(lock);
+    let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(DryRun {
+        argv: settings.argv.iter().map(|word| show(word.as_bytes())).collect(),
+        environment: settings.environment.iter().map(|line| show(line.as_bytes())).collect(),
+        workdir: settings.workdir.to_string_lossy().into_owned(),
+        id_map: base.id_map.clone(),
+        capabilities: settings.profile.capabilities.names(),
+        lowers: settings.lowers.clone(),
+        mounts: settings.plan.describe(),
+    })
+}
+
+/// Runs a command, and commits or discards what it changed.
+///
+/// # Errors
+/// A fault for everything of ours: nothing was run, or (the message says so) the command ran and its
+/// changes could not be committed. A command that cannot be found or executed is no fault: its exit code
+/// and message are in [`Finished`].
+pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Finished> {
+    let report = report::Report::open(options.report.as_deref())?;
+    let answer = execute(store, box_name, &options, &report);
+    report.write(&answer)?;
+    answer.map(|(finished, _)| finished)
+}
+
+fn execute(
+    store: &Store,
+    box_name: &BoxName,
+    options: &RunOptions,
+    report: &report::Report,
+) -> Result<(Finished, report::Facts)> {
+    let started = Timestamp::now();
+    let begun = std::time::Instant::now();
+    let lock = store.lock_shared()?;
+    let base = resolve::base(store, box_name, options)?;
+    let settings = resolve::settings(store, &base, options)?;
+    let (record, run) = claim(store, &base, &settings, options, started)?;
+    let mut facts = report.facts(&record, started);
+    // The child finds base_dir again by its working directory.
+    rustix::process::fchdir(store.dir()).context("enter", store.path().display())?;
+    let spec = resolve::spec(store, settings, &base, record.run, options)?;
+    let told = Told::of(&spec);
+    facts.setup_us = begun.elapsed().as_micros() as u64;
+    let mut around = around::Around::new(store, lock, &base, options, &record, run);
+    let launched = launch::run(spec, store.dir(), &mut around);
+    let (run, gone) = around.into_run();
+    let (mut run, outcome) = match (run, launched) {
+        (Some(run), Ok(outcome)) => (run, outcome),
+        (run, launched) => {
+            run.map_or(Ok(()), |run| abandon(store, run, options))?;
+            return Err(launched.err().unwrap_or_else(explain::vanished));
+        }
+    };
+    let mut finished = Finished {
+        code: OURS,
+        messages: Vec::new(),
+        fault: None,
+        run: run.id(),
+        kept: false,
+        committed: None,
+    };
+    let mut out_failed = None;
+    if let Some(root) = &outcome.root {
+        match out::copy(root, &options.outs, &base.id_map) {
+            Ok(lines) => finished.messages.extend(lines),
+            Err(fault) => out_failed = Some(fault),
+        }
+    }
+    // The overlay lives as long as its descriptor; a commit needs it unmounted.
+    drop(outcome.root);
+    match outcome.ended {
+        Ok(ended) => {
+            if outcome.timed_out {
+                let time = options.timeout.unwrap_or_default().as_secs_f64();
+                finished.messages.push(format!("ended after {time} s: --timeout"));
+            }
+            facts.ended(ended, outcome.timed_out);
+            finished.code = ended.exit_code();
+            let after = finish::After { store, base: &base, options, record: &record };
+            after.finish(&mut run, ended, &mut finished, &mut facts)?;
+        }
+        Err(failure) => {
+            let (code, fault) = told.explain(failure);
+            if code == OURS {
+                abandon(store, run, options)?;
+                return Err(fault);
+            }
+            finished.code = code;
+            finished.kept = options.kept_run.is_some();
+            facts.error = Some(fault.message.clone());
+            finished.fault = Some(fault);
+        }
+    }
+    if !finished.kept && !gone {
+        finish::discard(store, run)?;
+    }
+    if let Some(fault) = out_failed {
+        return Err(fault);
+    }
+    Ok((finished, facts))
+}
+
+/// The command never began: a fresh run is of no use, a kept one stays as it was.
+fn abandon(store: &Store, run: Run, options: &RunOptions) -> Result<()> {
+    if options.kept_run.is_some() { Ok(()) } else { finish::discard(store, run) }
+}
+
+/// The record of a run: a fresh one, whose directory is still to be made, or a kept one, which is taken.
+fn claim(
+    store: &Store,
+    base: &resolve::Base,
+    settings: &resolve::Settings,
+    options: &RunOptions,
+    started: Timestamp,
+) -> Result<(RunRecord, Option<Run>)> {
+    if let Some(kept) = &options.kept_run {
+        let (mut run, record) = store.open_run(&kept.parse()?)?;
+        let record = RunRecord {
+            pid: std::process::id(),
+            scaffold: Some(settings.scaffold.clone()),
+            ..record
+        };
+        // On disk it stays kept: its lock says that it runs, and a kill must not make it a dead one.
+        run.mark_kept(&record)?;
+        finish::reopen(&run, &base.id_map)?;
+        return Ok((record, Some(run)));
+    }
+    let record = RunRecord {
+        run: RunId::random()?,
+        box_name: base.box_name.clone(),
+        from: base.from.clone(),
+        layer: Some(base.layer.id),
+        chain: base.layer.mount.clone(),
+        scaffold: Some(settings.scaffold.clone()),
+        id_map: base.id_map.clone(),
+        argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        started,
+        pid: std::process::id(),
+        state: RunState::Running,
+        exit: None,
+    };
+    Ok((record, None))
+}
+
+/// The record of a layer made from an upper on top of `parent`.
+pub(super) fn layer_record(
+    parent: &LayerRecord,
+    argv: &[String],
+    exit: Option<i32>,
+    totals: crate::tree::Totals,
+) -> Result<LayerRecord> {
+    let id = LayerId::random()?;
+    let mut mount = parent.mount.clone();
+    mount.push(id);
+    if mount.len() > 400 {
+        return Err(Fault::failed(format!(
+            "commit: {}: the chain has 400 layers already",
+            parent.id
+        ))
+        .hint("start a new box from it: `sandbox init NAME --from DIRECTORY`"));
+    }
+    Ok(LayerRecord {
+        id,
+        parent: Some(parent.id),
+        depth: parent.depth + 1,
+        mount,
+        folds: Vec::new(),
+        created: Timestamp::now(),
+        argv: argv.to_vec(),
+        exit,
+        files: totals.files,
+        own_bytes: totals.bytes,
+        diff_id: None,
+        unmapped: 0,
+    })
+}

@@ -1,0 +1,46 @@
+//! What is refused before anything is made.
+
+use super::RunOptions;
+use super::resolve::Base;
+use crate::fault::{Fault, Result};
+use crate::ids::IdMap;
+use crate::isolate::profile::Profile;
+use crate::run::user::{User, Who};
+use crate::sys;
+
+/// Code that nobody trusts is not run as the machine's own root, whatever else holds it back.
+pub(super) fn boundary(profile: &Profile, base: &Base, options: &RunOptions) -> Result<()> {
+    if !base.id_map.is_no_boundary() || !(options.strict || profile.name() == "strict") {
+        return Ok(());
+    }
+    Err(Fault::host(format!(
+        "run: strict: box {} maps ids by identity, where root inside is root of this machine",
+        base.box_name
+    ))
+    .hint("make a box with a range: `sandbox init NAME --ids range --from SOURCE`"))
+}
+
+/// Users that the map does not hold cannot be.
+pub(super) fn user(user: Option<&User>, map: &IdMap) -> Result<()> {
+    let held = |who: &Who, holds: &dyn Fn(u32) -> bool| match who {
+        Who::Id(id) => holds(*id),
+        Who::Name(_) => true,
+    };
+    let Some(user) = user else { return Ok(()) };
+    let group = user.group.as_ref();
+    if held(&user.user, &|id| map.holds_uid(id))
+        && group.is_none_or(|group| held(group, &|id| map.holds_gid(id)))
+    {
+        return Ok(());
+    }
+    Err(Fault::usage(format!("user: {user}: the id map ({}) does not hold it", map.mode))
+        .hint("a box in single mode has uid 0 only; make one with sub-ids"))
+}
+
+/// Descriptors to leave open have to be.
+pub(super) fn descriptors(fds: &[i32]) -> Result<()> {
+    match fds.iter().find(|fd| **fd < 3 || !sys::exec::is_inherited(**fd)) {
+        Some(fd) => Err(Fault::usage(format!("preserve descriptor: {fd}: it is not open"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,174 @@
+//! After the command: commit, keep or discard.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::report::Facts;
+use super::resolve::Base;
+use super::{After as Wanted, Finished, RunOptions, Upper, layer_record};
+use crate::fault::{Context, Fault, Result};
+use crate::ids::{self, Entry, IdMap, Powers};
+use crate::ops::diff;
+use crate::run::outcome::Ended;
+use crate::store::{Expected, LayerId, LogEntry, Run, RunRecord, Store};
+use crate::tree;
+
+/// What decides about the changes of a run.
+#[derive(Debug)]
+pub(super) struct After<'a> {
+    pub(super) store: &'a Store,
+    pub(super) base: &'a Base,
+    pub(super) options: &'a RunOptions,
+    pub(super) record: &'a RunRecord,
+}
+
+impl After<'_> {
+    /// Commits after success, keeps what was asked to be kept. What neither holds is left to be discarded.
+    pub(super) fn finish(
+        &self,
+        run: &mut Run,
+        ended: Ended,
+        finished: &mut Finished,
+        facts: &mut Facts,
+    ) -> Result<()> {
+        let after = self.wanted()?;
+        let commits = after != Wanted::Discard;
+        // What a person has just said about a shell does not hang on its exit code.
+        let said = commits && self.options.after == Wanted::Discard;
+        if commits && (ended.success() || said) {
+            let begun = std::time::Instant::now();
+            let code = i32::from(ended.exit_code());
+            let committed = self.commit(run, &after, code, finished);
+            let layer = committed.map_err(|fault| self.rescue(run, fault))?;
+            facts.commit_us = begun.elapsed().as_micros() as u64;
+            facts.named(match &after {
+                Wanted::Commit(name) => Some(name.to_string()),
+                _ => None,
+            });
+            facts.committed = Some(layer);
+            finished.committed = Some(layer);
+            return Ok(());
+        }
+        let resumed = self.options.kept_run.is_some();
+        if resumed || (!ended.success() && self.options.keep_on_failure) {
+            let code = i32::from(ended.exit_code());
+            run.mark_kept(&RunRecord { exit: Some(code), ..self.record.clone() })?;
+            finished.kept = true;
+            let id = run.id();
+            finished.messages.push(format!("kept as {id}: `sandbox shell --run {id}`"));
+        } else if commits {
+            let code = ended.exit_code();
+            finished.messages.push(format!("nothing kept: the command ended with {code}"));
+        }
+        Ok(())
+    }
+
+    /// What was asked for or, of a shell that changed something, what its person says now.
+    fn wanted(&self) -> Result<Wanted> {
+        let asked = self.options.after != Wanted::Discard || self.options.kept_run.is_some();
+        let Some(ask) = self.options.ask.filter(|_| !asked && self.options.upper == Upper::Disk)
+        else {
+            return Ok(self.options.after.clone());
+        };
+        let changes = diff::of_run(self.store, self.record)?;
+        if changes.is_empty() {
+            return Ok(Wanted::Discard);
+        }
+        Ok(ask(&changes).map_or(Wanted::Discard, Wanted::Commit))
+    }
+
+    fn commit(
+        &self,
+        run: &Run,
+        after: &Wanted,
+        code: i32,
+        finished: &mut Finished,
+    ) -> Result<LayerId> {
+        let map = &self.base.id_map;
+        let upper = run.fs_dir()?;
+        let totals =
+            ids::inside(Entry::Map(map), Powers::Files, || tree::measure::measure(upper.as_fd()))?;
+        let record = layer_record(&self.base.layer, &self.record.argv, Some(code), totals)?;
+        let lock = self.store.lock_shared()?;
+        let layer = self.store.publish(&lock, run, &record, None, run.dir())?;
+        if let Err(fault) = self.name(&lock, &layer, after) {
+            self.store.take_back(&lock, run, &layer)?;
+            return Err(fault);
+        }
+        let (files, bytes) = (record.files, record.own_bytes);
+        let name = match after {
+            Wanted::Commit(name) => name.to_string(),
+            _ => "head".to_owned(),
+        };
+        finished.messages.push(format!("{name} -> {layer}: {files} files, {bytes} bytes"));
+        Ok(layer)
+    }
+
+    fn name(&self, lock: &crate::store::SharedLock, layer: &LayerId, after: &Wanted) -> Result<()> {
+        let opened = self.store.open_box(&self.base.box_name)?;
+        let entry = LogEntry {
+            new: Some(*layer),
+            argv: self.record.argv.clone(),
+            layer: Some(*layer),
+            ..LogEntry::new("run")
+        };
+        opened.update(lock, |state| {
+            match after {
+                Wanted::Commit(name) => {
+                    state.set(name, layer, Expected::Absent, None)?;
+                    state.log(LogEntry { name: Some(name.clone()), ..entry });
+                }
+                _ => {
+                    let expected = self.base.head.map_or(Expected::Absent, Expected::Layer);
+                    state.set_head(layer, expected)?;
+                    state.log(LogEntry { old: self.base.head, ..entry });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The command returned 0 and its changes could not be committed: they are kept, and the message
+    /// says how to come back to them.
+    fn rescue(&self, run: &mut Run, fault: Fault) -> Fault {
+        let kept = run.mark_kept(&RunRecord { exit: Some(0), ..self.record.clone() });
+        let id = run.id();
+        match kept {
+            Ok(()) => Fault {
+                hint: Some(format!(
+                    "the changes are kept: `sandbox recover {id} --as NAME` makes a snapshot of them"
+                )),
+                ..fault
+            },
+            Err(_) => fault,
+        }
+    }
+}
+
+/// Removes a run that is not kept; what is large is left in the trash.
+pub(super) fn discard(store: &Store, run: Run) -> Result<()> {
+    run.discard(store).map(drop)
+}
+
+/// Makes the work directory of an ended run usable again: overlayfs leaves a mark in it that forbids the
+/// next mount, because an upper mounted `volatile` may have lost writes in a crash (kernel overlayfs.rst).
+/// This run ended in order, or was recovered. What overlay binds left there is dropped with it.
+pub(super) fn reopen(run: &Run, map: &IdMap) -> Result<()> {
+    let work = run.work_dir()?;
+    ids::inside(Entry::Map(map), Powers::Files, || {
+        let list = rustix::fs::openat(&work, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(rustix::fs::Dir::new)
+            .context("read", "the work directory")?;
+        for entry in list {
+            let entry = entry.context("read", "the work directory")?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                tree::remove::remove_tree(work.as_fd(), OsStr::from_bytes(name))?;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,128 @@
+//! `--report FILE`: what happened, as JSON.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Finished;
+use crate::fault::{Context, Result};
+use crate::ids::Mode;
+use crate::run::outcome::Ended;
+use crate::store::{BoxName, LayerId, RunId, RunRecord};
+use crate::sys::process::{Usage, children_usage};
+
+/// The file, opened before anything is run, so that a report that cannot be written stops the run and
+/// not its commit.
+#[derive(Debug)]
+pub(super) struct Report {
+    file: Option<(File, PathBuf)>,
+}
+
+/// What is told, gathered while the run goes on.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Facts {
+    run: RunId,
+    #[serde(rename = "box")]
+    box_name: BoxName,
+    from: String,
+    exit: Option<u8>,
+    signal: Option<u8>,
+    pub(super) error: Option<String>,
+    pub(super) committed: Option<LayerId>,
+    snapshot: Option<String>,
+    id_map: Mode,
+    lost: Vec<Lost>,
+    started: Timestamp,
+    ended: Timestamp,
+    pub(super) setup_us: u64,
+    pub(super) commit_us: u64,
+    usage: serde_json::Value,
+}
+
+/// A protection that the host could not give.
+#[derive(Debug, Clone, Serialize)]
+struct Lost {
+    protection: String,
+    reason: String,
+}
+
+impl Report {
+    pub(super) fn open(path: Option<&Path>) -> Result<Self> {
+        let file = path
+            .map(|path| {
+                let file = File::create(path).context("create report", path.display())?;
+                Ok((file, path.to_path_buf()))
+            })
+            .transpose()?;
+        Ok(Self { file })
+    }
+
+    /// The facts of a run that begins.
+    pub(super) fn facts(&self, record: &RunRecord, started: Timestamp) -> Facts {
+        Facts {
+            run: record.run,
+            box_name: record.box_name.clone(),
+            from: record.from.clone(),
+            exit: None,
+            signal: None,
+            error: None,
+            committed: None,
+            snapshot: None,
+            id_map: record.id_map.mode,
+            lost: Vec::new(),
+            started,
+            ended: started,
+            setup_us: 0,
+            commit_us: 0,
+            usage: serde_json::Value::Null,
+        }
+    }
+
+    /// Writes the facts, or the fault of a run that had none.
+    pub(super) fn write(&self, answer: &Result<(Finished, Facts)>) -> Result<()> {
+        let Some((file, path)) = &self.file else { return Ok(()) };
+        let text = match answer {
+            Ok((_, facts)) => {
+                let ended = Facts {
+                    ended: Timestamp::now(),
+                    usage: told(children_usage()),
+                    ..facts.clone()
+                };
+                serde_json::to_string(&ended)
+            }
+            Err(fault) => serde_json::to_string(&serde_json::json!({ "error": fault.message })),
+        };
+        let text = text.map_err(std::io::Error::from).context("make report", path.display())?;
+        let mut file = file;
+        writeln!(file, "{text}").context("write report", path.display())
+    }
+}
+
+impl Facts {
+    /// How the command ended.
+    pub(super) fn ended(&mut self, ended: Ended, timed_out: bool) {
+        match ended {
+            Ended::Code(code) => self.exit = Some(code),
+            Ended::Signal(signal) => self.signal = Some(signal),
+        }
+        if timed_out {
+            self.error = Some("timeout".to_owned());
+        }
+    }
+
+    /// The snapshot that names the new layer.
+    pub(super) fn named(&mut self, snapshot: Option<String>) {
+        self.snapshot = snapshot;
+    }
+}
+
+fn told(usage: Usage) -> serde_json::Value {
+    serde_json::json!({
+        "user_us": usage.user_us,
+        "system_us": usage.system_us,
+        "max_rss": usage.max_rss,
+    })
+}

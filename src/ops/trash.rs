@@ -1,0 +1,166 @@
+//! What is thrown away, and who empties it.
+//!
+//! The content of layers and uppers is removed inside the user namespace that made it, the directories
+//! around it outside. Boxes may have different maps, and an entry of the trash does not say whose it was:
+//! each map is tried, and what is not its own stays for the next one. An `init` that failed or was killed
+//! leaves files of a map that no box has; so the other maps that this user can have come after the boxes'.
+
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{Mode as Permissions, OFlags, open};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, chdir, setsid, waitpid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::fault::{Context, Result};
+use crate::ids::{self, Entry, IdMap, Mode as IdMode, Powers};
+use crate::store::{Store, Trash};
+use crate::sys::detach::{idle_priority, release_all_but_directories};
+use crate::sys::process::{Side, clone, exit_now};
+use crate::tree::remove_tree;
+
+/// How often to look whether another remover is done.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What every command does at its end: takes what killed runs have left to the trash, and starts one
+/// detached remover if there is trash that nobody empties. With `wait` it sees the trash emptied itself.
+///
+/// # Errors
+/// What reading the store or making the process says; the command itself has done its work by then.
+pub fn tidy(store: &Store, wait: bool) -> Result<()> {
+    store.reap()?;
+    if wait {
+        return empty(store).map(drop);
+    }
+    // Our hold of the trash ends here; of two removers that start at once one finds it taken, and ends.
+    match next(store)? {
+        Some(trash) => drop(trash),
+        None => return Ok(()),
+    }
+    in_background(store, || {
+        // Nobody is there to be told of a failure; what stays is found by the next command.
+        sweep(store).ok();
+    })
+}
+
+/// Empties the trash here and now, and says how many bytes of files are gone. Waits for a remover that is
+/// at work.
+///
+/// # Errors
+/// The last failure, if anything stays.
+pub fn empty(store: &Store) -> Result<u64> {
+    let mut freed = 0;
+    loop {
+        let (bytes, verdict) = sweep(store)?;
+        freed += bytes;
+        if store.trash_pending()? == 0 {
+            return Ok(freed);
+        }
+        match store.trash()? {
+            // It was ours to empty, and did not go.
+            Some(_) => return verdict.map(|()| freed),
+            None => sleep(PATIENCE),
+        }
+    }
+}
+
+/// Removes what can be removed: with the bytes of the files comes the last failure.
+fn sweep(store: &Store) -> Result<(u64, Result<()>)> {
+    let mut freed = 0;
+    let mut verdict = Ok(());
+    for map in maps(store)? {
+        if store.trash_pending()? == 0 {
+            break;
+        }
+        while let Some(trash) = next(store)? {
+            let emptied = ids::inside(Entry::Map(&map), Powers::Files, || {
+                let mut bytes = 0;
+                let fault = trash.empty(&mut |dir, name| remove(dir, name, &mut bytes)).err();
+                Ok((bytes, fault))
+            });
+            match emptied {
+                Ok((bytes, fault)) => {
+                    freed += bytes;
+                    verdict = fault.map_or(Ok(()), Err);
+                }
+                Err(fault) => verdict = Err(fault),
+            }
+            if trash.finish()? == 0 {
+                break;
+            }
+        }
+    }
+    Ok((freed, verdict))
+}
+
+/// The next part of the trash whose content needs a user namespace; what needs none is removed on the way.
+fn next(store: &Store) -> Result<Option<Trash>> {
+    while let Some(trash) = store.trash()? {
+        if !trash.is_ours() {
+            return Ok(Some(trash));
+        }
+        if trash.finish()? == 0 {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// Does `job` in a process of its own that nobody waits for, at the lowest priority. It enters the user
+/// namespace only for what needs it, because in `range` mode the directories around are not inside root's.
+fn in_background(store: &Store, job: impl FnOnce()) -> Result<()> {
+    match clone(0).context("make a process", "for the trash")? {
+        Side::Parent { child, .. } => {
+            waitpid(Some(child), WaitOptions::empty()).context("wait for", "a process")?;
+            Ok(())
+        }
+        // The middle one ends at once, so that the worker is nobody's child here.
+        Side::Child => {
+            // Never back into the frames of the command, also not by a panic.
+            catch_unwind(AssertUnwindSafe(|| {
+                if setsid().is_ok() && matches!(clone(0), Ok(Side::Child)) && alone(store).is_ok() {
+                    job();
+                }
+            }))
+            .ok();
+            exit_now(0)
+        }
+    }
+}
+
+/// Lets go of all that somebody may wait for: terminal, pipes, locks, the working directory.
+fn alone(store: &Store) -> Result<(), Errno> {
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Permissions::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    chdir("/")?;
+    release_all_but_directories(store.dir())?;
+    idle_priority();
+    Ok(())
+}
+
+fn remove(dir: BorrowedFd<'_>, name: &OsStr, bytes: &mut u64) -> Result<()> {
+    let removed = remove_tree(dir, name)?;
+    *bytes += removed.bytes;
+    Ok(())
+}
+
+/// The different maps of the boxes, then those of the other modes that work here. The latter are tried out
+/// only when they are asked for.
+fn maps(store: &Store) -> Result<impl Iterator<Item = IdMap>> {
+    let mut boxes: Vec<IdMap> = Vec::new();
+    for record in store.boxes()? {
+        if !boxes.iter().any(|known| known.same_owners(&record.id_map)) {
+            boxes.push(record.id_map);
+        }
+    }
+    let others = [IdMode::Subuid, IdMode::Range, IdMode::Identity, IdMode::Single]
+        .into_iter()
+        .filter_map(|mode| ids::choose(Some(mode)).ok());
+    Ok(boxes.into_iter().chain(others))
+}
