@@ -38,6 +38,7 @@
 //! `cli`, `ops`, `image`, `run`, `isolate`, `rootfs`, `store`, `tree`, `ids`, `sys`. Beneath all of them
 //! lies `fault`, the error that crosses module and process borders. `docs/ARCHITECTURE.md` is the map.
 
+pub mod cli;
 pub mod fault;
 pub mod ids;
 pub mod image;

@@ -1,0 +1,206 @@
+//! The flags that every command knows, and where the store is.
+
+use std::env;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::output::{Color, note};
+use super::parse;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::{BoxName, Store};
+
+/// The common flags, as typed.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Directory of the store [env: SANDBOX_BASE_DIR] [default: ~/.local/share/sandbox]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
+    base_dir: Option<PathBuf>,
+
+    /// Box to work in [env: SANDBOX_BOX] [default: default]
+    #[arg(short, long = "box", global = true, value_name = "BOX", help_heading = "Common options")]
+    box_name: Option<String>,
+
+    /// Print results and errors as JSON on stdout
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub json: bool,
+
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Common options")]
+    pub quiet: bool,
+
+    /// Say more about what is done
+    #[arg(short, long, global = true, help_heading = "Common options")]
+    pub verbose: bool,
+
+    /// When to colour: auto, always, never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = "Common options"
+    )]
+    pub color: Color,
+
+    /// Empty the trash before leaving, instead of in the background
+    #[arg(long, global = true, hide = true)]
+    pub wait_trash: bool,
+}
+
+/// Patience with others who hold what we need.
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// Wait while the store or box is busy, at most T (10, 5m) if given
+    #[arg(
+        long,
+        value_name = "T",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = parse::time,
+        help_heading = "Common options"
+    )]
+    wait: Option<Option<Duration>>,
+}
+
+impl Common {
+    /// The store's directory: the flag, the environment, or the user's own data directory; for root
+    /// without `XDG_DATA_HOME` it is `/var/lib/sandbox`.
+    ///
+    /// # Errors
+    /// A usage fault if nothing names a directory.
+    pub(super) fn base_dir(&self) -> Result<PathBuf> {
+        let root = rustix::process::geteuid().is_root();
+        let given = self.base_dir.clone().filter(|path| !path.as_os_str().is_empty());
+        let path = given
+            .or_else(|| variable("SANDBOX_BASE_DIR"))
+            .or_else(|| default_dir(root, variable("XDG_DATA_HOME"), variable("HOME")))
+            .ok_or_else(|| Fault::usage("HOME is not set").hint("say where: --base-dir DIR"))?;
+        std::path::absolute(&path)
+            .map_err(|error| Fault::failed(format!("find {}: {error}", path.display())))
+    }
+
+    /// The box: the flag, the environment, or `default`.
+    ///
+    /// # Errors
+    /// A usage fault for a name that cannot be one.
+    pub(super) fn box_name(&self) -> Result<BoxName> {
+        let given = self.box_name.clone();
+        let from_caller = || env::var("SANDBOX_BOX").ok().filter(|name| !name.is_empty());
+        BoxName::from_str(&given.or_else(from_caller).unwrap_or_else(|| "default".to_owned()))
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub(super) fn store(&self) -> Result<Store> {
+        let path = self.base_dir()?;
+        self.verbose(|| format!("store: {}", path.display()));
+        Store::open(&path)
+    }
+
+    /// A line for people, unless they asked for quiet.
+    pub(super) fn note(&self, line: &str) {
+        if !self.quiet {
+            note(line);
+        }
+    }
+
+    /// A line for people who asked for more.
+    pub(super) fn verbose(&self, line: impl FnOnce() -> String) {
+        if self.verbose {
+            note(&line());
+        }
+    }
+}
+
+impl Wait {
+    /// Does `job`, and again as long as it answers "busy" and there is patience left. A job that answers
+    /// "busy" must have done nothing.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub(super) fn patiently<T>(&self, mut job: impl FnMut() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        loop {
+            match (job(), self.wait) {
+                (Err(fault), Some(limit))
+                    if fault.kind == Kind::Busy
+                        && limit.is_none_or(|limit| start.elapsed() < limit) =>
+                {
+                    sleep(Duration::from_millis(50));
+                }
+                (Err(fault), None) if fault.kind == Kind::Busy && fault.hint.is_none() => {
+                    return Err(fault.hint("the same again with --wait"));
+                }
+                (answer, _) => return answer,
+            }
+        }
+    }
+}
+
+/// An environment variable that holds a path; empty counts as not set.
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The base directory specification tells to ignore relative paths in its variables.
+fn default_dir(root: bool, data: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    match data.filter(|path| path.is_absolute()) {
+        Some(data) => Some(data.join("sandbox")),
+        None if root => Some(PathBuf::from("/var/lib/sandbox")),
+        None => home.map(|home| home.join(".local/share/sandbox")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_where_the_base_directory_specification_says() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let cases = [
+            (false, path("/d"), path("/h"), path("/d/sandbox")),
+            (false, path("rel"), path("/h"), path("/h/.local/share/sandbox")),
+            (false, None, path("/h"), path("/h/.local/share/sandbox")),
+            (false, None, None, None),
+            (true, path("/d"), path("/root"), path("/d/sandbox")),
+            (true, None, path("/root"), path("/var/lib/sandbox")),
+        ];
+        for (root, data, home, expected) in cases {
+            assert_eq!(default_dir(root, data, home), expected);
+        }
+    }
+
+    #[test]
+    fn patience_ends() {
+        let busy = || Fault::busy("store: in use");
+        let wait = Wait { wait: Some(Some(Duration::from_millis(60))) };
+        let mut times = 0;
+        let answer: Result<()> = wait.patiently(|| {
+            times += 1;
+            Err(busy())
+        });
+        assert_eq!(answer.map_err(|fault| fault.kind), Err(Kind::Busy));
+        assert!(times > 1);
+        let answer: Result<()> = Wait { wait: None }.patiently(|| Err(busy()));
+        assert_eq!(
+            answer.map_err(|fault| fault.hint),
+            Err(Some("the same again with --wait".to_owned()))
+        );
+        let mut left = 2;
+        let answer = Wait { wait: Some(None) }.patiently(|| {
+            left -= 1;
+            if left == 0 { Ok(7) } else { Err(busy()) }
+        });
+        assert_eq!(answer, Ok(7));
+    }
+}

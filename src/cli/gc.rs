@@ -1,0 +1,48 @@
+//! `sandbox gc`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::args::{Common, Wait};
+use super::output::{count, print, print_json, size};
+use super::report::Outcome;
+use crate::ops::gc::{Request, gc};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Also what was removed from a box during the last day
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Removes dead runs and layers that nothing needs, and empties the trash.
+pub(super) fn run(args: &Args, common: &Common) -> Outcome {
+    let store = common.store()?;
+    // The store waits for others itself, a moment in any case.
+    let moment = Duration::from_secs(5);
+    let request = Request { dry_run: args.dry_run, all: args.all };
+    let collected = args.wait.patiently(|| gc(&store, request, moment))?;
+    if common.json {
+        print_json(&collected)?;
+    } else if !common.quiet {
+        let (removed, freed) = match args.dry_run {
+            true => ("would remove", "would free about"),
+            false => ("removed", "freed"),
+        };
+        print(&format!(
+            "{removed} {}, {}; {freed} {}\n",
+            count(collected.layers.len() as u64, "layer", "layers"),
+            count(collected.runs.len() as u64, "run", "runs"),
+            size(collected.freed),
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,221 @@
+//! The command line: arguments in, text or JSON out, and the exit code. One file per command; what the
+//! commands do is in `ops`.
+
+mod args;
+mod completions;
+mod diff;
+mod doctor;
+mod gc;
+mod init;
+mod list;
+mod output;
+mod parse;
+mod recover;
+mod report;
+mod rm;
+mod run;
+mod runflags;
+mod shell;
+mod show;
+mod snapshot;
+mod trash;
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use args::Common;
+use output::Color;
+use report::{Codes, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  sandbox init --from tar:rootfs.tar.xz             fill the box `default`
+  sandbox run --bind a.rpm:/a.rpm -- rpm -i /a.rpm  try it, nothing is kept
+  sandbox run --commit devel -- useradd builder     keep the changes as `devel`
+  sandbox shell --from devel                        a disposable shell on top
+  sandbox diff devel                                what `devel` changed
+  sandbox doctor                                    what this machine can do";
+
+/// Run commands on snapshots of a root file system, without root and without a daemon
+#[derive(Debug, Parser)]
+#[command(
+    name = "sandbox",
+    bin_name = "sandbox",
+    version,
+    after_help = EXAMPLES,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fill a box from a root file system and take the snapshot `postinit`
+    Init(init::Args),
+    /// Run a command on a snapshot; keep its changes or throw them away
+    Run(Box<run::Args>),
+    /// Open a disposable shell on a snapshot
+    Shell(Box<shell::Args>),
+    /// List the snapshots of a box
+    List(list::Args),
+    /// Show all about one snapshot
+    Show(show::Args),
+    /// Name the head of the box and make it current
+    Snapshot(snapshot::Args),
+    /// Remove snapshots
+    Rm(rm::Args),
+    /// List the paths that differ between two snapshots
+    Diff(diff::Args),
+    /// Make a snapshot of what a kept run has left
+    Recover(recover::Args),
+    /// Free the space of what nothing needs any more
+    Gc(gc::Args),
+    /// Try what this machine can do and say how to get the rest
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn codes(&self) -> Codes {
+        match self {
+            Self::Run(_) | Self::Shell(_) => Codes::Payload,
+            _ => Codes::Own,
+        }
+    }
+}
+
+/// The program: reads the arguments of this process, does what they say and gives the exit code.
+pub fn main() -> ExitCode {
+    // A limit on the size of files is an error to tell, not a reason to die half-way.
+    crate::sys::signal::ignore(nix::sys::signal::Signal::SIGXFSZ).ok();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse_run(&words) {
+        Some(cli) => cli,
+        None => {
+            let typed = Typed::of(words.get(1..).unwrap_or_default());
+            let parsed = Cli::command()
+                .color(typed.color)
+                .try_get_matches_from(words)
+                .and_then(|matches| Cli::from_arg_matches(&matches));
+            match parsed {
+                Ok(cli) => cli,
+                Err(error) => return report::clap(&error, &typed.command, typed.codes, typed.json),
+            }
+        }
+    };
+    let codes = cli.command.codes();
+    match refuse_set_id().and_then(|()| dispatch(cli.command, &cli.common)) {
+        Ok(code) => code,
+        Err(stop) => report::stop(&stop, codes, cli.common.json),
+    }
+}
+
+/// A correct line of `run`, by a parser that knows no other command: to build the flags of all commands
+/// takes longer than some runs. What it does not take (another command, a mistake, `--help`) is for the
+/// whole parser, which also tells what is wrong.
+fn parse_run(words: &[OsString]) -> Option<Cli> {
+    words.iter().position(|word| word == "run")?;
+    let run = <run::Args as clap::Args>::augment_args(clap::Command::new("run"));
+    let sandbox = <Common as clap::Args>::augment_args(clap::Command::new("sandbox"));
+    let matches = sandbox.subcommand(run).try_get_matches_from(words).ok()?;
+    Cli::from_arg_matches(&matches).ok()
+}
+
+/// Whoever could reach us would act in our owner's store (CVE-2020-5291, CVE-2026-41163).
+fn refuse_set_id() -> Result<(), report::Stop> {
+    if !crate::sys::process::is_set_id() {
+        return Ok(());
+    }
+    let fault = crate::fault::Fault::host(
+        "start: sandbox: the program has set-id bits or file capabilities",
+    );
+    Err(fault.hint("take them away; it needs none").into())
+}
+
+fn dispatch(command: Command, common: &Common) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(args, common),
+        Command::Run(args) => run::run(*args, common),
+        Command::Shell(args) => shell::run(*args, common),
+        Command::List(args) => list::run(args, common),
+        Command::Show(args) => show::run(&args, common),
+        Command::Snapshot(args) => snapshot::run(&args, common),
+        Command::Rm(args) => rm::run(&args, common),
+        Command::Diff(args) => diff::run(&args, common),
+        Command::Recover(args) => recover::run(&args, common),
+        Command::Gc(args) => gc::run(&args, common),
+        Command::Doctor(args) => doctor::run(args, common),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+/// What must be known of a command line even if the rest of it is wrong: how to tell the mistake.
+struct Typed {
+    /// `sandbox`, or `sandbox run`.
+    command: String,
+    codes: Codes,
+    json: bool,
+    color: ColorChoice,
+}
+
+impl Typed {
+    fn of(words: &[OsString]) -> Self {
+        let mut typed = Self {
+            command: "sandbox".to_owned(),
+            codes: Codes::Own,
+            json: false,
+            color: ColorChoice::Auto,
+        };
+        let mut command = false;
+        let mut words = words.iter().map(OsString::as_os_str);
+        while let Some(word) = words.next() {
+            let text = word.to_str().unwrap_or_default();
+            match text {
+                "--" => break,
+                "--json" => typed.json = true,
+                "--color" => typed.paint(words.next()),
+                "--base-dir" | "--box" | "-b" => drop(words.next()),
+                _ if text.starts_with("--color=") => {
+                    typed.paint(text.strip_prefix("--color=").map(OsStr::new));
+                }
+                // The first word without a dash is the command. Later ones may be values of its flags, so
+                // the search for --json goes on up to `--`: at worst a mistake is told as JSON.
+                _ if !command && !text.starts_with('-') => {
+                    command = true;
+                    if Cli::command().find_subcommand(text).is_some() {
+                        typed.command = format!("sandbox {text}");
+                    }
+                    if matches!(text, "run" | "shell") {
+                        typed.codes = Codes::Payload;
+                    }
+                }
+                _ => {}
+            }
+        }
+        typed
+    }
+
+    fn paint(&mut self, when: Option<&OsStr>) {
+        let when = when.and_then(OsStr::to_str);
+        let when = when.and_then(|text| <Color as clap::ValueEnum>::from_str(text, false).ok());
+        self.color = match when {
+            Some(Color::Always) => ColorChoice::Always,
+            Some(Color::Never) => ColorChoice::Never,
+            Some(Color::Auto) | None => ColorChoice::Auto,
+        };
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,45 @@
+//! `sandbox recover`.
+
+use std::process::ExitCode;
+
+use super::args::{Common, Wait};
+use super::list::short;
+use super::output::{count, print, print_json, size};
+use super::report::Outcome;
+use super::trash;
+use crate::ops::recover::recover;
+use crate::store::{RunId, SnapshotName};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The run, by its id
+    run: RunId,
+
+    /// The name of the new snapshot, in the box of the run
+    #[arg(long = "as", value_name = "NAME")]
+    name: SnapshotName,
+
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Makes the snapshot.
+pub(super) fn run(args: &Args, common: &Common) -> Outcome {
+    let store = common.store()?;
+    let recovered = args.wait.patiently(|| recover(&store, &args.run, &args.name))?;
+    if common.json {
+        print_json(&recovered)?;
+    } else if !common.quiet {
+        print(&format!(
+            "{}: {}: {} in {}\n",
+            recovered.name,
+            short(&recovered.layer.to_string()),
+            size(recovered.own_bytes),
+            count(recovered.files, "entry", "entries"),
+        ))?;
+    }
+    common.note("every file was read; disk errors from before the run ended cannot be known");
+    trash::tidy(&store, common);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,191 @@
+//! How a failure reaches the caller: text on stderr or JSON on stdout, and the exit code.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::{Error as ClapError, ErrorKind as ClapKind};
+use serde::Serialize;
+
+use crate::fault::{Fault, Kind, why};
+
+/// Why a command stopped before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// A failure to tell.
+    Fault(Fault),
+    /// Whoever read our output has gone away (`sandbox list | head -1`): nothing to tell, and no failure.
+    ClosedPipe,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Errors of writing to our own output; no other `io::Error` reaches this module without a context.
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::PIPE) => Self::ClosedPipe,
+            Some(errno) => Self::Fault(Fault::failed(format!("write output: {}", why(errno)))),
+            None => Self::Fault(Fault::failed(format!("write output: {error}"))),
+        }
+    }
+}
+
+/// What a command's function gives back.
+pub(super) type Outcome = Result<ExitCode, Stop>;
+
+/// Whose exit codes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// 0 to 7 by the kind of failure.
+    Own,
+    /// The payload's; anything of ours is 125, so that it cannot be taken for the payload's.
+    Payload,
+}
+
+impl Codes {
+    fn of(self, kind: Kind) -> ExitCode {
+        match self {
+            Self::Own => ExitCode::from(kind.exit_code()),
+            Self::Payload => ExitCode::from(125),
+        }
+    }
+}
+
+/// Tells a failure and gives the exit code.
+pub(super) fn stop(stop: &Stop, codes: Codes, json: bool) -> ExitCode {
+    match stop {
+        Stop::ClosedPipe => ExitCode::SUCCESS,
+        Stop::Fault(fault) => {
+            tell(fault, json);
+            codes.of(fault.kind)
+        }
+    }
+}
+
+/// Prints a fault: as JSON on stdout, but as text on stderr where that cannot be written, which may be what
+/// there is to tell. Nothing can be done about a stderr that cannot be written either.
+pub(super) fn tell(fault: &Fault, json: bool) {
+    if json {
+        // A fault is three strings; if even those have no JSON, nothing has.
+        let text = serde_json::to_string(&Told { error: fault }).unwrap_or_default();
+        let mut out = io::stdout().lock();
+        if writeln!(out, "{text}").and_then(|()| out.flush()).is_ok() {
+            return;
+        }
+    }
+    drop(io::stderr().lock().write_all(text(fault).as_bytes()));
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    error: &'a Fault,
+}
+
+fn text(fault: &Fault) -> String {
+    match &fault.hint {
+        Some(hint) => format!("sandbox: {}\nhint: {hint}\n", fault.message),
+        None => format!("sandbox: {}\n", fault.message),
+    }
+}
+
+/// Tells what clap says: help and version on stdout; a mistake in our own form, with clap's usage lines.
+/// `command` is what was being typed (`sandbox run`), for the hint.
+pub(super) fn clap(error: &ClapError, command: &str, codes: Codes, json: bool) -> ExitCode {
+    match error.kind() {
+        ClapKind::DisplayHelp | ClapKind::DisplayVersion => match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => stop(&Stop::from(error), Codes::Own, json),
+        },
+        ClapKind::DisplayHelpOnMissingArgumentOrSubcommand if !json => {
+            drop(error.print());
+            codes.of(Kind::Usage)
+        }
+        _ => {
+            let mut mistake = Mistake::of(&error.render().to_string(), command);
+            // A value that a parser of ours refused: it may know better what to type.
+            let refused = error.source().and_then(|source| source.downcast_ref::<Fault>());
+            if let Some(hint) = refused.and_then(|fault| fault.hint.clone()) {
+                mistake.fault.hint = Some(hint);
+            }
+            tell(&mistake.fault, json);
+            if let (Some(usage), false) = (&mistake.usage, json) {
+                drop(writeln!(io::stderr().lock(), "\n{usage}"));
+            }
+            codes.of(Kind::Usage)
+        }
+    }
+}
+
+/// clap's text taken apart.
+struct Mistake {
+    fault: Fault,
+    usage: Option<String>,
+}
+
+impl Mistake {
+    /// The text is paragraphs: `error: ...`, `  tip: ...`, `Usage: ...`, `For more information, ...`.
+    fn of(rendered: &str, command: &str) -> Self {
+        let mut message = String::new();
+        let mut tip = None;
+        let mut usage = None;
+        for paragraph in rendered.split("\n\n").map(str::trim).filter(|text| !text.is_empty()) {
+            if let Some(text) = paragraph.strip_prefix("tip: ") {
+                // Of several tips the first is the best.
+                tip = tip.or_else(|| text.lines().next());
+            } else if paragraph.starts_with("Usage:") {
+                usage = Some(paragraph.to_owned());
+            } else if message.is_empty() {
+                message = one_line(paragraph.strip_prefix("error: ").unwrap_or(paragraph));
+            }
+        }
+        let hint = tip.map_or_else(|| format!("`{command} --help`"), one_line);
+        Self { fault: Fault::usage(message).hint(hint), usage }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_one_line_and_its_hint() {
+        let fault = Fault::not_found("no such snapshot: x").hint("sandbox list");
+        assert_eq!(text(&fault), "sandbox: no such snapshot: x\nhint: sandbox list\n");
+        assert_eq!(text(&Fault::failed("a")), "sandbox: a\n");
+    }
+
+    #[test]
+    fn a_mistake_keeps_the_usage_and_turns_a_tip_into_the_hint() {
+        let mistake = Mistake::of(
+            "error: unexpected argument '--form' found\n\n  tip: a similar argument exists: '--from'\n  tip: to pass '--form' as a value, use '-- --form'\n\n\
+             Usage: sandbox run --from <S> <CMD>...\n\nFor more information, try '--help'.\n",
+            "sandbox run",
+        );
+        assert_eq!(mistake.fault.message, "unexpected argument '--form' found");
+        assert_eq!(mistake.fault.hint.as_deref(), Some("a similar argument exists: '--from'"));
+        assert_eq!(mistake.usage.as_deref(), Some("Usage: sandbox run --from <S> <CMD>..."));
+    }
+
+    #[test]
+    fn without_a_tip_the_hint_is_the_help() {
+        let mistake = Mistake::of(
+            "error: the following required arguments were not provided:\n  <NAME>\n\n\
+             Usage: sandbox snapshot <NAME>\n\nFor more information, try '--help'.\n",
+            "sandbox snapshot",
+        );
+        assert_eq!(
+            mistake.fault.message,
+            "the following required arguments were not provided: <NAME>"
+        );
+        assert_eq!(mistake.fault.hint.as_deref(), Some("`sandbox snapshot --help`"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The flags that `run` and `shell` share: what the command finds around itself.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::parse;
+use crate::fault::{Context, Fault, Result};
+use crate::ops::run::{After, Bind, Net, RunOptions, Upper};
+use crate::rootfs::overlay::Way;
+
+/// A parser of words that need not be UTF-8.
+fn words<T: Clone + Send + Sync + 'static>(
+    parse: fn(&std::ffi::OsStr) -> Result<T>,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |word| parse(&word))
+}
+
+/// What the command finds.
+#[derive(Debug, Args)]
+pub(super) struct RunFlags {
+    /// Show a host path inside, mode ro (default), rw or overlay (changes dropped); `\:` is a colon of a path
+    #[arg(
+        long,
+        value_name = "SRC[:DST][:MODE]",
+        value_parser = words(parse::bind),
+        help_heading = "What the command finds"
+    )]
+    bind: Vec<Bind>,
+
+    /// Mount an empty directory in memory
+    #[arg(
+        long,
+        value_name = "DST",
+        value_parser = words(parse::target),
+        help_heading = "What the command finds"
+    )]
+    tmpfs: Vec<PathBuf>,
+
+    /// Mount a directory that the box keeps between runs
+    #[arg(
+        long,
+        value_name = "NAME:DST",
+        value_parser = words(parse::cache),
+        help_heading = "What the command finds"
+    )]
+    cache: Vec<(String, PathBuf)>,
+
+    /// Copy a path to a host directory at the end, on success and on failure
+    #[arg(
+        long,
+        value_name = "PATH:DIR",
+        value_parser = words(parse::out),
+        help_heading = "What the command finds"
+    )]
+    out: Vec<(PathBuf, PathBuf)>,
+
+    /// Set a variable, or copy it from the caller
+    #[arg(
+        short,
+        long,
+        value_name = "K[=V]",
+        value_parser = OsStringValueParser::new(),
+        help_heading = "What the command finds"
+    )]
+    env: Vec<OsString>,
+
+    /// Set the variables of a file of K=V lines
+    #[arg(long, value_name = "FILE", help_heading = "What the command finds")]
+    env_file: Vec<PathBuf>,
+
+    /// Working directory inside [default: / for run, the caller's for shell]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        value_parser = words(parse::workdir),
+        help_heading = "What the command finds"
+    )]
+    workdir: Option<PathBuf>,
+
+    /// User (and group) inside, by name or number [default: 0]
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "What the command finds")]
+    user: Option<String>,
+
+    /// Host name inside [default: the name of the box]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = parse::hostname,
+        help_heading = "What the command finds"
+    )]
+    hostname: Option<String>,
+
+    /// Network: none (only loopback) or host [default: the profile's]
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_parser = net,
+        help_heading = "What the command finds"
+    )]
+    net: Option<Net>,
+
+    /// Leave a descriptor of the caller open, by its number
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(i32).range(3..),
+        help_heading = "What the command finds"
+    )]
+    preserve_fd: Vec<i32>,
+
+    /// Where changes are written: disk, or tmpfs[:SIZE] for memory [default: disk]
+    #[arg(
+        long,
+        value_name = "WHERE",
+        default_value = "disk",
+        value_parser = parse::upper,
+        hide_default_value = true,
+        help_heading = "Limits and protection"
+    )]
+    upper: Upper,
+
+    /// End the command after a time: 10, 10s, 5m, 1.5h; by SIGTERM, 5 s later by SIGKILL
+    #[arg(
+        long,
+        value_name = "T",
+        value_parser = parse::time,
+        help_heading = "Limits and protection"
+    )]
+    timeout: Option<Duration>,
+
+    /// Profile: build, dev, strict or a JSON file [default: build for run, dev for shell]
+    #[arg(long, value_name = "PROFILE", help_heading = "Limits and protection")]
+    profile: Option<String>,
+
+    /// Refuse to start when this machine cannot give a protection
+    #[arg(long, help_heading = "Limits and protection")]
+    strict: bool,
+
+    /// Write what happened to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Mount the overlay in one way only: fd, fd-attached, lowerdir+, mount
+    #[arg(long, hide = true, value_name = "WAY")]
+    overlay_way: Option<Way>,
+}
+
+impl RunFlags {
+    /// The options of a run of `argv` whose changes are dropped, with the profile that holds if none is
+    /// named. The caller fills in the rest.
+    ///
+    /// # Errors
+    /// Usage for a wrong variable; what went wrong with an env file.
+    pub(super) fn options(
+        self,
+        default_profile: &'static str,
+        argv: Vec<OsString>,
+    ) -> Result<RunOptions> {
+        let env = variables(&self.env_file, &self.env)?;
+        Ok(RunOptions {
+            from: None,
+            kept_run: None,
+            after: After::Discard,
+            keep_on_failure: false,
+            binds: self.bind,
+            tmpfs: self.tmpfs,
+            caches: self.cache,
+            outs: self.out,
+            net: self.net,
+            env,
+            workdir: self.workdir,
+            user: self.user,
+            hostname: self.hostname,
+            timeout: self.timeout,
+            report: self.report,
+            preserve_fds: self.preserve_fd,
+            upper: self.upper,
+            profile: self.profile,
+            default_profile,
+            strict: self.strict,
+            ask: None,
+            argv,
+            overlay_way: self.overlay_way,
+        })
+    }
+
+    /// The first reason why changes of this run cannot be kept.
+    ///
+    /// # Errors
+    /// Usage if they are in memory only.
+    pub(super) fn can_keep(&self) -> Result<()> {
+        match self.upper {
+            Upper::Disk => Ok(()),
+            Upper::Tmpfs(_) => Err(Fault::usage("--upper tmpfs: changes in memory cannot be kept")
+                .hint("leave out --upper, or --commit, --keep and --keep-on-failure")),
+        }
+    }
+}
+
+fn net(text: &str) -> Result<Net> {
+    match text {
+        "none" => Ok(Net::None),
+        "host" => Ok(Net::Host),
+        _ => Err(Fault::usage("use none or host")),
+    }
+}
+
+/// The variables of the files in their order, then those of the flags; the last word on a name holds.
+fn variables(files: &[PathBuf], words: &[OsString]) -> Result<Vec<(OsString, OsString)>> {
+    let caller = |key: &std::ffi::OsStr| env::var_os(key);
+    let mut pairs = Vec::new();
+    for file in files {
+        let content = fs::read(file).context("read env file", file.display())?;
+        let found = parse::env_file(&content, caller).map_err(|fault| {
+            Fault::usage(format!("read env file: {}: {}", file.display(), fault.message))
+        })?;
+        pairs.extend(found);
+    }
+    for word in words {
+        let found = parse::env(word, caller).map_err(|fault| {
+            Fault::usage(format!("--env: {}: {}", word.display(), fault.message))
+        })?;
+        pairs.extend(found);
+    }
+    let mut last: Vec<(OsString, OsString)> = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        match last.iter_mut().find(|(known, _)| *known == key) {
+            Some(known) => known.1 = value,
+            None => last.push((key, value)),
+        }
+    }
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_a_variable_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("env");
+        fs::write(&file, "A=1\nB=2\n").unwrap();
+        let found = variables(&[file], &["B=3".into(), "C=4".into(), "C=5".into()]).unwrap();
+        let expected = [("A", "1"), ("B", "3"), ("C", "5")];
+        assert_eq!(found, expected.map(|(key, value)| (key.into(), value.into())));
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        let fault = variables(&[], &["=x".into()]).unwrap_err();
+        assert_eq!(fault.message, "--env: =x: a variable is written K=V or K");
+        let fault = variables(&["/nonexistent".into()], &[]).unwrap_err();
+        assert_eq!(fault.message, "read env file: /nonexistent: no such file or directory");
+    }
+}

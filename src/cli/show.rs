@@ -1,0 +1,83 @@
+//! `sandbox show`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::args::Common;
+use super::output::{count, print, print_json, size, time};
+use super::report::Outcome;
+use super::trash;
+use crate::fault::printable;
+use crate::ops::show::{Shown, show};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Snapshot, BOX/SNAPSHOT, the beginning of a layer's id, `head` or `current`
+    #[arg(default_value = "head", hide_default_value = true)]
+    snapshot: String,
+}
+
+/// Prints all about one snapshot.
+pub(super) fn run(args: &Args, common: &Common) -> Outcome {
+    let store = common.store()?;
+    let shown = show(&store, &common.box_name()?, &args.snapshot)?;
+    if common.json {
+        print_json(&shown)?;
+    } else {
+        print(&text(&shown))?;
+    }
+    trash::tidy(&store, common);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(shown: &Shown) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:<10}{}", format!("{key}:"), printable(value));
+    };
+    if let Some(name) = &shown.name {
+        line("name", &name.to_string());
+    }
+    line("layer", &shown.layer.to_string());
+    if let Some(parent) = &shown.parent {
+        line("parent", &parent.to_string());
+    }
+    line("layers", &shown.chain.len().to_string());
+    line("created", &time(shown.created));
+    if !shown.argv.is_empty() {
+        line("command", &shown.argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
+    }
+    if let Some(exit) = shown.exit {
+        line("exit", &exit.to_string());
+    }
+    let files = count(shown.files, "entry", "entries");
+    line("size", &format!("{} in {files}", size(shown.own_bytes)));
+    line("ids", &shown.id_map.mode.to_string());
+    line("source", &shown.source);
+    text
+}
+
+/// A word as a shell would want it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_when_a_shell_would_read_them_otherwise() {
+        for (word, expected) in
+            [("a", "a"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'")]
+        {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+}
