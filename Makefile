@@ -1,0 +1,54 @@
+# `make` prints what there is. Every target installs what it needs when it may (root, or sudo without a
+# password), and otherwise says which packages are missing: integration/setup.sh.
+
+SHELL := /bin/sh
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help build demo test lint docs integration bench dist install clean-users
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary (static where musl is at hand); prints its path
+	@integration/setup.sh build
+	@integration/build.sh
+
+demo: ## what sandbox does, as a terminal session: an rpm tried, kept, compared
+	@integration/setup.sh build test
+	@integration/demo.sh
+
+test: ## the test suite, in every id mode this user can have
+	@integration/setup.sh build test
+	@integration/test.sh
+
+lint: ## formatting, clippy, scripts
+	@integration/setup.sh build lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@for script in .ci/run integration/*.sh; do bash -n "$$script" || exit 1; done
+
+docs: ## the documentation of the library
+	@integration/setup.sh build
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+integration: ## the demo as user and as root, real package managers (network, minutes)
+	@integration/setup.sh build test
+	@integration/integration.sh
+
+bench: ## start and commit against bubblewrap and buildah, as Markdown tables
+	@integration/setup.sh build test bench
+	@integration/bench.sh
+
+dist: ## one static binary with its licences: target/dist/*.tar.gz
+	@integration/setup.sh build dist
+	@integration/dist.sh
+
+install: ## the binary to $(PREFIX)/bin (DESTDIR is honoured)
+	@integration/setup.sh build
+	install -D -m 0755 "$$(integration/build.sh)" "$(DESTDIR)$(PREFIX)/bin/sandbox"
+
+clean-users: ## removes the test users that root's `make test` made
+	@integration/users.sh drop

@@ -1,0 +1,35 @@
+#!/bin/bash
+# bench.sh [start|commit]...: the benchmarks as Markdown, for docs/benchmarks.md. Root has them run by the
+# test user with sub-ids, because that is what users are. See integration/bench/*.rs for their variables.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/.."
+PATH=$PATH:$HOME/.cargo/bin
+[ $# -gt 0 ] || set -- start commit
+
+stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-bench.XXXXXX")
+trap 'rm -rf "$stage"' EXIT
+chmod 0755 "$stage"
+# SANDBOX_BIN= (empty) measures the others alone.
+binary=${SANDBOX_BIN-$("$here/build.sh")}
+[ -z "$binary" ] || cp "$binary" "$stage/sandbox"
+for bench; do
+    # They only start and time other programs: built like tests, which is quicker than for release.
+    program=$(cargo test --locked --no-run --bench "$bench" --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*deps\/'"$bench"'-[^"]*\)".*/\1/p')
+    cp "$program" "$stage/$bench"
+done
+"$here/base-tree.sh" "$stage/tree.tar" >/dev/null
+chmod -R a+rX "$stage"
+export SANDBOX_BIN=${binary:+$stage/sandbox} SANDBOX_TEST_TREE=$stage/tree.tar
+
+as=()
+if [ "$(id -u)" = 0 ]; then
+    "$here/users.sh" make
+    as=("$here/users.sh" run sandbox-test)
+fi
+echo "$(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), Linux $(uname -r), load $(cut -d' ' -f1 /proc/loadavg)"
+for bench; do
+    echo
+    "${as[@]}" "$stage/$bench" </dev/null
+done

@@ -1,0 +1,40 @@
+#!/bin/bash
+# integration.sh: what needs minutes, real package managers or several users. Root does it as root and as
+# both test users; anybody else as the one who calls.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+binary=${SANDBOX_BIN:-$("$here/build.sh")}
+
+# A copy that the test users can read, wherever the checkout lies.
+stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-integration.XXXXXX")
+trap 'rm -rf "$stage"' EXIT
+chmod 0755 "$stage"
+cp "$binary" "$stage/sandbox"
+cp "$here"/*.sh "$stage/"
+chmod -R a+rX "$stage"
+"$here/base-tree.sh" "$stage/tree.tar" >/dev/null
+export SANDBOX_BIN=$stage/sandbox SANDBOX_TEST_TREE=$stage/tree.tar SANDBOX_DEMO_SOURCE=tar:$stage/tree.tar
+
+summary=() bad=no
+# step NAME CMD...
+step() {
+    local name=$1 start=$SECONDS verdict=ok
+    shift
+    echo "==== $name"
+    "$@" </dev/null || verdict=FAILED bad=yes
+    summary+=("$(printf '%-28s %s, %ds' "$name" "$verdict" $((SECONDS - start)))")
+}
+
+if [ "$(id -u)" = 0 ]; then
+    "$here/users.sh" make
+    for user in sandbox-test sandbox-single; do
+        step "demo as $user" "$here/users.sh" run "$user" "$stage/demo.sh"
+        step "packages as $user" "$here/users.sh" run "$user" "$stage/packages.sh"
+    done
+fi
+step "demo as $(id -un)" "$stage/demo.sh"
+step "packages as $(id -un)" "$stage/packages.sh"
+
+printf '\n==== integration\n'
+printf '%s\n' "${summary[@]}"
+[ $bad = no ]

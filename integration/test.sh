@@ -1,0 +1,134 @@
+#!/bin/bash
+# test.sh: the whole test suite in every id mode that this user can have; one summary at the end.
+#
+# Root runs it four ways: as a user with sub-ids (subuid), as a user without (single), as root with an
+# unprivileged range (range) and as root with the ids as they are (identity). A plain user runs what it
+# can, and the summary says what that leaves out. With CI=true everything must have run.
+#
+# The tests get: SANDBOX_BIN        the binary under test (default: the debug build)
+#                SANDBOX_TEST_IDS   subuid, single, range or identity
+#                SANDBOX_TEST_TREE  a Debian tree with rpm as a tar
+# SANDBOX_TEST_MODES="single range" takes only these; arguments go to every test binary (a name filter).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/.."
+PATH=$PATH:$HOME/.cargo/bin
+
+# Built by whoever calls, who owns the toolchain; run from a copy that the test users can read.
+built=$(cargo test --locked --no-run --message-format=json |
+    sed -n 's/.*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-test.XXXXXX")
+# What tests leave behind may belong to sub-ids, which only a user namespace that has them removes.
+sweep() { rm -rf "$@" 2>/dev/null || unshare --map-root-user --map-auto rm -rf "$@"; }
+trap 'sweep "$stage"' EXIT
+chmod 0755 "$stage"
+mkdir "$stage/bin" "$stage/tests" "$stage/tmp"
+while read -r name path; do
+    case $path in
+    */deps/*) cp "$path" "$stage/tests/$(basename "$path")" ;;
+    *) cp "$path" "$stage/bin/$name" ;;
+    esac
+done <<<"$built"
+cp -r Cargo.toml src profiles tests docs "$stage/" 2>/dev/null || true
+chmod -R a+rX "$stage"
+[ -z "${SANDBOX_BIN:-}" ] || cp "$SANDBOX_BIN" "$stage/bin/sandbox"
+"$here/base-tree.sh" "$stage/tree.tar" >/dev/null
+
+export SANDBOX_BIN=$stage/bin/sandbox SANDBOX_TEST_TREE=$stage/tree.tar
+# The copy stands for the package: tests that read its files find them through this.
+export CARGO_MANIFEST_DIR=$stage SANDBOX_TEST_CWD=$stage
+# Theirs alone, so that it shows when a test leaves something behind.
+export TMPDIR=$stage/tmp
+chmod 1777 "$TMPDIR"
+
+me=$(id -un) root=no
+[ "$(id -u)" != 0 ] || root=yes
+can_userns() { unshare --user --map-root-user true 2>/dev/null; }
+has_ranges() { grep -qs "^$me:" /etc/subuid && grep -qs "^$me:" /etc/subgid; }
+
+# why_not MODE: nothing when the mode can be run here, else the reason.
+why_not() {
+    case $root-$1 in
+    yes-*) ;;
+    no-range) echo "needs root" ;;
+    no-*) can_userns || { echo "no user namespaces for $me: see sandbox doctor" && return; } ;;
+    esac
+    case $root-$1 in
+    no-subuid | no-identity) has_ranges || echo "no line for $me in /etc/subuid and /etc/subgid" ;;
+    esac
+}
+
+# as MODE CMD...: CMD as the user who has this mode.
+as() {
+    local mode=$1
+    shift
+    case $root-$mode in
+    yes-subuid) "$here/users.sh" run sandbox-test "$@" ;;
+    yes-single) "$here/users.sh" run sandbox-single "$@" ;;
+    # Many ids and no root: a user namespace with the caller's ranges.
+    no-identity) (cd "$stage" && unshare --user --map-root-user --map-auto "$@") ;;
+    *) (cd "$stage" && "$@") ;;
+    esac
+}
+
+# one MODE: every test binary; adds a line to the summary.
+one() {
+    local mode=$1 passed=0 failed=0 ignored=0 broken='' reason test log start=$SECONDS
+    shift
+    reason=$(why_not "$mode")
+    if [ -n "$reason" ]; then
+        summary+=("$(printf '%-9s not run: %s' "$mode" "$reason")")
+        missed=yes
+        return
+    fi
+    export SANDBOX_TEST_IDS=$mode
+    # Who has one id only has no ranges (tests/ids.rs).
+    case $mode in
+    single) export SANDBOX_TEST_WITHOUT=subuid ;;
+    *) unset SANDBOX_TEST_WITHOUT ;;
+    esac
+    for test in "$stage"/tests/*-*; do
+        [ -f "$test" ] && [ -x "$test" ] || continue
+        log=$stage/log
+        echo "== $mode: $(basename "$test")"
+        if ! as "$mode" "$test" "$@" </dev/null 2>&1 | tee "$log"; then
+            broken="$broken $(basename "${test%-*}")"
+        fi
+        read -r p f i < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$log" |
+            awk '{ p += $1; f += $2; i += $3 } END { print p + 0, f + 0, i + 0 }')
+        passed=$((passed + p)) failed=$((failed + f)) ignored=$((ignored + i))
+    done
+    # A run in which nothing ran proves nothing.
+    [ $((passed + failed)) -gt 0 ] || broken="$broken (no test ran)"
+    summary+=("$(printf '%-9s %4d passed, %d failed, %d ignored, %3ds%s' \
+        "$mode" $passed $failed $ignored $((SECONDS - start)) "${broken:+   FAILED:$broken}")")
+    [ -z "$broken" ] || bad=yes
+    if [ -n "$(ls -A "$TMPDIR")" ]; then
+        summary+=("          left behind: $(ls -A "$TMPDIR" | head -n 5 | tr '\n' ' ')")
+        sweep "$TMPDIR"/* "$TMPDIR"/.[!.]*
+    fi
+}
+
+summary=() missed=no bad=no
+[ $root = no ] || "$here/users.sh" make
+for mode in ${SANDBOX_TEST_MODES:-subuid single range identity}; do
+    one "$mode" "$@"
+done
+
+# The examples of the documentation are compiled by cargo itself; which ids they run with is all one.
+if [ $# -gt 0 ]; then
+    :
+elif (unset CARGO_MANIFEST_DIR TMPDIR && cargo test --locked --doc </dev/null); then
+    summary+=("doc tests passed")
+else
+    summary+=("doc tests FAILED") bad=yes
+fi
+
+echo
+echo "==== tests, by id mode ($(uname -r), $me)"
+printf '%s\n' "${summary[@]}"
+if [ $missed = yes ] && [ "${CI:-}" = true ]; then
+    echo "with CI=true every mode must run"
+    bad=yes
+fi
+[ $bad = no ]

@@ -1,0 +1,49 @@
+//! The program end to end, as a user meets it: exit code, stdout, stderr, and what is left behind.
+//!
+//! `SANDBOX_BIN` is the program (the debug build otherwise), `SANDBOX_TEST_IDS` the id mode of the boxes
+//! (what this user gets by default otherwise), `SANDBOX_TEST_TREE` a tar of a Debian tree with rpm.
+//! integration/test.sh runs these tests in every id mode. An ability that this machine lacks fails a test;
+//! where an id mode lacks it by nature, the test asserts the refusal that is documented instead.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+#[path = "cli/archives.rs"]
+mod archives;
+#[path = "cli/basedir.rs"]
+mod basedir;
+#[path = "cli/binds.rs"]
+mod binds;
+#[path = "cli/diff.rs"]
+mod diff;
+#[path = "cli/forms.rs"]
+mod forms;
+#[path = "cli/init.rs"]
+mod init;
+#[path = "cli/isolation.rs"]
+mod isolation;
+#[path = "cli/keep.rs"]
+mod keep;
+#[path = "cli/lives.rs"]
+mod lives;
+#[path = "cli/names.rs"]
+mod names;
+#[path = "cli/packages.rs"]
+mod packages;
+#[path = "cli/run.rs"]
+mod run;
+#[path = "cli/settings.rs"]
+mod settings;
+#[path = "cli/shell.rs"]
+mod shell;
+
+/// A file that is in no `mod` line would never be run.
+#[test]
+fn no_file_is_forgotten() {
+    let root = std::env::var("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR");
+    let text = std::fs::read_to_string(format!("{root}/tests/cli.rs")).unwrap();
+    for name in common::left::names(format!("{root}/tests/cli").as_ref()) {
+        assert!(text.contains(&format!("cli/{name}")), "{name}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Where a store may lie and where not.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use crate::common::env::binary;
+use crate::common::tree::tiny_source;
+use crate::common::{Env, Ids, ids};
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn an_empty_directory_of_ours_is_taken() {
+    let env = Env::empty();
+    fs::create_dir(env.base()).unwrap();
+    for bits in [0o755, 0o777, 0o700] {
+        fs::set_permissions(env.base(), PermissionsExt::from_mode(bits)).unwrap();
+        fs::create_dir(env.base().join("lost+found")).ok();
+        drop(env.sandbox(&["list"]).run().fault(3, "there is none yet", "sandbox init"));
+    }
+    fs::set_permissions(env.base(), PermissionsExt::from_mode(0o755)).unwrap();
+    env.fill();
+    assert_eq!(mode(env.base()), 0o700);
+    drop(env.sandbox(&["run", "--", "true"]).run().ok());
+}
+
+#[test]
+fn a_directory_with_content_and_other_modes_is_refused() {
+    let env = Env::empty();
+    fs::create_dir(env.base()).unwrap();
+    fs::set_permissions(env.base(), PermissionsExt::from_mode(0o755)).unwrap();
+    env.file("store/file", "mine");
+    drop(env.init(&["--from", "scratch"]).run().fault(2, "mode is 0755", "chmod 700"));
+    fs::set_permissions(env.base(), PermissionsExt::from_mode(0o700)).unwrap();
+    drop(env.init(&["--from", "scratch"]).run().fault(4, "holds something else", "--base-dir"));
+    assert_eq!(crate::common::left::names(env.base()), ["file"]);
+    // A store that somebody opened up.
+    let env = Env::filled();
+    fs::set_permissions(env.base(), PermissionsExt::from_mode(0o755)).unwrap();
+    drop(env.sandbox(&["list"]).run().fault(2, "mode is 0755", "chmod 700"));
+    drop(env.sandbox(&["run", "--", "true"]).run().fault(125, "mode is 0755", "chmod 700"));
+    fs::set_permissions(env.base(), PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn no_directory() {
+    let env = Env::empty();
+    fs::write(env.base(), "a file").unwrap();
+    drop(env.init(&["--from", "scratch"]).run().stdout("").check(true, "").code(1));
+    assert_eq!(fs::read_to_string(env.base()).unwrap(), "a file");
+}
+
+#[test]
+fn a_directory_of_others() {
+    let env = Env::empty();
+    if crate::common::mode::is_root() {
+        if ids() == Ids::Identity && !crate::common::mode::real_root() {
+            return;
+        }
+        fs::create_dir(env.base()).unwrap();
+        std::os::unix::fs::chown(env.base(), Some(1), Some(1)).unwrap();
+        drop(env.init(&["--from", "scratch"]).run().fault(2, "belongs to user id 1", "--base-dir"));
+    } else {
+        let out = env.bare().args(["--base-dir", "/usr", "init", "--from", "scratch"]).run();
+        drop(out.fault(2, "belongs to user id 0", "--base-dir"));
+        let out = env.bare().args(["--base-dir", "/usr/new", "init", "--from", "scratch"]).run();
+        drop(out.code(1).stdout("").warns("/usr/new"));
+    }
+}
+
+/// The rest needs mounts, so it is done as uid 0 of a user namespace of one id, or as root.
+fn with_mounts(env: &Env, line: &str) -> crate::common::Out {
+    let flags = if crate::common::mode::is_root() { "-m" } else { "-rm" };
+    let words = [binary().into_os_string(), env.base().into(), tiny_source().into()];
+    env.program("unshare").args([flags, "sh", "-c", line]).args(words).run()
+}
+
+#[test]
+fn on_overlayfs() {
+    let env = Env::empty();
+    let dir = env.dir().display();
+    for name in ["lower", "upper", "work", "merged"] {
+        env.folder(name);
+    }
+    let line = format!(
+        "mount -t overlay -o userxattr,lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work none {dir}/merged && \
+         exec \"$0\" --base-dir {dir}/merged/store init --from scratch"
+    );
+    let out = with_mounts(&env, &line);
+    drop(out.fault(6, "lies on overlayfs", "docker run -v"));
+    assert_eq!(crate::common::left::names(&env.path("upper")), [""; 0]);
+}
+
+#[test]
+fn on_a_read_only_filesystem() {
+    let env = Env::empty();
+    let dir = env.dir().display();
+    env.folder("ro");
+    let line = format!(
+        "mount -t tmpfs -o ro none {dir}/ro && exec \"$0\" --base-dir {dir}/ro/store init --from scratch"
+    );
+    drop(with_mounts(&env, &line).fault(1, "read-only", "--base-dir"));
+    // A store that became read-only can be read, and says so when it is to be written.
+    let line = "\"$0\" --base-dir \"$1\" init --from \"$2\" >/dev/null && mount --bind \"$1\" \"$1\" && \
+                mount -o remount,bind,ro \"$1\" && cd / && \"$0\" --base-dir \"$1\" list >/dev/null; echo list $?; \
+                \"$0\" --base-dir \"$1\" run -- true; echo run $?";
+    let out = with_mounts(&env, line).ok();
+    let text = out.text();
+    drop(out.check(text.contains("run 125"), "a run on a read-only store").warns("ead-only"));
+}
+
+#[test]
+fn a_full_disk() {
+    let env = Env::empty();
+    let dir = env.dir().display();
+    env.folder("small");
+    let line = format!(
+        "mount -t tmpfs -o size=64k,mode=0700 none {dir}/small && \"$0\" --base-dir {dir}/small init --from \"$2\"; \
+         echo init $?; ls -A {dir}/small; umount {dir}/small; \
+         mount -t tmpfs -o size=24m,mode=0700 none {dir}/small && B=\"--base-dir {dir}/small\" && \
+         \"$0\" $B init -q --from \"$2\" && \
+         \"$0\" $B run --commit full -- sh -c 'head -c 40000000 /dev/zero >/big || true'; echo run $?; \
+         \"$0\" $B gc >/dev/null; \"$0\" $B run --commit fits -- sh -c 'echo x >/x'; echo again $?; \
+         \"$0\" $B run --from fits -- cat /x"
+    );
+    let out = with_mounts(&env, &line).ok();
+    let text = out.text();
+    drop(
+        out.warns("no space left")
+            .check(text.starts_with("init 1\nrun "), "the store of the failed init is left over")
+            .check(text.ends_with("again 0\nx\n"), "the space is not given back"),
+    );
+}
+
+#[test]
+fn odd_paths() {
+    for name in ["a:b,c d", "st\u{f6}re\u{2603}", "with\\back'quote\"", "lowerdir=x,upperdir=y"] {
+        let env = Env::named(name);
+        env.fill();
+        drop(env.line(&["--commit", "one"], "echo one >/one").run().ok());
+        for way in ["fd", "fd-attached", "lowerdir+", "mount"] {
+            let flags =
+                ["--overlay-way", way, "--from", "one", "--cache", "c:/cache", "--upper", "disk"];
+            drop(env.line(&flags, "cat /one; echo x >/x; cat /x").run().ok().stdout("one\nx\n"));
+        }
+        let kept =
+            env.line(&["--from", "one", "--keep-on-failure"], "echo 2 >/two; exit 1").run().code(1);
+        drop(kept);
+        let run = env.entries("runs").pop().unwrap();
+        drop(env.sandbox(&["recover", &run, "--as", "two"]).run().ok());
+        drop(env.sandbox(&["diff", "one", "two"]).run().ok().stdout("A /two\n"));
+    }
+}
+
+#[test]
+fn through_a_link_and_by_a_relative_path() {
+    let env = Env::filled();
+    std::os::unix::fs::symlink(env.base(), env.path("link")).unwrap();
+    let link = env.path("link");
+    let out =
+        env.bare().arg("--base-dir").arg(&link).args(["run", "--", "cat", "/opt/plain"]).run();
+    drop(out.ok().stdout("plain\n"));
+    let out = env
+        .bare()
+        .args(["--base-dir", "store", "run", "--", "cat", "/opt/plain"])
+        .dir(env.dir())
+        .run();
+    drop(out.ok().stdout("plain\n"));
+    let out = env
+        .bare()
+        .args(["--base-dir", "link", "run", "--out", "/opt/plain:out", "--", "true"])
+        .dir(env.dir())
+        .run();
+    drop(out.ok());
+    assert_eq!(fs::read_to_string(env.path("out/plain")).unwrap(), "plain\n");
+}
+
+#[test]
+fn a_store_of_a_newer_sandbox_is_refused() {
+    let env = Env::filled();
+    let path = env.base().join("format.json");
+    let now = fs::read_to_string(&path).unwrap();
+    for newer in [
+        "{\"format\": 2, \"compat\": [], \"ro_compat\": [], \"incompat\": []}",
+        "{\"format\": 1, \"compat\": [], \"ro_compat\": [], \"incompat\": [\"x\"]}",
+    ] {
+        fs::write(&path, newer).unwrap();
+        drop(env.sandbox(&["list"]).run().code(1).stdout("").warns("newer"));
+        drop(env.sandbox(&["run", "--", "true"]).run().code(125).stdout("").warns("newer"));
+    }
+    fs::write(&path, now).unwrap();
+}

@@ -1,0 +1,163 @@
+//! What a run keeps: commits, kept heads, kept failures, and coming back to them.
+
+use crate::common::Env;
+
+#[test]
+fn a_commit_is_a_snapshot() {
+    let env = Env::filled();
+    let before = env.json(&["show", "postinit"]);
+    let out =
+        env.line(&["--commit", "devel"], "echo new >/etc/new; rm /opt/plain").run().ok().stdout("");
+    drop(out.warns("devel"));
+    assert_eq!(env.snapshots(), ["postinit", "devel"]);
+    drop(
+        env.line(&["--from", "devel"], "cat /etc/new; ls /opt")
+            .run()
+            .ok()
+            .stdout("new\ndeep\ntype\n"),
+    );
+    // The head stays, and so does what it names.
+    drop(env.line(&[], "cat /opt/plain; test ! -e /etc/new").run().ok().stdout("plain\n"));
+    assert_eq!(env.json(&["show", "postinit"]), before);
+    let shown = env.json(&["show", "devel"]);
+    assert_eq!(shown["parent"], before["layer"]);
+    assert_eq!(shown["argv"], serde_json::json!(["sh", "-c", "echo new >/etc/new; rm /opt/plain"]));
+    assert_eq!(shown["exit"], 0);
+    assert_eq!(shown["chain"], serde_json::json!([before["layer"], shown["layer"]]));
+}
+
+#[test]
+fn an_existing_name_is_refused_before_the_command_starts() {
+    let env = Env::filled();
+    let bind = format!("{}:/host:rw", env.folder("host"));
+    let out = env.line(&["--commit", "postinit", "--bind", &bind], "touch /host/ran").run();
+    drop(out.fault(125, "postinit", "another name"));
+    assert!(!env.path("host/ran").exists());
+    let json = env
+        .sandbox(&["run", "--json", "--commit", "postinit", "--", "true"])
+        .run()
+        .code(125)
+        .json();
+    assert_eq!(json["error"]["kind"], "conflict");
+}
+
+#[test]
+fn a_failure_commits_nothing() {
+    let env = Env::filled();
+    let state = env.state();
+    drop(
+        env.line(&["--commit", "x"], "touch /new; exit 3")
+            .run()
+            .code(3)
+            .stdout("")
+            .warns("nothing kept"),
+    );
+    drop(env.line(&["--keep"], "touch /new; kill -9 $$").run().code(137).warns("nothing kept"));
+    drop(env.sandbox(&["run", "--commit", "x", "--", "nonexistent"]).run().code(127).stdout(""));
+    assert_eq!(env.state(), state);
+}
+
+#[test]
+fn keep_moves_the_head() {
+    let env = Env::filled();
+    drop(env.line(&["--keep"], "echo 1 >/one").run().ok().stdout(""));
+    drop(env.line(&["--keep"], "cat /one; echo 2 >/two").run().ok().stdout("1\n"));
+    drop(env.sandbox(&["run", "--", "cat", "/one", "/two"]).run().ok().stdout("1\n2\n"));
+    assert_eq!(env.snapshots(), ["postinit"]);
+    assert_eq!(env.json(&["show"])["chain"].as_array().unwrap().len(), 3);
+    // From elsewhere only with force.
+    let state = env.state();
+    let bind = format!("{}:/host:rw", env.folder("host"));
+    let out = env.line(&["--keep", "--from", "postinit", "--bind", &bind], "touch /host/ran").run();
+    drop(out.fault(125, "head", "--keep=force"));
+    assert_eq!(env.state(), state);
+    assert!(!env.path("host/ran").exists());
+    drop(env.line(&["--keep=force", "--from", "postinit"], "echo 3 >/three").run().ok());
+    drop(
+        env.sandbox(&["run", "--", "sh", "-c", "cat /three; test ! -e /one"])
+            .run()
+            .ok()
+            .stdout("3\n"),
+    );
+}
+
+#[test]
+fn a_kept_failure_can_be_looked_at_gone_on_with_and_recovered() {
+    let env = Env::filled();
+    let out = env.line(&["--keep-on-failure"], "echo half >/half; rm /opt/plain; exit 9").run();
+    let out = out.code(9).stdout("").warns("sandbox shell --run r-");
+    drop(out);
+    let run = env.entries("runs").pop().unwrap();
+    drop(env.sandbox(&["diff", "--run", &run]).run().ok().stdout("A /half\nD /opt/plain\n"));
+    let json = env.json(&["diff", "--run", &run]);
+    assert_eq!(json["to"], run.as_str());
+    let out = env
+        .sandbox(&["shell", "--run", &run])
+        .input("cat /half; echo more >>/half; exit 4\n")
+        .run();
+    drop(out.code(4).says("half"));
+    assert_eq!(env.entries("runs"), [run.as_str()]);
+    drop(env.sandbox(&["gc"]).run().ok());
+    assert_eq!(env.entries("runs"), [run.as_str()], "gc took a kept run");
+    drop(env.sandbox(&["recover", &run, "--as", "postinit"]).run().fault(4, "postinit", ""));
+    drop(env.sandbox(&["recover", &run, "--as", "saved"]).run().ok().says("saved: "));
+    drop(
+        env.sandbox(&["run", "--from", "saved", "--", "cat", "/half"])
+            .run()
+            .ok()
+            .stdout("half\nmore\n"),
+    );
+    drop(env.sandbox(&["recover", &run, "--as", "again"]).run().fault(3, &run, ""));
+    // Of the last process that worked in it.
+    assert_eq!(env.json(&["show", "saved"])["exit"], 4);
+}
+
+#[test]
+fn a_success_keeps_no_run() {
+    let env = Env::filled();
+    drop(env.line(&["--keep-on-failure"], "echo x >/x").run().ok().stderr(""));
+    drop(env.line(&["--keep-on-failure", "--commit", "y"], "echo y >/y").run().ok());
+    assert_eq!(env.entries("runs"), [""; 0]);
+}
+
+#[test]
+fn a_run_that_is_going_on_is_busy() {
+    let env = Env::filled();
+    let mut child = env.line(&[], "echo ready; read line").start();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let run = env.entries("runs").pop().unwrap();
+    drop(env.sandbox(&["recover", &run, "--as", "x"]).run().code(5).stdout("").warns(&run));
+    drop(env.sandbox(&["diff", "--run", &run]).run().code(5).stdout("").warns(&run));
+    drop(env.sandbox(&["shell", "--run", &run]).run().code(125).stdout("").warns(&run));
+    // Neither is its layer taken away, nor itself.
+    drop(env.line(&["--commit", "other"], "touch /x").run().ok());
+    drop(env.sandbox(&["gc"]).run().ok());
+    assert_eq!(env.entries("runs"), [run]);
+    drop(child.stdin.take());
+    assert!(!child.wait().unwrap().success());
+}
+
+/// A commit of nothing is a snapshot all the same: the user asked for the name.
+#[test]
+fn a_commit_without_a_change() {
+    let env = Env::filled();
+    drop(env.sandbox(&["run", "--commit", "same", "--", "true"]).run().ok());
+    drop(env.sandbox(&["diff", "same"]).run().ok().stdout(""));
+    assert_eq!(env.snapshots(), ["postinit", "same"]);
+}
+
+#[test]
+fn a_snapshot_of_another_box() {
+    let env = Env::filled();
+    drop(env.init(&["empty", "--from", "scratch"]).run().ok());
+    let flags = ["run", "-b", "empty", "--from", "default/postinit", "--commit", "taken", "--"];
+    drop(env.sandbox(&flags).args(["touch", "/new"]).run().ok());
+    drop(
+        env.sandbox(&["-b", "empty", "run", "--from", "taken", "--", "ls", "/new"])
+            .run()
+            .ok()
+            .stdout("/new\n"),
+    );
+    assert_eq!(env.snapshots(), ["postinit"]);
+}

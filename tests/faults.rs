@@ -1,0 +1,87 @@
+//! What may go wrong around a run, for real: signals, killed processes, terminals, full disks, hosts that
+//! refuse, many at once. After each case nothing may be left: no process, mount, lock, half-made thing.
+//!
+//! A program of its own, one case after the other, because it looks at all processes and mounts. The
+//! environment is that of `integration/test.sh`; arguments choose cases by a part of their name.
+//! `SANDBOX_SOAK=N` makes the loops N times as long.
+
+#![expect(clippy::print_stdout, reason = "this program is its own test harness")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[cfg(feature = "failpoints")]
+#[path = "faults/crash.rs"]
+mod crash;
+#[path = "faults/discard.rs"]
+mod discard;
+#[path = "faults/disk.rs"]
+mod disk;
+#[path = "faults/host.rs"]
+mod host;
+#[path = "faults/kills.rs"]
+mod kills;
+#[path = "faults/limits.rs"]
+mod limits;
+#[path = "faults/nested.rs"]
+mod nested;
+#[path = "faults/pty.rs"]
+mod pty;
+#[path = "faults/race.rs"]
+mod race;
+#[path = "faults/signals.rs"]
+mod signals;
+#[path = "faults/terminal.rs"]
+mod terminal;
+#[path = "faults/watch.rs"]
+mod watch;
+#[path = "faults/world.rs"]
+mod world;
+
+type Case = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = nested::helper(&words) {
+        return code;
+    }
+    let wanted: Vec<_> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let groups: &[(&str, &[Case])] = &[
+        ("signals", signals::CASES),
+        ("kills", kills::CASES),
+        ("terminal", terminal::CASES),
+        ("disk", disk::CASES),
+        ("limits", limits::CASES),
+        ("host", host::CASES),
+        ("race", race::CASES),
+        ("discard", discard::CASES),
+        #[cfg(feature = "failpoints")]
+        ("crash", crash::CASES),
+    ];
+    let (mut passed, mut failed) = (0, 0);
+    for (group, cases) in groups {
+        for (name, case) in *cases {
+            let name = format!("{group}::{name}");
+            if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
+                continue;
+            }
+            let begun = Instant::now();
+            let verdict = match catch_unwind(AssertUnwindSafe(case)) {
+                Ok(()) => {
+                    passed += 1;
+                    "ok"
+                }
+                Err(_) => {
+                    failed += 1;
+                    "FAILED"
+                }
+            };
+            println!("test {name} ... {verdict} ({:.1} s)", begun.elapsed().as_secs_f64());
+        }
+    }
+    world::fell();
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored");
+    ExitCode::from(u8::from(failed > 0))
+}

@@ -1,0 +1,79 @@
+//! This program again, in a mount namespace of its own or under a seccomp filter.
+
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
+
+use crate::world::{fell, ids};
+
+/// What `--inside NAME` does.
+const INSIDE: &[(&str, fn())] = &[
+    ("space", crate::disk::space_inside),
+    ("inodes", crate::disk::inodes_inside),
+    ("read_only", crate::disk::read_only_inside),
+    ("filtered", crate::host::filtered_inside),
+];
+
+/// Does what the harness asks of itself, if these words are of that kind.
+pub(crate) fn helper(words: &[String]) -> Option<ExitCode> {
+    match words.first()?.as_str() {
+        "--inside" => {
+            let (_, case) = INSIDE.iter().find(|(name, _)| *name == words[1]).expect("a name");
+            case();
+            fell();
+            Some(ExitCode::SUCCESS)
+        }
+        "--deny" => Some(deny(&words[1], &words[2..])),
+        _ => None,
+    }
+}
+
+/// unshare(1) into a mount namespace, where needed with a user namespace of the ids of this mode around.
+pub(crate) fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+        if ids() == "subuid" {
+            command.arg("--map-auto");
+        }
+    }
+    command
+}
+
+/// Does a case of [`INSIDE`] in there.
+#[track_caller]
+pub(crate) fn inside(name: &str) {
+    let mut command = unshare();
+    command.arg(env::current_exe().expect("own path")).args(["--inside", name]);
+    // There, the ids of a range are simply the ids.
+    command.env("SANDBOX_TEST_IDS", if ids() == "subuid" { "identity".to_owned() } else { ids() });
+    assert!(command.status().expect("run unshare").success(), "{name} failed inside");
+}
+
+/// A command whose words are run where these system calls answer ENOSYS.
+pub(crate) fn denied(names: &str, command: &Command) -> Command {
+    let mut wrapped = Command::new(env::current_exe().expect("own path"));
+    wrapped.args(["--deny", names]).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(key, value),
+            None => wrapped.env_remove(key),
+        };
+    }
+    wrapped.current_dir(command.get_current_dir().expect("directory"));
+    wrapped
+}
+
+fn deny(names: &str, words: &[String]) -> ExitCode {
+    const ENOSYS: i32 = 38;
+    let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("filter");
+    for name in names.split(',') {
+        let call = ScmpSyscall::from_name(name).expect("system call");
+        filter.add_rule(ScmpAction::Errno(ENOSYS), call).expect("rule");
+    }
+    filter.load().expect("load filter");
+    panic!("{}", Command::new(&words[0]).args(&words[1..]).exec());
+}

@@ -1,0 +1,194 @@
+//! Signals to the supervisor reach the payload, and the exit code says what came of it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+
+use rustix::process::Signal;
+
+use crate::Case;
+use crate::watch::{self, children, gone, init_of, marker, send, state, until};
+use crate::world::{Place, Said};
+
+pub(crate) const CASES: &[Case] = &[
+    ("default_action", default_action),
+    ("payload_decides", payload_decides),
+    ("stop_and_continue", stop_and_continue),
+    ("supervisor_stopped", supervisor_stopped),
+    ("before_the_payload", before_the_payload),
+    ("timeout_after_grace", timeout_after_grace),
+    ("daemons_end", daemons_end),
+    ("orphans_are_reaped", orphans_are_reaped),
+];
+
+/// A run that has said `ready`.
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    pub(crate) pid: i32,
+    pub(crate) mark: String,
+    pub(crate) output: BufReader<std::process::ChildStdout>,
+}
+
+/// Starts `run` of a shell line that says `ready` once it is there.
+pub(crate) fn start(place: &Place, flags: &[&str], line: &str) -> Started {
+    let mark = marker();
+    let env = format!("MARK={mark}");
+    let words = [&["run", "--env", &env], flags, &["--", "sh", "-c", line]].concat();
+    let mut command = place.command(words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("start");
+    let mut output = BufReader::new(child.stdout.take().expect("stdout"));
+    let mut text = String::new();
+    output.read_line(&mut text).expect("read");
+    if text != "ready\n" {
+        panic!("not ready: {:?}", Said::from(child.wait_with_output().expect("wait")));
+    }
+    let pid = child.id() as i32;
+    Started { child, pid, mark, output }
+}
+
+impl Started {
+    /// Waits for the end, and that nothing is left of it.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Said {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.output.read_to_string(&mut out).expect("read");
+        let stderr = self.child.stderr.as_mut().expect("stderr");
+        stderr.read_to_string(&mut err).expect("read");
+        let status = self.child.wait().expect("wait");
+        gone(&self.mark);
+        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        Said { code, out, err }
+    }
+
+    /// The payload, as the machine numbers it.
+    pub(crate) fn payload(&self) -> i32 {
+        let init = init_of(self.pid).expect("PID 1");
+        *children(init).first().expect("payload")
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // Only a case that failed leaves it alive.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+fn default_action() {
+    let place = Place::new();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1] {
+        let run = start(&place, &["--commit", "never"], "echo ready; touch /x; sleep 1000; :");
+        send(run.pid, signal);
+        let said = run.end().code(128 + signal.as_raw());
+        assert!(said.err.contains("nothing kept"), "{said:?}");
+        assert_eq!(watch::held(&place.base), Vec::<std::path::PathBuf>::new());
+    }
+    assert_eq!(place.snapshots().len(), 1);
+    place.pristine();
+}
+
+fn payload_decides() {
+    let place = Place::new();
+    let wait = "echo ready; while :; do sleep 0.02; done";
+    for (name, signal) in [("INT", Signal::INT), ("TERM", Signal::TERM), ("HUP", Signal::HUP)] {
+        let run = start(&place, &[], &format!("trap 'echo caught; exit 7' {name}; {wait}"));
+        send(run.pid, signal);
+        assert!(run.end().code(7).out.contains("caught"));
+    }
+    // One that goes on after a signal, and ends well, is committed.
+    let line = "trap 'go=no' TERM; echo ready; touch /y; while [ -z \"$go\" ]; do sleep 0.02; done";
+    let run = start(&place, &["--commit", "kept"], line);
+    send(run.pid, Signal::TERM);
+    run.end().code(0);
+    assert_eq!(place.snapshots().len(), 2);
+    place.pristine();
+}
+
+fn stop_and_continue() {
+    let place = Place::new();
+    // One process: a shell that is stopped between vfork and exec is not seen as stopped.
+    let run = start(&place, &[], "echo ready; exec sleep 1000");
+    let payload = run.payload();
+    send(run.pid, Signal::TSTP);
+    until("the payload stops", || (state(payload) == Some('T')).then_some(()));
+    until("the supervisor stops", || (state(run.pid) == Some('T')).then_some(()));
+    send(run.pid, Signal::CONT);
+    until("the payload goes on", || (state(payload) != Some('T')).then_some(()));
+    until("the supervisor goes on", || (state(run.pid) != Some('T')).then_some(()));
+    send(run.pid, Signal::TERM);
+    run.end().code(143);
+    place.pristine();
+}
+
+/// A payload that ends while its supervisor is stopped is told of afterwards.
+fn supervisor_stopped() {
+    let place = Place::new();
+    let run = start(&place, &["--commit", "later"], "echo ready; touch /z; sleep 0.1; exit 0");
+    let payload = run.payload();
+    send(run.pid, Signal::STOP);
+    until("the payload ends", || state(payload).is_none_or(|s| s == 'Z').then_some(()));
+    send(run.pid, Signal::CONT);
+    run.end().code(0);
+    assert_eq!(place.snapshots().len(), 2);
+    place.pristine();
+}
+
+/// SIGTERM at any moment: 143, or the command ended before.
+fn before_the_payload() {
+    let place = Place::new();
+    for round in 0..25 * crate::world::soak() {
+        let mark = marker();
+        let env = format!("MARK={mark}");
+        let words = ["run", "--env", &env, "--commit", "never", "--", "sleep", "1000"];
+        let mut command = place.command(words);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+        let delay = round % 25 * 2000 + watch::random() % 2000;
+        std::thread::sleep(std::time::Duration::from_micros(delay));
+        send(child.id() as i32, Signal::TERM);
+        Said::from(child.wait_with_output().expect("wait")).code(143);
+        gone(&mark);
+    }
+    assert_eq!(place.snapshots().len(), 1);
+    place.pristine();
+}
+
+fn timeout_after_grace() {
+    let place = Place::new();
+    let line = "trap '' TERM INT HUP; echo ready; while :; do sleep 0.1; done";
+    let said = start(&place, &["--timeout", "0.3"], line).end().code(137);
+    assert!(said.err.contains("--timeout"), "{said:?}");
+    let said = start(&place, &["--timeout", "0.3"], "echo ready; sleep 1000").end().code(143);
+    assert!(said.err.contains("--timeout"), "{said:?}");
+    place.pristine();
+}
+
+fn daemons_end() {
+    let place = Place::new();
+    let daemon = "setsid sh -c 'sleep 1000 & sleep 1001' </dev/null >/dev/null 2>&1 &";
+    let line = format!("(({daemon}) & ); trap '' HUP TERM; echo ready; exit 4");
+    start(&place, &[], &line).end().code(4);
+    place.pristine();
+}
+
+fn orphans_are_reaped() {
+    let place = Place::new();
+    let line = "echo ready
+        for i in $(seq 60); do (sleep 0.01 &); done
+        for try in $(seq 400); do
+            zombies=0 count=0
+            for file in /proc/[0-9]*/stat; do
+                read -r line 2>/dev/null <$file || continue
+                count=$((count + 1))
+                case $line in *') Z '*) zombies=$((zombies + 1)) ;; esac
+            done
+            [ $zombies = 0 ] && [ $count -le 2 ] && exit 0
+            sleep 0.02
+        done
+        exit 1";
+    start(&place, &[], line).end().code(0);
+    place.pristine();
+}

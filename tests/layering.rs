@@ -1,0 +1,348 @@
+//! The shape of the source is kept by a test: imports go down the list of folders only, `unsafe` stays in
+//! `src/sys`, and no file outgrows what can be read at one sitting.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folders of `src`, from the top down. A folder uses itself and what stands after it.
+const LAYERS: [&str; 11] =
+    ["cli", "ops", "image", "run", "isolate", "rootfs", "store", "tree", "ids", "sys", "fault"];
+
+/// The longest a source file may be.
+const MOST_LINES: usize = 400;
+
+#[test]
+fn imports_go_down_only() {
+    let faults = check_all(imports);
+    assert!(faults.is_empty(), "imports that go up:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn unsafe_stays_in_sys() {
+    let faults = check_all(unsafe_code);
+    assert!(faults.is_empty(), "unsafe outside src/sys:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn files_stay_short() {
+    let faults = check_all(length);
+    assert!(faults.is_empty(), "files over {MOST_LINES} lines:\n{}", faults.join("\n"));
+}
+
+/// A source file: its path below `src` and its text.
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+    /// The modules that its own folder has, which `super::NAME` may mean.
+    siblings: &'a [String],
+}
+
+impl Source<'_> {
+    /// The folder the file belongs to; for `fault.rs` itself that is `fault`.
+    fn layer(&self) -> String {
+        let first = self.path.iter().next().expect("a path below src is not empty");
+        Path::new(first).with_extension("").to_string_lossy().into_owned()
+    }
+
+    /// `src/lib.rs` and `src/main.rs` stand above all folders.
+    fn is_root(&self) -> bool {
+        matches!(self.layer().as_str(), "lib" | "main")
+    }
+
+    fn fault(&self, line: usize, what: &str) -> String {
+        format!("src/{}:{line}: {what}", self.path.display())
+    }
+}
+
+/// Runs `check` on every file of `src`; gives the faults of all.
+fn check_all(check: fn(&Source) -> Vec<String>) -> Vec<String> {
+    // At run time, because the test may run beside a copy of the sources; the compiled-in path otherwise.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let root = package.join("src");
+    let mut files = Vec::new();
+    list(&root, &mut files);
+    assert!(files.len() > 2, "no sources in {}", root.display());
+    files.sort();
+    let mut faults = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file).expect("a source file is readable");
+        let path = file.strip_prefix(&root).expect("it was listed below src");
+        let siblings = if path.iter().count() > 1 { modules(file) } else { Vec::new() };
+        faults.extend(check(&Source { path, text: &text, siblings: &siblings }));
+    }
+    faults
+}
+
+fn list(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("src is readable") {
+        let path = entry.expect("src is readable").path();
+        if path.is_dir() {
+            list(&path, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The names of the modules in the folder of `file`.
+fn modules(file: &Path) -> Vec<String> {
+    fs::read_dir(file.parent().expect("a file has a folder"))
+        .expect("src is readable")
+        .map(|entry| entry.expect("src is readable").path())
+        .map(|path| path.with_extension("").file_name().expect("it has a name").to_owned())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The imports of a file that do not go down.
+fn imports(source: &Source) -> Vec<String> {
+    if source.is_root() {
+        return Vec::new();
+    }
+    let layer = source.layer();
+    let Some(own) = LAYERS.iter().position(|name| *name == layer) else {
+        return vec![source.fault(1, &format!("{layer} is none of {LAYERS:?}"))];
+    };
+    let tokens = tokens(source.text);
+    let mut faults = Vec::new();
+    for (line, name) in uses(&tokens, source.siblings) {
+        match LAYERS.iter().position(|layer| *layer == name) {
+            Some(used) if used >= own => {}
+            Some(_) => faults.push(source.fault(line, &format!("{layer} must not use {name}"))),
+            None => faults.push(source.fault(line, &format!("crate::{name} is no folder"))),
+        }
+    }
+    faults
+}
+
+/// The top-level modules that a file names, with their lines: `crate::a`, `use crate::{a, b::{c}}`, and
+/// `super::a` where `a` is a folder of `src` and no module beside the file.
+fn uses<'a>(tokens: &[(usize, &'a str)], siblings: &[String]) -> Vec<(usize, &'a str)> {
+    let word = |at: usize| tokens.get(at).map_or("", |token| token.1);
+    let mut found = Vec::new();
+    for at in 0..tokens.len() {
+        if word(at + 1) != "::" || (at > 0 && word(at - 1) == "::") {
+            continue;
+        }
+        let mut next = at + 2;
+        let up = word(at) == "super";
+        while up && word(next) == "super" && word(next + 1) == "::" {
+            next += 2;
+        }
+        if !up && word(at) != "crate" {
+            continue;
+        }
+        let named = |name: &str| {
+            !up || (LAYERS.contains(&name) && !siblings.iter().any(|sibling| sibling == name))
+        };
+        if word(next) != "{" {
+            // `crate::name!` is a macro, which has no folder.
+            if named(word(next)) && word(next + 1) != "!" {
+                found.push((tokens[at].0, word(next)));
+            }
+            continue;
+        }
+        let mut depth = 0;
+        let mut first = false;
+        while let Some(&(line, text)) = tokens.get(next) {
+            match text {
+                "{" => {
+                    depth += 1;
+                    first = depth == 1;
+                }
+                "}" => depth -= 1,
+                "," => first = depth == 1,
+                name if first => {
+                    first = false;
+                    if named(name) {
+                        found.push((line, name));
+                    }
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            next += 1;
+        }
+    }
+    found
+}
+
+/// The uses of `unsafe` outside `src/sys`.
+fn unsafe_code(source: &Source) -> Vec<String> {
+    if source.layer() == "sys" {
+        return Vec::new();
+    }
+    let tokens = tokens(source.text);
+    let hits = tokens.iter().filter(|(_, text)| *text == "unsafe");
+    hits.map(|(line, _)| source.fault(*line, "unsafe")).collect()
+}
+
+/// A file that is too long.
+fn length(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().count();
+    if lines > MOST_LINES { vec![source.fault(lines, "too long")] } else { Vec::new() }
+}
+
+/// The words and signs of Rust source with their line numbers, without comments, strings and characters.
+fn tokens(text: &str) -> Vec<(usize, &str)> {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    let mut line = 1;
+    while at < text.len() {
+        let rest = &text[at..];
+        let (length, keep) = token(rest);
+        if keep {
+            tokens.push((line, &rest[..length]));
+        }
+        line += rest[..length].matches('\n').count();
+        at += length;
+    }
+    tokens
+}
+
+/// The length of what `rest` starts with, and whether it is a word or a sign.
+fn token(rest: &str) -> (usize, bool) {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let first = rest.chars().next().expect("rest is not empty");
+    if rest.starts_with("//") {
+        return (rest.find('\n').unwrap_or(rest.len()), false);
+    }
+    if rest.starts_with("/*") {
+        return (block_comment(rest), false);
+    }
+    if let Some(length) = string(rest) {
+        return (length, false);
+    }
+    if let Some(name) = rest.strip_prefix("r#").filter(|name| name.starts_with(is_word)) {
+        return (2 + name.find(|c| !is_word(c)).unwrap_or(name.len()), true);
+    }
+    if is_word(first) {
+        return (rest.find(|c| !is_word(c)).unwrap_or(rest.len()), true);
+    }
+    if rest.starts_with("::") {
+        return (2, true);
+    }
+    (first.len_utf8(), !first.is_whitespace())
+}
+
+/// The length of a block comment; they nest.
+fn block_comment(rest: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < rest.len() {
+        if rest[at..].starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest[at..].starts_with("*/") {
+            depth -= 1;
+            at += 2;
+        } else {
+            at += rest[at..].chars().next().map_or(1, char::len_utf8);
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    at
+}
+
+/// The length of the string or character that `rest` starts with, if it does: plain, byte, C and raw ones.
+fn string(rest: &str) -> Option<usize> {
+    let body = rest.trim_start_matches(['b', 'c', 'r']);
+    let prefix = rest.len() - body.len();
+    if prefix > 2 {
+        return None;
+    }
+    if rest[..prefix].ends_with('r') {
+        let hashes = body.len() - body.trim_start_matches('#').len();
+        let inside = body[hashes..].strip_prefix('"')?;
+        let end = format!("\"{}", "#".repeat(hashes));
+        let length = inside.find(&end).unwrap_or(inside.len().saturating_sub(end.len()));
+        return Some(prefix + hashes + 1 + length + end.len());
+    }
+    let quote = body.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let mut inside = body.char_indices().skip(1);
+    if quote == '\'' {
+        // A lifetime is a quote without an end: 'a, but not 'a'.
+        let mut ahead = body.chars().skip(1);
+        if ahead.next() != Some('\\') && ahead.next() != Some('\'') {
+            return (prefix == 0).then_some(1);
+        }
+    }
+    while let Some((at, c)) = inside.next() {
+        match c {
+            '\\' => drop(inside.next()),
+            _ if c == quote => return Some(prefix + at + 1),
+            _ => {}
+        }
+    }
+    Some(rest.len())
+}
+
+/// What `check` says of a text, for the tests of the checks themselves.
+fn verdict(check: fn(&Source) -> Vec<String>, path: &str, text: &str) -> Vec<String> {
+    check(&Source { path: Path::new(path), text, siblings: &["here".to_owned()] })
+}
+
+#[test]
+fn the_import_check_finds_what_it_must() {
+    for (path, text) in [
+        ("tree/walk.rs", "use crate::store::Store;"),
+        ("tree/walk.rs", "use crate::{fault::Fault, store::Store};"),
+        ("tree/walk.rs", "use crate::{\n    sys::{self, fs::{openat2, statx}},\n    run,\n};"),
+        ("tree/walk.rs", "pub(crate) use crate ::\n cli as other;"),
+        ("tree/walk.rs", "fn f() { let x = crate::ops::run::start(1); }"),
+        ("tree/walk.rs", "fn f(s: &'static str) -> crate::image::Source { x }"),
+        ("tree/walk.rs", "const Q: char = '\"'; use crate::run; // \""),
+        ("tree/walk.rs", "const Q: &str = r#\"a\"b\"#; use crate::run;"),
+        ("tree/walk.rs", "use super::super::store::Store;"),
+        ("tree/walk.rs", "use super::{walk, store};"),
+        ("tree/walk.rs", "use crate::*;"),
+        ("fault.rs", "use crate::sys::Errno;"),
+        ("sys/mod.rs", "macro_rules! m { () => { $crate::ids::x() } }"),
+        ("helpers/mod.rs", ""),
+    ] {
+        assert_eq!(verdict(imports, path, text).len(), 1, "{path}: {text}");
+    }
+    let both = verdict(imports, "ids/map.rs", "use crate::{\n  tree,\n  sys,\n  store::x,\n};");
+    assert_eq!(
+        both,
+        ["src/ids/map.rs:2: ids must not use tree", "src/ids/map.rs:4: ids must not use store"]
+    );
+}
+
+#[test]
+fn the_import_check_lets_pass_what_it_must() {
+    for (path, text) in [
+        ("tree/walk.rs", "use crate::sys::fs; use crate::tree::entry; use crate::fault::Fault;"),
+        ("tree/walk.rs", "use crate::{ids::IdMap, sys::{fs, mount}};"),
+        ("tree/walk.rs", "//! See [`crate::store`].\n/* crate::run /* crate::cli */ crate::ops */"),
+        ("tree/walk.rs", "const A: &str = \"crate::store\"; const B: &str = r\"crate::run\";"),
+        ("tree/walk.rs", "const A: &[u8] = b\"\\\"crate::run\"; const C: char = '\\'';"),
+        ("tree/walk.rs", "use super::entry; use super::here; mod tests { use super::*; }"),
+        ("tree/walk.rs", "use other::crate_name::store; use rustix::run::x; crate::say!(1);"),
+        ("cli/mod.rs", "use crate::{fault, ops, sys, store};"),
+        ("lib.rs", "pub use crate::cli::main;"),
+    ] {
+        assert_eq!(verdict(imports, path, text), Vec::<String>::new(), "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_other_checks_find_what_they_must() {
+    assert_eq!(
+        verdict(unsafe_code, "run/init.rs", "\n unsafe { x() }"),
+        ["src/run/init.rs:2: unsafe"]
+    );
+    assert_eq!(verdict(unsafe_code, "run/init.rs", "unsafe extern \"C\" {}").len(), 1);
+    assert!(
+        verdict(unsafe_code, "run/init.rs", "// unsafe\n#![deny(unsafe_code)] \"unsafe\"")
+            .is_empty()
+    );
+    assert!(verdict(unsafe_code, "sys/process.rs", "unsafe { x() }").is_empty());
+    assert_eq!(verdict(length, "run/init.rs", &"x\n".repeat(MOST_LINES + 1)).len(), 1);
+    assert!(verdict(length, "run/init.rs", &"x\n".repeat(MOST_LINES)).is_empty());
+}
