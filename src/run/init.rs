@@ -223,9 +223,9 @@ fn open_terminal(spec: Option<&TerminalSpec>, wire: &OwnedFd) -> Result<Option<O
     Ok(Some(slave))
 }
 
-/// Makes the payload's process before there is a root, where it needs nothing of one before its exec:
-/// it names the host, and gives up its rights, on another processor while we mount. pivot_root(2) moves it along, and an end of
-/// a pipe tells it when all is ready.
+/// Makes the payload's process before there is a root, where it needs nothing of one before its exec: it
+/// names the host and gives up its rights on another processor while we mount. pivot_root(2) moves it
+/// along, and a byte in a pipe tells it when all is ready.
 fn start_early(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     if spec.user.is_some() || spec.terminal.is_some() {
         return Ok(None);

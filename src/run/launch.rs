@@ -31,8 +31,6 @@ pub struct Outcome {
     pub timed_out: bool,
     /// The root's descriptor, if the spec wanted it; the overlay stays mounted until it is dropped.
     pub root: Option<OwnedFd>,
-    /// From the clone to the payload's birth and death, microseconds.
-    pub elapsed_us: u64,
 }
 
 /// What the owner of a run does at its moments, so that it costs the run no time.
@@ -105,7 +103,6 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         })?,
         timed_out: supervisor.timed_out,
         root: supervisor.root,
-        elapsed_us: started.elapsed().as_micros() as u64,
     })
 }
 

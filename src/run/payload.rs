@@ -1,9 +1,10 @@
 //! The process that becomes the user's command: gives up everything, then execs.
 //!
 //! The order matters. Descriptors come first: whatever of ours is open is a way out of the new root for a
-//! symlink of a layer to /proc/self/fd/N (CVE-2024-21626). Then the session; limits before capabilities (the bounding set was dropped before the fork, while SETPCAP was left); the user is changed before the
-//! capabilities are set, because that change clears them; no_new_privs before seccomp, which needs it; the
-//! exec last.
+//! symlink of a layer to /proc/self/fd/N (CVE-2024-21626). Then the session; limits before capabilities
+//! (the bounding set was dropped before the fork, while SETPCAP was left); the user is changed before the
+//! capabilities are set, because that change clears them; no_new_privs before seccomp, which needs it;
+//! the exec last.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -67,7 +68,8 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     exec(spec, &environment(spec, user.as_ref())).map_err(Failure::at(Stage::Exec))
 }
 
-/// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After this only what the filter of the run allows can be done.
+/// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After
+/// this only what the filter of the run allows can be done.
 fn give_up(spec: &RunSpec, user: Option<&Resolved>) -> Result<(), Failure> {
     rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::NoNewPrivs))?;
     if let Some(user) = user {
