@@ -13,8 +13,8 @@ use crate::fault::{Fault, Kind, Result};
 use crate::ids::{self, IdMap, Mode};
 use crate::image::Source;
 use crate::store::{
-    BoxName, BoxRecord, Expected, LayerId, LayerRecord, LogEntry, Run, RunRecord, RunState,
-    SharedLock, SnapshotName, Store,
+    BoxName, BoxRecord, BoxSettings, Expected, LayerId, LayerRecord, LogEntry, Run, RunRecord,
+    RunState, SharedLock, SnapshotName, Store,
 };
 use crate::tree::Totals;
 
@@ -196,7 +196,7 @@ impl Job<'_> {
             source: self.source.to_string(),
             identity: self.identity.clone(),
             created: Timestamp::now(),
-            profile: None,
+            settings: BoxSettings::default(),
         };
         // The box first: of two that fill it at the same time the second has made no layer yet.
         match self.store.create_box(&lock, record) {

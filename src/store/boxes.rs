@@ -15,7 +15,29 @@ use super::{BoxName, LayerId, Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 
-/// What `box.json` says; it never changes.
+/// What the user has set for all runs in a box: the defaults of flags that are not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BoxSettings {
+    /// The profile of its runs: the name of a built-in one, or a file.
+    pub profile: Option<String>,
+    /// Variables, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// `USER[:GROUP]`, as for `run --user`.
+    pub user: Option<String>,
+    /// Binds, as for `run --bind`, with absolute sources.
+    pub binds: Vec<String>,
+    /// Paths inside that are copied up before a command starts; files, or directories with all files in them.
+    pub copy_up: Vec<String>,
+    /// For how many seconds the log keeps a move, so that it can be taken back.
+    pub undo_age: Option<u64>,
+    /// How many bytes the log may grow to before its oldest moves go.
+    pub undo_size: Option<u64>,
+    /// After how many seconds `init` makes the first layer anew.
+    pub max_age: Option<u64>,
+}
+
+/// What `box.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxRecord {
     /// The name of the box.
@@ -28,9 +50,9 @@ pub struct BoxRecord {
     pub identity: String,
     /// When it was made.
     pub created: Timestamp,
-    /// The profile its runs have by default.
+    /// The defaults of its runs.
     #[serde(default)]
-    pub profile: Option<String>,
+    pub settings: BoxSettings,
 }
 
 /// An open box. (`Box` is taken.)

@@ -46,7 +46,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use boxes::{Box_, BoxRecord};
+pub use boxes::{Box_, BoxRecord, BoxSettings};
 pub use discard::Discarded;
 pub use gc::{Collected, GcOptions};
 pub use id::{LayerId, RunId};

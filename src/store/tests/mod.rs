@@ -54,7 +54,7 @@ fn make_box<'s>(store: &'s Store, name: &str) -> Result<Box_<'s>> {
         source: "scratch".into(),
         identity: "scratch".into(),
         created: Timestamp::now(),
-        profile: None,
+        settings: BoxSettings::default(),
     };
     store.create_box(&store.lock_shared()?, record)
 }
