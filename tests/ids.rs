@@ -41,8 +41,7 @@ const EVERY: &[Case] = &[
     ("panic", lives::panic),
     ("killed", lives::killed),
     ("tethered", lives::tethered),
-    ("detached", lives::detached),
-    ("detached_in_vain", lives::detached_in_vain),
+    ("in_vain", lives::in_vain),
 ];
 
 fn main() -> ExitCode {

@@ -72,12 +72,12 @@ impl Entry<'_> {
 }
 
 /// Makes this process, which has one thread and a finished map (or writes it, in single mode), uid 0 of the
-/// namespace with no more than `powers`. With a `parent` it is killed when the parent ends. Does `before`
-/// while it is in the namespaces and still the caller by uid, and returns what that returns.
+/// namespace with no more than `powers`. It is killed when `parent` ends. Does `before` while it is in the
+/// namespaces and still the caller by uid, and returns what that returns.
 pub(super) fn become_root<P>(
     entry: Entry<'_>,
     powers: Powers,
-    parent: Option<Pid>,
+    parent: Pid,
     before: impl FnOnce() -> Result<P>,
 ) -> Result<P> {
     match entry {
@@ -99,7 +99,7 @@ pub(super) fn become_root<P>(
     thread::set_no_new_privs(true).context("set no_new_privs", "a job")?;
     // The change of ids has taken both back (prctl(2)).
     hide()?;
-    parent.map_or(Ok(()), tether)?;
+    tether(parent)?;
     process::umask(rustix::fs::Mode::empty());
     Ok(prepared)
 }

@@ -8,10 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sys::signal::Signal;
-use rustix::fs::{self, Mode as Permissions, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, setsid, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, waitid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,7 +18,6 @@ use super::enter::{Entry, Powers, become_root, tether};
 use super::refused::namespace_refused;
 use super::write::write_maps;
 use crate::fault::{Context, Fault, Result};
-use crate::sys::detach::{idle_priority, release_all_but_directories};
 use crate::sys::process::{Side, clone, exit_now};
 
 const WHAT: &str = "work in a user namespace";
@@ -61,93 +59,24 @@ where
     T: Serialize + DeserializeOwned,
 {
     let (answer, reply) = pipe()?;
-    let child = start(entry, powers, Life::Tethered, prepare, |entered| {
+    let child = start(entry, powers, prepare, |entered| {
         send(&reply, &entered.and_then(job));
     })?;
     drop(reply);
     let text = read_all(&answer);
-    let end = reap(&child.pidfd);
+    let end = reap(&child);
     decode(&text?, &end)
 }
 
-/// Starts `job` as uid 0 of the user namespace, with the powers of [`Powers::Files`], and returns as soon
-/// as it runs; it lives on by itself, in a session of its own and at the lowest priority.
-///
-/// Its stdio is /dev/null, and of the caller's other descriptors it keeps only those of directories: all
-/// else (locks, pipes, sockets) reads as /dev/null, so that it neither holds a lock nor keeps anybody
-/// waiting for the end of a pipe. This process must have one thread.
-///
-/// # Errors
-/// As [`inside`], but nothing of the job itself.
-pub fn inside_detached(entry: Entry<'_>, job: impl FnOnce()) -> Result<()> {
-    let (answer, reply) = pipe()?;
-    let middle = match clone(0).context("make a process", "for a detached job")? {
-        Side::Child => last_breath(|| detach(entry, &reply, job)),
-        Side::Parent { pidfd, .. } => pidfd,
-    };
-    drop(reply);
-    let text = read_all(&answer);
-    let end = reap(&middle);
-    decode(&text?, &end)
-}
-
-/// The middle process of a detached job: it makes the one that works, and ends.
-fn detach(entry: Entry<'_>, reply: &OwnedFd, job: impl FnOnce()) {
-    let started = own_session().and_then(|()| {
-        let late = retry_on_intr(|| rustix::io::dup(reply)).context("copy a descriptor", "pipe")?;
-        start(
-            entry,
-            Powers::Files,
-            Life::Free,
-            || Ok(()),
-            move |entered| {
-                let ready = entered.and_then(|()| {
-                    idle_priority();
-                    release_all_but_directories(late.as_fd()).context("release", "descriptors")
-                });
-                send(&late, &ready);
-                drop(late);
-                if ready.is_ok() {
-                    job();
-                }
-            },
-        )
-    });
-    if let Err(fault) = started {
-        send(reply, &Err::<(), _>(fault));
-    }
-}
-
-fn own_session() -> Result<()> {
-    setsid().context("make a session", "for a detached job")?;
-    let null = fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Permissions::empty())
-        .context("open", "/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).context("replace", "stdin")?;
-    rustix::stdio::dup2_stdout(&null).context("replace", "stdout")?;
-    rustix::stdio::dup2_stderr(&null).context("replace", "stderr")
-}
-
-/// Whether a child is killed when its parent ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Life {
-    Tethered,
-    Free,
-}
-
-struct Started {
-    pidfd: OwnedFd,
-}
-
-/// Makes the child, has its maps written and lets it go. In the child, `work` gets how entering went.
+/// Makes the child, has its maps written and lets it go: its pidfd. In the child, `work` gets how entering went.
 fn start<P>(
     entry: Entry<'_>,
     powers: Powers,
-    life: Life,
     prepare: impl FnOnce() -> Result<P>,
     work: impl FnOnce(Result<P>),
-) -> Result<Started> {
+) -> Result<OwnedFd> {
     let (wait, go) = pipe()?;
-    let parent = (life == Life::Tethered).then(getpid);
+    let parent = getpid();
     match clone(entry.namespaces(powers)).map_err(namespace_refused)? {
         Side::Child => {
             drop(go);
@@ -165,7 +94,7 @@ fn start<P>(
                 let _end = reap(&pidfd);
                 return Err(fault);
             }
-            Ok(Started { pidfd })
+            Ok(pidfd)
         }
     }
 }
@@ -173,13 +102,13 @@ fn start<P>(
 fn child<P>(
     entry: Entry<'_>,
     powers: Powers,
-    parent: Option<Pid>,
+    parent: Pid,
     wait: &OwnedFd,
     prepare: impl FnOnce() -> Result<P>,
     work: impl FnOnce(Result<P>),
 ) {
     let mut word = [0];
-    let tethered = parent.map_or(Ok(()), tether);
+    let tethered = tether(parent);
     // The end of the pipe means that the parent has given up, and has told why itself.
     if let Ok(1) = retry_on_intr(|| rustix::io::read(wait, &mut word)) {
         work(tethered.and_then(|()| become_root(entry, powers, parent, prepare)));

@@ -3,19 +3,18 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, pidfd_send_signal, wait,
+    Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, pidfd_send_signal, wait,
     waitid,
 };
 use sandbox::fault::{Fault, Kind};
-use sandbox::ids::{Entry, Extent, IdMap, Mode, Powers, inside, inside_detached};
+use sandbox::ids::{Entry, Extent, IdMap, Mode, Powers, inside};
 use sandbox::sys::process::{Side, clone, exit_now};
 
-use crate::cases::{make, map, stage};
+use crate::cases::map;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -32,22 +31,7 @@ fn wait_for_end(mut pipe: File) {
     assert_eq!(pipe.read(&mut [0]).expect("read"), 0);
 }
 
-/// Fields of proc_pid_stat(5), counted from the one after the name. The session is read here and not by
-/// getsid(2), which answers 0 for one of an outer pid namespace.
-const SESSION: usize = 3;
-const NICE: usize = 16;
-
-fn stat_field(number: usize) -> String {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let rest = text.rsplit(')').next().unwrap_or_default();
-    rest.split_whitespace().nth(number).unwrap_or_default().to_owned()
-}
-
 fn assert_no_children() {
-    // PID 1 of a pid namespace is given the orphans: the detached jobs.
-    if getpid() == Pid::INIT {
-        return;
-    }
     let answer = wait(WaitOptions::NOHANG);
     assert_eq!(answer.map(|_| ()), Err(rustix::io::Errno::CHILD), "a child is left");
 }
@@ -99,66 +83,20 @@ pub(crate) fn tethered(mode: Mode) {
     }
 }
 
-pub(crate) fn detached(mode: Mode) {
-    let map = map(mode);
-    let (dir, fs) = stage(&map);
-    let (end, held) = rustix::pipe::pipe().expect("pipe");
-    let (go, say_go) = (dir.path().join("go"), dir.path().join("fs/done"));
-    let lock = File::create(dir.path().join("lock")).expect("lock");
-    flock(&lock, FlockOperation::LockExclusive).expect("lock");
-    let outer = rustix::fs::openat(
-        rustix::fs::CWD,
-        dir.path(),
-        rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .expect("open");
-    // In range mode inside 0 may not enter the outer directory, but a descriptor lets it look.
-    rustix::fs::fchmod(&outer, rustix::fs::Mode::from_raw_mode(0o755)).expect("chmod");
-    let session = stat_field(SESSION);
-    inside_detached(Entry::Map(&map), || {
-        let start = Instant::now();
-        let exists = || rustix::fs::statat(&outer, "go", rustix::fs::AtFlags::empty()).is_ok();
-        while !exists() && start.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|to| to.ends_with("dev/null"));
-        if stat_field(NICE) == "19" && null && stat_field(SESSION) != session {
-            drop(make(&fs, "done"));
-        }
-    })
-    .expect("started");
-    assert_no_children();
-    assert!(!say_go.exists(), "returned before the job has ended");
-    drop(held);
-    wait_for_end(File::from(end));
-    drop(lock);
-    let again = File::open(dir.path().join("lock")).expect("open");
-    flock(&again, FlockOperation::NonBlockingLockExclusive).expect("the job holds the lock");
-    File::create(go).expect("go");
-    let start = Instant::now();
-    while !say_go.exists() {
-        assert!(start.elapsed() < PATIENCE, "the job did not end");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-pub(crate) fn detached_in_vain(mode: Mode) {
-    // What is no user namespace cannot be joined; the caller of a detached job learns it too.
+pub(crate) fn in_vain(mode: Mode) {
+    // What is no user namespace cannot be joined.
     let null = File::open("/dev/null").expect("open");
-    let fault = inside_detached(Entry::Joined(null.as_fd()), || ()).expect_err("no namespace");
+    let fault = inside(Entry::Joined(null.as_fd()), Powers::Files, || Ok(()));
+    let fault = fault.expect_err("no namespace");
     assert!(fault.message.starts_with("join the user namespace"), "{fault}");
-    let alone = inside(Entry::Joined(null.as_fd()), Powers::Files, || Ok(()));
-    assert_eq!(alone.expect_err("no namespace"), fault);
     let good = map(mode);
     if refuses_more(&good) {
         let mut extents = good.uids.clone();
         extents.push(Extent { inside: 4_294_967_000, outside: 4_294_967_294, count: 1 });
         let bad = IdMap::new(mode, extents, good.gids.clone()).expect("valid");
-        let fault = inside_detached(Entry::Map(&bad), || ()).expect_err("refused");
+        let fault = inside(Entry::Map(&bad), Powers::Files, || Ok(())).expect_err("refused");
         assert_eq!(fault.kind, Kind::Host, "{fault}");
         assert!(fault.hint.is_some());
-        assert!(inside(Entry::Map(&bad), Powers::Files, || Ok(())).is_err());
     }
     assert_no_children();
 }
