@@ -1,6 +1,7 @@
 //! What a user can do, one file per operation: typed arguments in, plain data out (its serde form is the
 //! JSON of the command line). Nothing here prints.
 
+mod commit;
 pub mod diff;
 pub mod doctor;
 pub mod gc;

@@ -24,9 +24,7 @@ use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
 use crate::run::outcome::OURS;
-use crate::store::{
-    BoxName, LayerId, LayerRecord, Run, RunId, RunRecord, RunState, SnapshotName, Store,
-};
+use crate::store::{BoxName, LayerId, Run, RunId, RunRecord, RunState, SnapshotName, Store};
 use crate::tree::change::Change;
 
 /// A bind as it was typed.
@@ -322,37 +320,4 @@ fn claim(
         exit: None,
     };
     Ok((record, None))
-}
-
-/// The record of a layer made from an upper on top of `parent`.
-pub(super) fn layer_record(
-    parent: &LayerRecord,
-    argv: &[String],
-    exit: Option<i32>,
-    totals: crate::tree::Totals,
-) -> Result<LayerRecord> {
-    let id = LayerId::random()?;
-    let mut mount = parent.mount.clone();
-    mount.push(id);
-    if mount.len() > 400 {
-        return Err(Fault::failed(format!(
-            "commit: {}: the chain has 400 layers already",
-            parent.id
-        ))
-        .hint("start a new box from it: `sandbox init NAME --from DIRECTORY`"));
-    }
-    Ok(LayerRecord {
-        id,
-        parent: Some(parent.id),
-        depth: parent.depth + 1,
-        mount,
-        folds: Vec::new(),
-        created: Timestamp::now(),
-        argv: argv.to_vec(),
-        exit,
-        files: totals.files,
-        own_bytes: totals.bytes,
-        diff_id: None,
-        unmapped: 0,
-    })
 }

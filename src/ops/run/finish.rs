@@ -8,12 +8,13 @@ use rustix::fs::{Mode, OFlags};
 
 use super::report::Facts;
 use super::resolve::Base;
-use super::{After as Wanted, Finished, RunOptions, Upper, layer_record};
+use super::{After as Wanted, Finished, RunOptions, Upper};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
+use crate::ops::commit::{self, Commit, Committed, Target};
 use crate::ops::diff;
 use crate::run::outcome::Ended;
-use crate::store::{Expected, LayerId, LogEntry, Run, RunRecord, Store};
+use crate::store::{LayerId, Run, RunRecord, Store};
 use crate::tree;
 
 /// What decides about the changes of a run.
@@ -87,48 +88,26 @@ impl After<'_> {
         code: i32,
         finished: &mut Finished,
     ) -> Result<LayerId> {
-        let map = &self.base.id_map;
-        let upper = run.fs_dir()?;
-        let totals =
-            ids::inside(Entry::Map(map), Powers::Files, || tree::measure::measure(upper.as_fd()))?;
-        let record = layer_record(&self.base.layer, &self.record.argv, Some(code), totals)?;
-        let lock = self.store.lock_shared()?;
-        let layer = self.store.publish(&lock, run, &record, None, run.dir())?;
-        if let Err(fault) = self.name(&lock, &layer, after) {
-            self.store.take_back(&lock, run, &layer)?;
-            return Err(fault);
-        }
-        let (files, bytes) = (record.files, record.own_bytes);
+        let made = commit::commit(&Commit {
+            store: self.store,
+            run,
+            record: self.record,
+            parent: &self.base.layer,
+            target: match after {
+                Wanted::Commit(name) => Target::Name(name),
+                _ => Target::Head(self.base.head),
+            },
+            action: "run",
+            exit: Some(code),
+            read: false,
+        })?;
         let name = match after {
-            Wanted::Commit(name) => name.to_string(),
-            _ => "head".to_owned(),
+            Wanted::Commit(name) => name.as_str(),
+            _ => "head",
         };
-        finished.messages.push(format!("{name} -> {layer}: {files} files, {bytes} bytes"));
+        let Committed { layer, files, own_bytes } = made;
+        finished.messages.push(format!("{name} -> {layer}: {files} files, {own_bytes} bytes"));
         Ok(layer)
-    }
-
-    fn name(&self, lock: &crate::store::SharedLock, layer: &LayerId, after: &Wanted) -> Result<()> {
-        let opened = self.store.open_box(&self.base.box_name)?;
-        let entry = LogEntry {
-            new: Some(*layer),
-            argv: self.record.argv.clone(),
-            layer: Some(*layer),
-            ..LogEntry::new("run")
-        };
-        opened.update(lock, |state| {
-            match after {
-                Wanted::Commit(name) => {
-                    state.set(name, layer, Expected::Absent, None)?;
-                    state.log(LogEntry { name: Some(name.clone()), ..entry });
-                }
-                _ => {
-                    let expected = self.base.head.map_or(Expected::Absent, Expected::Layer);
-                    state.set_head(layer, expected)?;
-                    state.log(LogEntry { old: self.base.head, ..entry });
-                }
-            }
-            Ok(())
-        })
     }
 
     /// The command returned 0 and its changes could not be committed: they are kept, and the message
