@@ -37,6 +37,8 @@ mod run;
 mod settings;
 #[path = "cli/shell.rs"]
 mod shell;
+#[path = "cli/wait.rs"]
+mod wait;
 
 /// A file that is in no `mod` line would never be run.
 #[test]

@@ -13,6 +13,9 @@ use super::parse;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::{BoxName, Store};
 
+/// How long a run waits for a lock, unless --wait says otherwise.
+const RUN_PATIENCE: Duration = Duration::from_secs(60);
+
 /// The common flags, as typed.
 #[derive(Debug, Args)]
 pub(super) struct Common {
@@ -52,14 +55,18 @@ pub(super) struct Common {
     /// Empty the trash before leaving, instead of in the background
     #[arg(long, global = true, hide = true)]
     pub wait_trash: bool,
+
+    #[command(flatten)]
+    wait: Wait,
 }
 
 /// Patience with others who hold what we need.
 #[derive(Debug, Args)]
-pub(super) struct Wait {
-    /// Wait while the store or box is busy, at most T (10, 5m) if given
+struct Wait {
+    /// Wait while the store or box is busy: for ever, or at most T (10, 5m)
     #[arg(
         long,
+        global = true,
         value_name = "T",
         num_args = 0..=1,
         require_equals = true,
@@ -103,7 +110,32 @@ impl Common {
     pub(super) fn store(&self) -> Result<Store> {
         let path = self.base_dir()?;
         self.verbose(|| format!("store: {}", path.display()));
-        Store::open(&path)
+        let mut store = Store::open(&path)?;
+        if let Some(limit) = self.wait.wait {
+            store.set_patience(limit.unwrap_or(Duration::MAX));
+        }
+        Ok(store)
+    }
+
+    /// Opens the store for a command whose work would be lost if a lock were not to be had at its end.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub(super) fn store_for_run(&self) -> Result<Store> {
+        let mut store = self.store()?;
+        if self.wait.wait.is_none() {
+            store.set_patience(RUN_PATIENCE);
+        }
+        Ok(store)
+    }
+
+    /// Does `job`, and again as long as it answers "busy" and there is patience left (`--wait`). A job that
+    /// answers "busy" must have done nothing.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub(super) fn patiently<T>(&self, job: impl FnMut() -> Result<T>) -> Result<T> {
+        self.wait.patiently(job)
     }
 
     /// A line for people, unless they asked for quiet.
@@ -122,12 +154,7 @@ impl Common {
 }
 
 impl Wait {
-    /// Does `job`, and again as long as it answers "busy" and there is patience left. A job that answers
-    /// "busy" must have done nothing.
-    ///
-    /// # Errors
-    /// Those of the job.
-    pub(super) fn patiently<T>(&self, mut job: impl FnMut() -> Result<T>) -> Result<T> {
+    fn patiently<T>(&self, mut job: impl FnMut() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         loop {
             match (job(), self.wait) {

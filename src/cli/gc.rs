@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::args::{Common, Wait};
+use super::args::Common;
 use super::output::{count, print, print_json, size};
 use super::report::Outcome;
 use crate::ops::gc::{Request, gc};
@@ -18,9 +18,6 @@ pub(super) struct Args {
     /// Also what was removed from a box during the last day
     #[arg(long)]
     all: bool,
-
-    #[command(flatten)]
-    wait: Wait,
 }
 
 /// Removes dead runs and layers that nothing needs, and empties the trash.
@@ -29,7 +26,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     // The store waits for others itself, a moment in any case.
     let moment = Duration::from_secs(5);
     let request = Request { dry_run: args.dry_run, all: args.all };
-    let collected = args.wait.patiently(|| gc(&store, request, moment))?;
+    let collected = common.patiently(|| gc(&store, request, moment))?;
     if common.json {
         print_json(&collected)?;
     } else if !common.quiet {

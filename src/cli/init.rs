@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::builder::OsStringValueParser;
 
-use super::args::{Common, Wait};
+use super::args::Common;
 use super::list::short;
 use super::output::{count, print, print_json, size};
 use super::report::Outcome;
@@ -42,9 +42,6 @@ pub(super) struct Args {
         value_parser = mode
     )]
     ids: Ids,
-
-    #[command(flatten)]
-    wait: Wait,
 }
 
 /// The id mode asked for; none is the best that works.
@@ -75,7 +72,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
         .parse()?;
     let request = Request { box_name, source, ids: args.ids.0 };
     common.verbose(|| format!("store: {}", base_dir.display()));
-    let done = args.wait.patiently(|| init(&base_dir, &request))?;
+    let done = common.patiently(|| init(&base_dir, &request))?;
     if common.json {
         print_json(&done)?;
     } else if !common.quiet {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::args::{Common, Wait};
+use super::args::Common;
 use super::list::short;
 use super::output::{count, print, print_json, size};
 use super::report::Outcome;
@@ -19,15 +19,12 @@ pub(super) struct Args {
     /// The name of the new snapshot, in the box of the run
     #[arg(long = "as", value_name = "NAME")]
     name: SnapshotName,
-
-    #[command(flatten)]
-    wait: Wait,
 }
 
 /// Makes the snapshot.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     let store = common.store()?;
-    let recovered = args.wait.patiently(|| recover(&store, &args.run, &args.name))?;
+    let recovered = common.patiently(|| recover(&store, &args.run, &args.name))?;
     if common.json {
         print_json(&recovered)?;
     } else if !common.quiet {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::args::{Common, Wait};
+use super::args::Common;
 use super::list::short;
 use super::output::{print, print_json};
 use super::report::Outcome;
@@ -18,15 +18,12 @@ pub(super) struct Args {
     /// Names to remove; the layers stay as long as anything needs them
     #[arg(required = true, value_name = "NAME")]
     names: Vec<SnapshotName>,
-
-    #[command(flatten)]
-    wait: Wait,
 }
 
 /// Removes names: all of them, or none if one is unknown.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     let (store, box_name) = (common.store()?, common.box_name()?);
-    let removed = args.wait.patiently(|| rm(&store, &box_name, &args.names))?;
+    let removed = common.patiently(|| rm(&store, &box_name, &args.names))?;
     if common.json {
         print_json(&json!({"box": box_name, "removed": removed}))?;
     } else if !common.quiet {

@@ -52,7 +52,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let options = args.flags.options("dev", argv)?;
     let ask = if common.quiet { None } else { Some(ask as Ask) };
     let mut options = RunOptions { from: args.from, kept_run: args.run, ask, ..options };
-    let store = common.store()?;
+    let store = common.store_for_run()?;
     let box_name = common.box_name()?;
     if options.kept_run.is_none() {
         // A snapshot that is not there is the first thing to say.

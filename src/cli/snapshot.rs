@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::args::{Common, Wait};
+use super::args::Common;
 use super::list::short;
 use super::output::{print, print_json};
 use super::report::Outcome;
@@ -17,15 +17,12 @@ use crate::store::SnapshotName;
 pub(super) struct Args {
     /// The new name
     name: SnapshotName,
-
-    #[command(flatten)]
-    wait: Wait,
 }
 
 /// Names the head and makes it current.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     let (store, box_name) = (common.store()?, common.box_name()?);
-    let layer = args.wait.patiently(|| snapshot(&store, &box_name, &args.name))?;
+    let layer = common.patiently(|| snapshot(&store, &box_name, &args.name))?;
     if common.json {
         print_json(&json!({"box": box_name, "name": args.name, "layer": layer}))?;
     } else if !common.quiet {

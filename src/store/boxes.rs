@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
-use rustix::fs::{flock, fstat, fsync, mkdirat, openat, renameat_with, statat};
+use rustix::fs::{fstat, fsync, mkdirat, openat, renameat_with, statat};
 use rustix::io::{Errno, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
@@ -186,6 +186,9 @@ impl Store {
     }
 
     /// Takes the lock of a box; it is given up when the descriptor is closed.
+    ///
+    /// # Errors
+    /// Busy if others hold it for longer than the store has patience; not-found if the box is gone.
     pub(super) fn lock_box(&self, name: &BoxName) -> Result<OwnedFd> {
         let gone = || Fault::not_found(format!("open box: {name}: there is no such box"));
         let file = layout::box_lock(name);
@@ -194,7 +197,8 @@ impl Store {
             Err(Errno::NOENT) => return Err(gone()),
             other => other.context("lock box", name)?,
         };
-        retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive)).context("lock box", name)?;
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        self.flock_patiently(&lock, operation, &format!("box {name}"))?;
         // Somebody may have removed the box while we waited.
         let held = fstat(&lock).context("lock box", name)?;
         match statat(self.dir(), &file, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {

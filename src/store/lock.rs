@@ -11,11 +11,14 @@ use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, major, minor, openat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Store, layout};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, printable};
+
+/// How long to sleep between two tries.
+const STEP: Duration = Duration::from_millis(2);
 
 /// Nothing becomes garbage while this is held.
 #[derive(Debug)]
@@ -39,11 +42,42 @@ impl Drop for ExclusiveLock {
 
 impl Store {
     /// Takes the store lock shared; waits for a gc that is marking, which is short.
+    ///
+    /// # Errors
+    /// Busy if that takes longer than the store has patience.
     pub fn lock_shared(&self) -> Result<SharedLock> {
         let file = self.open_lock()?;
-        retry_on_intr(|| flock(&file, FlockOperation::LockShared))
-            .context("lock store", self.path.display())?;
+        let operation = FlockOperation::NonBlockingLockShared;
+        self.flock_patiently(&file, operation, &format!("store {}", self.path.display()))?;
         Ok(SharedLock(file))
+    }
+
+    /// Takes a lock, trying again for as long as the store has patience: flock(2) itself waits for ever. `on`
+    /// is what it locks, for the message.
+    ///
+    /// # Errors
+    /// Busy, with whoever holds it, if others held it all the time.
+    pub(super) fn flock_patiently(
+        &self,
+        lock: &OwnedFd,
+        operation: FlockOperation,
+        on: &str,
+    ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match retry_on_intr(|| flock(lock, operation)) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(Fault::errno("lock", on, errno)),
+            }
+            let left = self.patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                let who = holder(lock).unwrap_or_else(|| "another command".to_owned());
+                return Err(Fault::busy(format!("lock {on}: busy: {who} holds it"))
+                    .hint("try again with --wait=T, or with --wait for as long as it takes"));
+            }
+            sleep(left.min(STEP));
+        }
     }
 
     /// Takes the store lock exclusively, or says `None` if anybody holds it.
@@ -61,18 +95,18 @@ impl Store {
     /// # Errors
     /// Busy if others held it all the time.
     pub fn lock_exclusive(&self, wait: Duration) -> Result<ExclusiveLock> {
-        let end = Instant::now() + wait;
+        let start = Instant::now();
         loop {
             if let Some(lock) = self.try_lock_exclusive()? {
                 return Ok(lock);
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = wait.saturating_sub(start.elapsed());
             if left.is_zero() {
                 let path = self.path.display();
                 return Err(Fault::busy(format!("lock store: {path}: other commands are at work"))
                     .hint("try again, with --wait=T to wait for them"));
             }
-            sleep(left.min(Duration::from_millis(2)));
+            sleep(left.min(STEP));
         }
     }
 
@@ -86,5 +120,46 @@ impl Store {
             .hint("make it again: create an empty file of this name")),
             other => other.context("lock store", self.path.display()),
         }
+    }
+}
+
+/// Who holds a lock that we cannot have, by /proc/locks, which names files by device and inode: not on every
+/// file system, and not for processes of other pid namespaces.
+fn holder(lock: &OwnedFd) -> Option<String> {
+    let stat = fstat(lock).ok()?;
+    let file = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
+    let pid = holder_in(&std::fs::read_to_string("/proc/locks").ok()?, &file)?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(format!("process {pid} ({})", printable(name.trim_end())))
+}
+
+/// The pid in the line `1: FLOCK  ADVISORY  WRITE 123 fe:00:456 0 EOF` of this file. Lines of those who wait
+/// have an arrow after the number.
+fn holder_in(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        if words.next() != Some("FLOCK") {
+            return None;
+        }
+        let pid = words.nth(2)?.parse().ok()?;
+        (words.next() == Some(file) && pid != 0).then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_found_among_others() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 fe:00:456 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 fe:00:457 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 9 fe:00:456 0 EOF\n\
+                     4: FLOCK  ADVISORY  READ 0 fe:00:456 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE 10 fe:00:456 0 EOF\n";
+        assert_eq!(holder_in(locks, "fe:00:456"), Some(10));
+        assert_eq!(holder_in(locks, "fe:00:45"), None);
+        assert_eq!(holder_in("", "fe:00:456"), None);
+        assert_eq!(holder_in("garbage\n1:\n1: FLOCK\n", "fe:00:456"), None);
     }
 }

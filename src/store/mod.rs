@@ -41,6 +41,7 @@ mod tests;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -69,6 +70,8 @@ pub struct Store {
     /// The effective uid that opened it, who owns everything that is ours.
     owner: u32,
     writable: bool,
+    /// How long to wait for a lock.
+    patience: Duration,
 }
 
 impl Store {
@@ -80,6 +83,12 @@ impl Store {
     /// The path it was opened by, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How long to wait for whoever holds a lock before it is busy. Five seconds if nobody says otherwise:
+    /// locks are held for milliseconds.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// The path of something in the store, for messages.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, chmodat, flock, fstat,
@@ -20,6 +21,9 @@ const OVERLAYFS: u64 = 0x794c_7630;
 const NFS: u64 = 0x6969;
 const NINEP: u64 = 0x0102_1997;
 const FUSE: u64 = 0x6573_5546;
+
+/// How long a lock is waited for, unless [`Store::set_patience`] says otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a directory that others make and remove at the same time is tried anew.
 const TRIES: usize = 16;
@@ -46,7 +50,7 @@ impl Store {
             bytes => bytes.context("read format of the store", &shown)?,
         };
         let writable = Format::parse(&format, &shown)?.writable(&shown)?;
-        Ok(Self { dir, path: path.to_owned(), owner, writable })
+        Ok(Self { dir, path: path.to_owned(), owner, writable, patience: PATIENCE })
     }
 
     /// Opens a store, and makes it (and the directories above it) if there is none. Several processes may
