@@ -28,13 +28,15 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     if common.json {
         print_json(&recovered)?;
     } else if !common.quiet {
-        print(&format!(
-            "{}: {}: {} in {}\n",
-            recovered.name,
-            short(&recovered.layer.to_string()),
-            size(recovered.own_bytes),
-            count(recovered.files, "entry", "entries"),
-        ))?;
+        let found = match recovered.changed {
+            true => {
+                let files = count(recovered.files, "entry", "entries");
+                format!("{} in {files}", size(recovered.own_bytes))
+            }
+            false => "nothing had changed".to_owned(),
+        };
+        let layer = short(&recovered.layer.to_string());
+        print(&format!("{}: {layer}: {found}\n", recovered.name))?;
     }
     common.note("every file was read; disk errors from before the run ended cannot be known");
     trash::tidy(&store, common);

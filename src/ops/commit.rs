@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use jiff::Timestamp;
 use rustix::fs::FileType;
 use rustix::io::{read, retry_on_intr};
+use serde::{Deserialize, Serialize};
 
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, Powers};
@@ -13,6 +14,7 @@ use crate::store::{
     Expected, LayerId, LayerRecord, LogEntry, Run, RunRecord, SharedLock, SnapshotName, Store,
 };
 use crate::tree::dir::open_file;
+use crate::tree::measure::is_fresh;
 use crate::tree::{Descend, Totals, Visit, measure, walk};
 
 /// How much of a file is read at once, in bytes.
@@ -45,37 +47,69 @@ pub(super) enum Target<'a> {
     Head(Option<LayerId>),
 }
 
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// A layer was made and named.
+    Made,
+    /// Nothing had changed, so the target names the layer that the run was started from.
+    Named,
+    /// Nothing had changed, and head was there already.
+    Nothing,
+}
+
 /// A layer with a name.
 #[derive(Debug)]
 pub(super) struct Committed {
     pub(super) layer: LayerId,
-    /// Entries of the layer.
+    pub(super) news: News,
+    /// Entries that were committed.
     pub(super) files: u64,
-    /// Bytes of its files.
+    /// Bytes of their files.
     pub(super) own_bytes: u64,
 }
 
-/// Validates the upper, publishes it and names it. What is left of the run is to be discarded.
+/// What the walk of an upper found.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    totals: Totals,
+    /// Whether there is anything to commit.
+    changed: bool,
+}
+
+/// Validates the upper, publishes it and names it; where nothing changed, no layer is made and the target
+/// names the parent. What is left of the run is to be discarded.
 ///
 /// # Errors
 /// Conflict if the target has moved meanwhile; what must not be in a layer; what the system calls say. The
 /// run then is as it was.
 pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
     let upper = job.run.fs_dir()?;
-    let totals = ids::inside(Entry::Map(&job.record.id_map), Powers::Files, || {
-        if job.read {
-            read_all(upper.as_fd())?;
-        }
-        measure(upper.as_fd())
-    })?;
-    let layer = job.layer_record(totals)?;
+    let map = &job.record.id_map;
+    let found = ids::inside(Entry::Map(map), Powers::Files, || look(job, upper.as_fd()))?;
+    if !found.changed {
+        return job.without_layer();
+    }
+    let layer = job.layer_record(found.totals)?;
     let lock = job.store.lock_shared()?;
     job.store.publish(&lock, job.run, &layer, None, job.run.dir())?;
-    if let Err(fault) = job.name(&lock, &layer.id) {
+    if let Err(fault) = job.name(&lock, &layer.id, Some(layer.id)) {
         job.store.take_back(&lock, job.run, &layer.id)?;
         return Err(fault);
     }
-    Ok(Committed { layer: layer.id, files: layer.files, own_bytes: layer.own_bytes })
+    let LayerRecord { id, files, own_bytes, .. } = layer;
+    Ok(Committed { layer: id, news: News::Made, files, own_bytes })
+}
+
+/// The part that touches files of the upper, inside. What need not be in a layer leaves the upper first; then
+/// what is left is measured, and that decides.
+fn look(job: &Commit<'_>, upper: BorrowedFd<'_>) -> Result<Found> {
+    if job.read {
+        read_all(upper)?;
+    }
+    let totals = measure(upper)?;
+    let changed = totals.files > 0 || !is_fresh(upper)?;
+    Ok(Found { totals, changed })
 }
 
 impl Commit<'_> {
@@ -106,11 +140,25 @@ impl Commit<'_> {
         })
     }
 
-    fn name(&self, lock: &SharedLock, layer: &LayerId) -> Result<()> {
+    /// Names the parent: what was to be committed is the parent's own content.
+    fn without_layer(&self) -> Result<Committed> {
+        let layer = self.parent.id;
+        let done = |news| Committed { layer, news, files: 0, own_bytes: 0 };
+        // Head is at the parent, or was moved on by others meanwhile; neither is our concern.
+        if matches!(self.target, Target::Head(old) if old == Some(layer)) {
+            return Ok(done(News::Nothing));
+        }
+        let lock = self.store.lock_shared()?;
+        self.name(&lock, &layer, None)?;
+        Ok(done(News::Named))
+    }
+
+    /// Moves the target to `layer`; `made` is for the log.
+    fn name(&self, lock: &SharedLock, layer: &LayerId, made: Option<LayerId>) -> Result<()> {
         let entry = LogEntry {
             new: Some(*layer),
             argv: self.record.argv.clone(),
-            layer: Some(*layer),
+            layer: made,
             ..LogEntry::new(self.action)
         };
         self.store.open_box(&self.record.box_name)?.update(lock, |state| {

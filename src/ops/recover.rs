@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::commit::{Commit, Target, commit};
+use super::commit::{Commit, News, Target, commit};
 use super::snapshot::refuse_taken;
 use crate::fault::{Fault, Result};
 use crate::ids;
@@ -20,9 +20,11 @@ pub struct Recovered {
     pub name: SnapshotName,
     /// Its layer.
     pub layer: LayerId,
-    /// Entries of the layer.
+    /// Whether the run had changed anything; if not, its layer is the one it was started from.
+    pub changed: bool,
+    /// Entries that were recovered.
     pub files: u64,
-    /// Bytes of its files.
+    /// Bytes of their files.
     pub own_bytes: u64,
 }
 
@@ -69,6 +71,7 @@ fn save(store: &Store, run: &Run, record: &RunRecord, name: &SnapshotName) -> Re
         box_name: record.box_name.clone(),
         name: name.clone(),
         layer: made.layer,
+        changed: made.news == News::Made,
         files: made.files,
         own_bytes: made.own_bytes,
     })

@@ -165,7 +165,7 @@ pub struct Finished {
     pub run: RunId,
     /// Whether its upper is still there, to be opened by its id.
     pub kept: bool,
-    /// The layer that was made.
+    /// The layer that was committed: a new one, or, where nothing had changed, the one that got the name.
     pub committed: Option<LayerId>,
 }
 

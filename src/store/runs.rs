@@ -19,9 +19,10 @@ use super::lock::SharedLock;
 use super::{BoxName, LayerId, RunId, Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
+use crate::tree::measure::FRESH_MODE;
 
-/// The root directory of a new layer: as `/` is everywhere.
-const ROOT_MODE: Mode = Mode::from_raw_mode(0o755);
+/// The root directory of a new layer.
+const ROOT_MODE: Mode = Mode::from_raw_mode(FRESH_MODE);
 
 /// How often an id that exists is drawn again.
 const TRIES: usize = 8;

@@ -8,13 +8,17 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, fstat};
 
-use super::dir::open_file;
+use super::attributes::MODE_BITS;
+use super::dir::{Trail, open_file};
 use super::walk::{Descend, Visit, Visitor, walk};
-use super::whiteout::{check_upper_xattrs, is_real_device};
+use super::whiteout::{check_upper_xattrs, is_real_device, own_xattrs};
 use super::{Totals, path};
 use crate::fault::{Context, Fault, Result};
+
+/// The mode of the root directory of a fresh upper: as `/` is everywhere.
+pub const FRESH_MODE: u32 = 0o755;
 
 /// Walks the upper directory `fs`, refuses what must not be in one, and counts it.
 ///
@@ -26,6 +30,21 @@ pub fn measure(fs: BorrowedFd<'_>) -> Result<Totals> {
     let mut count = Count { totals: Totals::default(), linked: HashSet::new() };
     walk(fs, &mut count)?;
     Ok(count.totals)
+}
+
+/// Whether the root directory of an upper is as the store makes it: mode 0755, of root inside, without
+/// attributes of its own. Its times do not count, nor what a security module labels.
+///
+/// # Errors
+/// What the system says.
+pub fn is_fresh(fs: BorrowedFd<'_>) -> Result<bool> {
+    let root = Trail::new(fs).context("open directory", "/")?;
+    let stat = fstat(root.here()).context("look at", "/")?;
+    if (stat.st_mode & MODE_BITS, stat.st_uid, stat.st_gid) != (FRESH_MODE, 0, 0) {
+        return Ok(false);
+    }
+    let own = own_xattrs(root.here()).context("read attributes", "/")?;
+    Ok(own.iter().all(|(name, _)| name.to_bytes().starts_with(b"security.")))
 }
 
 struct Count {

@@ -99,7 +99,7 @@ fn owners_are_metadata() {
     let env = Env::filled();
     drop(env.line(&["--commit", "owned"], "chown 1:5 /opt/plain").run().ok());
     let expected = if ids().many() { "m /opt/plain\n" } else { "" };
-    drop(env.sandbox(&["diff", "owned"]).run().ok().stdout(expected));
+    drop(env.sandbox(&["diff", "postinit", "owned"]).run().ok().stdout(expected));
 }
 
 #[test]

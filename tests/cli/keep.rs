@@ -138,13 +138,64 @@ fn a_run_that_is_going_on_is_busy() {
     assert!(!child.wait().unwrap().success());
 }
 
-/// A commit of nothing is a snapshot all the same: the user asked for the name.
+/// A commit of nothing is a snapshot all the same: the user asked for the name. But it is no new layer.
 #[test]
 fn a_commit_without_a_change() {
     let env = Env::filled();
-    drop(env.sandbox(&["run", "--commit", "same", "--", "true"]).run().ok());
-    drop(env.sandbox(&["diff", "same"]).run().ok().stdout(""));
+    let layers = env.entries("layers");
+    let out = env.sandbox(&["run", "--commit", "same", "--", "true"]).run().ok();
+    drop(out.warns("nothing changed"));
+    drop(env.sandbox(&["diff", "postinit", "same"]).run().ok().stdout(""));
     assert_eq!(env.snapshots(), ["postinit", "same"]);
+    assert_eq!(env.entries("layers"), layers);
+    assert_eq!(env.json(&["show", "same"])["layer"], env.json(&["show", "postinit"])["layer"]);
+}
+
+#[test]
+fn keeping_nothing_moves_nothing() {
+    let env = Env::filled();
+    let state = env.state();
+    let report = env.path("report");
+    let flags = ["run", "--keep", "--report", report.to_str().unwrap(), "--"];
+    drop(env.sandbox(&flags).args(["true"]).run().ok().warns("nothing changed: head stays"));
+    let text = std::fs::read_to_string(&report).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&told["committed"], &told["exit"]), (&serde_json::Value::Null, &0.into()));
+    // Looking is no change either, nor is what comes and goes in the root directory.
+    let look = "cat /opt/plain; ls -lR /opt >/dev/null; touch /x; rm /x; mkdir /y; rmdir /y";
+    drop(env.line(&["--keep"], look).run().ok().warns("nothing changed"));
+    assert_eq!(env.state(), state);
+}
+
+#[test]
+fn the_root_directory_itself_is_a_change() {
+    let env = Env::filled();
+    drop(env.line(&["--keep"], "chmod 700 /").run().ok().warns("head -> "));
+    assert_eq!(env.json(&["show"])["chain"].as_array().unwrap().len(), 2);
+    // The next upper is a fresh one, whose root is nobody's change.
+    let state = env.state();
+    drop(env.line(&["--keep"], "true").run().ok().warns("nothing changed"));
+    assert_eq!(env.state(), state);
+}
+
+#[test]
+fn forced_to_keep_nothing_the_head_moves_all_the_same() {
+    let env = Env::filled();
+    drop(env.line(&["--keep"], "touch /x").run().ok());
+    let out = env.line(&["--keep=force", "--from", "postinit"], "true").run().ok();
+    drop(out.warns("no layer was made"));
+    assert_eq!(env.json(&["show"])["layer"], env.json(&["show", "postinit"])["layer"]);
+}
+
+#[test]
+fn a_kept_run_without_a_change_is_recovered_as_a_name() {
+    let env = Env::filled();
+    drop(env.line(&["--keep-on-failure"], "exit 1").run().code(1));
+    let run = env.entries("runs").pop().unwrap();
+    let out = env.sandbox(&["recover", &run, "--as", "same"]).run().ok();
+    drop(out.says("nothing had changed"));
+    assert_eq!(env.json(&["show", "same"])["layer"], env.json(&["show", "postinit"])["layer"]);
+    assert_eq!(env.entries("runs"), [""; 0]);
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn host_name() {
     // Not the host's, and not to be changed.
     drop(env.line(&["--commit", "x"], "hostname other 2>&1").run().code(1));
     drop(env.line(&["--commit", "y"], "cat /etc/hostname").run().ok());
-    drop(env.sandbox(&["diff", "y"]).run().ok().stdout(""));
+    drop(env.sandbox(&["diff", "postinit", "y"]).run().ok().stdout(""));
 }
 
 #[test]

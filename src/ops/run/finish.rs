@@ -11,7 +11,7 @@ use super::resolve::Base;
 use super::{After as Wanted, Finished, RunOptions, Upper};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
-use crate::ops::commit::{self, Commit, Committed, Target};
+use crate::ops::commit::{self, Commit, Committed, News, Target};
 use crate::ops::diff;
 use crate::run::outcome::Ended;
 use crate::store::{LayerId, Run, RunRecord, Store};
@@ -49,8 +49,8 @@ impl After<'_> {
                 Wanted::Commit(name) => Some(name.to_string()),
                 _ => None,
             });
-            facts.committed = Some(layer);
-            finished.committed = Some(layer);
+            facts.committed = layer;
+            finished.committed = layer;
             return Ok(());
         }
         let resumed = self.options.kept_run.is_some();
@@ -87,7 +87,7 @@ impl After<'_> {
         after: &Wanted,
         code: i32,
         finished: &mut Finished,
-    ) -> Result<LayerId> {
+    ) -> Result<Option<LayerId>> {
         let made = commit::commit(&Commit {
             store: self.store,
             run,
@@ -105,9 +105,13 @@ impl After<'_> {
             Wanted::Commit(name) => name.as_str(),
             _ => "head",
         };
-        let Committed { layer, files, own_bytes } = made;
-        finished.messages.push(format!("{name} -> {layer}: {files} files, {own_bytes} bytes"));
-        Ok(layer)
+        let Committed { layer, news, files, own_bytes } = made;
+        finished.messages.push(match news {
+            News::Made => format!("{name} -> {layer}: {files} files, {own_bytes} bytes"),
+            News::Named => format!("{name} -> {layer}: nothing changed, no layer was made"),
+            News::Nothing => format!("nothing changed: {name} stays at {layer}"),
+        });
+        Ok((news != News::Nothing).then_some(layer))
     }
 
     /// The command returned 0 and its changes could not be committed: they are kept, and the message
