@@ -7,10 +7,10 @@
 
 mod revert;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, fsync, renameat, statat};
+use rustix::fs::{AtFlags, fsync, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +130,7 @@ impl Box_<'_> {
             old: head,
             head,
             refs: BTreeMap::new(),
-            fresh: BTreeSet::new(),
+            changed: revert::Changed::default(),
             entries: Vec::new(),
         };
         let value = change(&mut state)?;
@@ -187,8 +187,7 @@ pub struct State<'s> {
     head: Head,
     /// What is staged; `None` is a removal.
     refs: BTreeMap<SnapshotName, Option<SnapshotRef>>,
-    /// Those of them that were not there before.
-    fresh: BTreeSet<SnapshotName>,
+    changed: revert::Changed,
     entries: Vec<LogEntry>,
 }
 
@@ -225,9 +224,6 @@ impl State<'_> {
         let found = self.get(snapshot)?.map(|found| found.layer);
         check(&format!("snapshot {snapshot}"), found, expected)?;
         self.require_layer(new)?;
-        if found.is_none() && !self.refs.contains_key(snapshot) {
-            self.fresh.insert(snapshot.clone());
-        }
         let name = snapshot.clone();
         let moved = SnapshotRef { name, layer: *new, created: Timestamp::now(), message };
         self.refs.insert(snapshot.clone(), Some(moved));
@@ -278,17 +274,19 @@ impl State<'_> {
         }
     }
 
-    fn write(self) -> Result<()> {
+    fn write(mut self) -> Result<()> {
         let written = self.write_all();
+        let changed = std::mem::take(&mut self.changed);
         if written.is_ok() {
-            self.forget();
+            changed.forget(self.store);
         } else {
-            self.revert();
+            changed.revert(self.store);
+            self.remove_temporaries();
         }
         written
     }
 
-    fn write_all(&self) -> Result<()> {
+    fn write_all(&mut self) -> Result<()> {
         self.write_refs()?;
         self.write_head()?;
         if self.entries.is_empty() {
@@ -297,29 +295,21 @@ impl State<'_> {
         self.store.append_log(self.name, &self.entries)
     }
 
-    fn write_refs(&self) -> Result<()> {
+    fn write_refs(&mut self) -> Result<()> {
         if self.refs.is_empty() {
             return Ok(());
         }
-        let written = self.write_new_refs();
-        if written.is_err() {
-            for snapshot in self.refs.keys() {
-                file::unlink(self.store.dir(), &temporary(self.name, snapshot)).ok();
-            }
-        }
+        let refs = std::mem::take(&mut self.refs);
+        let written = self.write_each(&refs);
+        self.refs = refs;
         written?;
-        for (snapshot, _) in self.refs.iter().filter(|(_, staged)| staged.is_none()) {
-            let name = layout::reference(self.name, snapshot);
-            step("ref.remove", || file::unlink(self.store.dir(), &name))
-                .context("remove snapshot", snapshot)?;
-        }
         self.store.sync_folder("ref.fsync", &layout::refs(self.name))
     }
 
     /// All new refs on disk before the first of them is visible.
-    fn write_new_refs(&self) -> Result<()> {
-        let new = || self.refs.iter().filter_map(|(name, staged)| Some((name, staged.as_ref()?)));
-        for (snapshot, staged) in new() {
+    fn write_each(&mut self, refs: &BTreeMap<SnapshotName, Option<SnapshotRef>>) -> Result<()> {
+        for (snapshot, staged) in refs {
+            let Some(staged) = staged else { continue };
             let SnapshotRef { layer, created, message, .. } = staged.clone();
             let bytes = json_line(&RefFile { layer, created, message })?;
             let steps = ["ref.temp", "ref.temp.fsync"];
@@ -327,26 +317,42 @@ impl State<'_> {
                 .write_durably(steps, &temporary(self.name, snapshot), &bytes)
                 .context("write snapshot", snapshot)?;
         }
-        for (snapshot, _) in new() {
-            let old = temporary(self.name, snapshot);
-            let name = layout::reference(self.name, snapshot);
-            step("ref.rename", || renameat(self.store.dir(), &old, self.store.dir(), &name))
-                .context("write snapshot", snapshot)?;
+        // New names before old ones go: a crash between leaves a name too many, never one too few.
+        for place in [true, false] {
+            for (snapshot, _) in refs.iter().filter(|(_, staged)| staged.is_some() == place) {
+                let (name, aside) =
+                    (layout::reference(self.name, snapshot), temporary(self.name, snapshot));
+                if place {
+                    self.put_in_place("ref.rename", &aside, name)
+                        .context("write snapshot", snapshot)?;
+                } else {
+                    self.put_aside("ref.remove", name, aside)
+                        .context("remove snapshot", snapshot)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn write_head(&self) -> Result<()> {
+    fn write_head(&mut self) -> Result<()> {
         if self.head == self.old {
             return Ok(());
         }
-        let new = self.new_head();
         let bytes = json_line(&self.head)?;
+        let (new, name) = (new_head(self.name), layout::head(self.name));
         self.store
             .write_durably(["head.temp", "head.temp.fsync"], &new, &bytes)
-            .and_then(|()| step("head.rename", || self.exchange_head(&new)))
+            .and_then(|()| self.put_in_place("head.rename", &new, name))
             .context("move head", self.name)?;
         self.store.sync_folder("head.fsync", &layout::boxed(self.name))
+    }
+
+    /// What was written and did not get to its place. Best effort.
+    fn remove_temporaries(&self) {
+        for snapshot in self.refs.keys() {
+            file::unlink(self.store.dir(), &temporary(self.name, snapshot)).ok();
+        }
+        file::unlink(self.store.dir(), &new_head(self.name)).ok();
     }
 }
 
@@ -360,6 +366,11 @@ impl Store {
         })?;
         step(steps[1], || fsync(&file))
     }
+}
+
+/// As [`temporary`], for head.
+fn new_head(name: &BoxName) -> String {
+    format!("{}/{}head", layout::boxed(name), layout::UNFINISHED)
 }
 
 /// Under the lock of the box one name is enough; a stale one is written over, and swept by gc.
