@@ -84,10 +84,8 @@ impl Store {
         let unfinished = format!("{}/{}{}", layout::BOXES, layout::UNFINISHED, LayerId::random()?);
         let name = layout::boxed(&record.name);
         let made = self.fill_box(&unfinished, &record).and_then(|()| {
-            let rename = || {
-                renameat_with(self.dir(), &unfinished, self.dir(), &name, RenameFlags::NOREPLACE)
-            };
-            match step("box.rename", rename) {
+            let (dir, flags) = (self.dir(), RenameFlags::NOREPLACE);
+            match step("box.rename", || renameat_with(dir, &unfinished, dir, &name, flags)) {
                 Err(Errno::EXIST) => {
                     Err(Fault::conflict(format!("create box: {}: exists already", record.name))
                         .hint("choose another name"))
@@ -178,9 +176,8 @@ impl Store {
     pub fn remove_box(&self, _lock: &SharedLock, name: &BoxName) -> Result<()> {
         self.require_writable()?;
         let _held = self.lock_box(name)?;
-        let trash = format!("{}/box-{}", layout::TRASH, LayerId::random()?);
-        let flags = RenameFlags::NOREPLACE;
-        renameat_with(self.dir(), layout::boxed(name), self.dir(), &trash, flags)
+        let trash = format!("box-{}", LayerId::random()?);
+        step("box.remove", || self.to_trash(&layout::boxed(name), &trash))
             .context("remove box", name)?;
         self.sync_folder("box.fsync", layout::BOXES)
     }

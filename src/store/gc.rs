@@ -57,6 +57,9 @@ impl Store {
     pub fn gc(&self, options: &GcOptions) -> Result<Collected> {
         self.require_writable()?;
         let _lock = self.lock_exclusive(options.wait)?;
+        if !options.dry_run {
+            self.settle_all()?;
+        }
         let mut marked = Marked::new(self)?;
         let mut scaffolds = BTreeSet::new();
         let dead = self.mark_runs(&mut marked, &mut scaffolds)?;

@@ -39,6 +39,8 @@ pub(crate) const NEST: &str = "nest";
 pub(crate) const RUN_RECORD: &str = "run.json";
 /// In a run: the next version of its record, not renamed yet.
 pub(crate) const RUN_RECORD_NEW: &str = ".new-run.json";
+/// In a kept run: a symlink that names the layer it is becoming.
+pub(crate) const RUN_BECOMES: &str = "becomes";
 /// In a run: its output, if it is a run that stays.
 pub(crate) const RUN_LOG: &str = "log";
 

@@ -17,7 +17,7 @@
 
 mod boxes;
 mod discard;
-mod failpoint;
+pub(crate) mod failpoint;
 mod file;
 mod format;
 mod gc;
@@ -34,6 +34,7 @@ mod reap;
 mod refs;
 mod resolve;
 mod runs;
+mod settle;
 mod trash;
 
 #[cfg(test)]

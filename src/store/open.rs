@@ -151,7 +151,7 @@ fn make_folders(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
         missing.push(folder);
     }
     for folder in missing.into_iter().rev() {
-        match mkdirat(CWD, folder, PRIVATE_DIR) {
+        match step("create.above", || mkdirat(CWD, folder, PRIVATE_DIR)) {
             Ok(()) => made.folders.push(folder.to_owned()),
             Err(Errno::EXIST) if rustix::fs::stat(folder).is_err() => {
                 return Err(Fault::conflict(format!(
@@ -253,7 +253,8 @@ fn make_private(place: &OwnedFd, stat: &Stat, shown: &str) -> Result<()> {
         let now = fstat(place).context("look at store", shown)?;
         return if is_private(&now) { Ok(()) } else { Err(not_private(stat, shown)) };
     }
-    chmodat(place, ".", PRIVATE_DIR, AtFlags::empty()).context("change mode of directory", shown)
+    step("create.mode", || chmodat(place, ".", PRIVATE_DIR, AtFlags::empty()))
+        .context("change mode of directory", shown)
 }
 
 /// Whether the directory holds anything but the `lost+found` of a fresh volume.

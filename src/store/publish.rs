@@ -47,6 +47,9 @@ impl Store {
         }
         step("publish.syncfs", || syncfs(sync)).context("write layer to disk", record.id)?;
         write_record(run, &bytes).context("write record of layer", record.id)?;
+        if run.kept {
+            run.announce(&record.id).context("publish layer", record.id)?;
+        }
         self.move_in(run, &record.id).context("publish layer", record.id)?;
         Ok(record.id)
     }
@@ -58,8 +61,10 @@ impl Store {
     /// What renameat2(2) says; the layer then stays until gc.
     pub fn take_back(&self, _lock: &SharedLock, run: &Run, id: &LayerId) -> Result<()> {
         let flags = RenameFlags::NOREPLACE;
-        renameat_with(self.dir(), layout::layer(id), run.dir(), layout::LAYER, flags)
-            .context("take back layer", id)
+        step("publish.back", || {
+            renameat_with(self.dir(), layout::layer(id), run.dir(), layout::LAYER, flags)
+        })
+        .context("take back layer", id)
     }
 
     fn move_in(&self, run: &Run, id: &LayerId) -> Result<(), Errno> {

@@ -1,5 +1,6 @@
 //! What killed runs leave: found by a lock that nobody holds, moved to the trash.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FlockOperation, fstat, statat};
@@ -13,6 +14,14 @@ use crate::fault::{Context, Fault, Result};
 
 /// A run without a lock is being made or removed for this long; then its maker is dead.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Whether a kept run has what it was kept for, or [`Store::settle`] has to find out. Without either it has
+/// become a layer.
+fn holds_something(run: &OwnedFd) -> bool {
+    let is_there =
+        |name| !matches!(statat(run, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT));
+    is_there(layout::LAYER) || is_there(layout::RUN_BECOMES)
+}
 
 /// What an entry of `runs/` is.
 pub(super) enum Fate {
@@ -76,7 +85,9 @@ impl Store {
             return Ok(Fate::Live(probe.take_record()?));
         }
         match &probe.record {
-            Ok(Some(record)) if record.state == RunState::Kept => Ok(Fate::Kept(record.clone())),
+            Ok(Some(record)) if record.state == RunState::Kept && holds_something(&probe.dir) => {
+                Ok(Fate::Kept(record.clone()))
+            }
             Ok(_) => Ok(Fate::Dead(Corpse { id, name, probe: Some(probe) })),
             Err(fault) => Err(fault.clone()),
         }

@@ -79,6 +79,8 @@ pub struct Run {
     pub(super) lock: OwnedFd,
     /// Whether there is a record, which is then only replaced by rename.
     pub(super) recorded: bool,
+    /// Whether it was kept, and so must not be lost.
+    pub(super) kept: bool,
 }
 
 impl Run {
@@ -141,6 +143,7 @@ impl Run {
         let kept = RunRecord { state: RunState::Kept, ..record.clone() };
         self.replace_record(&json_line(&kept)?, true).context("keep run", self.id)?;
         self.recorded = true;
+        self.kept = true;
         Ok(())
     }
 
@@ -221,16 +224,18 @@ impl Store {
         if uid != self.owner {
             // The directories above too: inside root walks to its upper through them where the kernel takes
             // no descriptors. Nobody else gets there, base_dir is ours alone.
-            for name in [".", layout::LAYER, layout::LAYER_FS, layout::WORK] {
-                let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-                chownat(&dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
+            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            step("run.chown", || {
+                [".", layout::LAYER, layout::LAYER_FS, layout::WORK].into_iter().try_for_each(
+                    |name| chownat(&dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW),
+                )
+            })?;
         }
         step("run.rename", || {
             let name = layout::run(&id);
             renameat_with(self.dir(), new, self.dir(), &name, RenameFlags::NOREPLACE)
         })?;
-        Ok(Run { id, dir, lock, recorded: false })
+        Ok(Run { id, dir, lock, recorded: false, kept: false })
     }
 
     /// Best effort: what stays is reaped.
@@ -261,7 +266,14 @@ impl Store {
         };
         let Some(record) = probe.take_record()? else { return Err(gone()) };
         let dir = file::open_dir(probe.dir.as_fd(), ".").context("open run", id)?;
-        Ok((Run { id: *id, dir, lock, recorded: true }, record))
+        let kept = record.state == RunState::Kept;
+        let run = Run { id: *id, dir, lock, recorded: true, kept };
+        let shared = self.lock_shared()?;
+        if !self.settle(&record)? {
+            return Err(gone());
+        }
+        drop(shared);
+        Ok((run, record))
     }
 
     /// All runs, oldest first. One that is just being made or removed is left out.
