@@ -1,148 +1,145 @@
-//! Kills and failures before and after each step that changes the store.
+//! Kills and failures before and after each step that changes the store, in a child process that does one
+//! of everything; then [`Disk`], which shares no code with the store, says whether it is whole.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Output;
 
+use super::disk::Disk;
 use super::failpoint::STEPS;
+use super::scenario::{self, Acknowledged};
 use super::*;
 
-/// Does one of everything, in a store that [`prepare`] has made.
-fn scenario(path: &Path) -> Result<()> {
-    drop(Store::create(path.join("new/store"))?);
-    let store = Store::open(path.join("store"))?;
-    let first = store.open_box(&box_name("first"))?;
-    let base = store.layer(&store.resolve(&box_name("first"), "base")?.layer)?;
-    make_box(&store, "second")?;
-    commit(&store, &first, Some(&base), |state, id| {
-        state.set(&snapshot("made"), id, Expected::Absent, None)?;
-        state.set_head(id, Expected::Layer(base.id))?;
-        state.log(LogEntry { old: Some(base.id), new: Some(*id), ..LogEntry::new("run") });
-        Ok(())
-    })?;
-    first.remove(&store.lock_shared()?, &snapshot("victim"))?;
-    let lock = store.lock_shared()?;
-    let mut empty = store.new_run(&lock, &map())?;
-    let record = run_record(&empty, &base.mount);
-    empty.write_record(&record)?;
-    empty.write_record(&record)?;
-    empty.discard(&store)?;
-    run_with_file(&store, &lock, &base.mount)?.discard(&store)?;
-    let kept = run_with_file(&store, &lock, &base.mount)?;
-    let record = run_record(&kept, &base.mount);
-    kept.keep(&record)?;
-    abandon(run_with_file(&store, &lock, &base.mount)?);
-    drop(lock);
-    store.reap()?;
-    store.gc(&strict_gc())?;
-    drain(&store)
-}
+/// Steps that only real commands reach, in a user namespace: `tests/faults/sweep.rs`.
+const ELSEWHERE: &[&str] = &[];
 
-fn prepare(path: &Path) -> LayerId {
-    let store = Store::create(path.join("store")).expect("create");
-    let first = make_box(&store, "first").expect("box");
-    let base = commit(&store, &first, None, |state, id| {
-        state.set(&snapshot("base"), id, Expected::Absent, None)?;
-        state.set_head(id, Expected::Absent)?;
-        state.set_current(id, Expected::Absent)
-    })
-    .expect("commit");
-    commit_as(&store, &first, Some(&base), "victim").expect("commit");
-    let path = store.path();
-    fs::write(path.join("boxes/first/refs/.new-stale"), "{").expect("write");
-    fs::create_dir(path.join("cache/scaffold-old")).expect("mkdir");
-    base.id
-}
-
-/// What must hold whenever a command was killed or failed.
-fn check(path: &Path, base: LayerId, point: &str) {
-    let store = Store::open(path.join("store")).expect(point);
-    let first = store.open_box(&box_name("first")).expect(point);
-    let mut named = vec![base];
-    for found in first.refs().expect(point) {
-        assert!(["base", "made", "victim"].contains(&found.name.as_str()), "{point}");
-        named.push(found.layer);
-        for id in store.layer(&found.layer).expect(point).mount {
-            let file = store.path().join(format!("layers/{id}/fs/file"));
-            assert_eq!(fs::read_to_string(file).expect(point), "hello", "{point}");
-        }
-    }
-    assert!(named.contains(&first.head().expect(point).expect(point)), "{point}");
-    assert_eq!(first.current().expect(point), Some(base), "{point}");
-    for record in store.boxes().expect(point) {
-        store.open_box(&record.name).expect(point).refs().expect(point);
-    }
-    store.runs().expect(point);
-    // Nothing stays behind but what somebody named or kept.
-    store.gc(&strict_gc()).expect(point);
-    drain(&store).expect(point);
-    named.sort_unstable();
-    named.dedup();
-    assert_eq!(store.layers().expect(point), named, "{point}");
-    assert_eq!(garbage(&store), Vec::<String>::new(), "{point}");
-    let runs = store.runs().expect(point);
-    assert_eq!(store.names("runs").expect(point).len(), runs.len(), "{point}");
-    assert!(runs.iter().all(|(_, state)| *state == RunState::Kept), "{point}");
-    // And all goes on.
-    drop(Store::create(path.join("new/store")).expect(point));
-    commit_as(&store, &first, None, "after").expect(point);
-}
+/// Steps that only root reaches, in a box whose root inside is somebody else.
+const ROOT_ONLY: &[&str] = &["run.chown"];
 
 #[test]
 fn child() {
     let Some(path) = std::env::var_os("SANDBOX_TEST_CRASH") else { return };
-    let code = match scenario(Path::new(&path)) {
-        Ok(()) => 0,
-        Err(fault) => {
-            file::write_all(rustix::stdio::stderr(), fault.message.as_bytes()).ok();
-            3
-        }
-    };
-    crate::sys::process::exit_now(code);
+    let failed = scenario::act(Path::new(&path));
+    crate::sys::process::exit_now(if failed == 0 { 0 } else { 3 });
 }
 
-fn each_point(how: &str, expected: impl Fn(&std::process::ExitStatus) -> bool) {
-    for step in STEPS {
-        for place in ["before", "after"] {
+/// Runs the scenario in a child that fails as `wish` says, in a store of its own, and looks at what is left.
+fn suffer(wish: &str) -> Output {
+    let folder = folder();
+    let path = folder.path();
+    scenario::prepare(path);
+    let seen = path.join("seen");
+    let orders = [
+        ("SANDBOX_TEST_CRASH", path.as_os_str()),
+        ("SANDBOX_FAIL", OsStr::new(wish)),
+        ("SANDBOX_FAIL_SEEN", seen.as_os_str()),
+    ];
+    let mut output = again("crash::child", &orders).output().expect("run");
+    check(path, wish);
+    output.stdout = fs::read(seen).unwrap_or_default();
+    output
+}
+
+/// What must hold whenever a command was killed or failed.
+fn check(path: &Path, at: &str) {
+    let base = path.join("store");
+    let acknowledged = Acknowledged::read(path);
+    let whole = |disk: &Disk| {
+        for (name, layer) in &disk.boxes["first"].refs {
+            let content = disk.file(layer, "file");
+            assert_eq!(content.as_deref(), Some("hello"), "{at}: {name}");
+        }
+        acknowledged.hold(disk, at);
+    };
+    whole(&Disk::read(&base).sound(at));
+    // The next commands work, and nothing stays behind but what somebody named or kept.
+    let store = Store::open(&base).expect(at);
+    store.runs().expect(at);
+    store.gc(&strict_gc()).expect(at);
+    drain(&store).expect(at);
+    whole(&Disk::read(&base).clean(at));
+    drop(Store::create(path.join("new/store")).expect(at));
+    drop(Store::create(path.join("wide")).expect(at));
+    let first = store.open_box(&box_name("first")).expect(at);
+    commit_as(&store, &first, None, "after").expect(at);
+}
+
+/// Each step by its name, at each of its places. Those that are reached more than once fail every time.
+fn each_step(places: &[&str], how: &str, expected: impl Fn(&Output) -> bool) {
+    let root = rustix::process::geteuid().is_root();
+    let unreached = |step: &&str| ELSEWHERE.contains(step) || (!root && ROOT_ONLY.contains(step));
+    for step in STEPS.iter().filter(|step| !unreached(step)) {
+        for place in places {
             let wish = format!("{step}.{place}:{how}");
-            let folder = folder();
-            let base = prepare(folder.path());
-            let orders = [
-                ("SANDBOX_TEST_CRASH", folder.path().as_os_str()),
-                ("SANDBOX_FAIL", OsStr::new(&wish)),
-            ];
-            let output = again("crash::child", &orders).output().expect("run");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(expected(&output.status), "{wish}: {:?}: {said}", output.status);
-            check(folder.path(), base, &wish);
+            let output = suffer(&wish);
+            assert!(expected(&output), "{wish}: {output:?}");
         }
     }
 }
 
+/// The first, the second, ... step of all: killed before it, or failing there and, with `more`, ever after.
+fn each_time(more: &str, how: &str) {
+    let seen = suffer("nowhere.before:kill").stdout;
+    let count = seen.iter().filter(|byte| **byte == b'\n').count();
+    assert!(count > 100, "{count}");
+    for number in 1..=count {
+        let wish = format!("*.before#{number}{more}:{how}");
+        let output = suffer(&wish);
+        let killed = output.status.signal() == Some(9);
+        // An error may be nobody's business.
+        let failed = matches!(output.status.code(), Some(0 | 3));
+        assert!(if how == "kill" { killed } else { failed }, "{wish}: {output:?}");
+    }
+}
+
 #[test]
-fn killed_anywhere() {
+fn killed_at_each_step() {
     // Every point is reached: each child dies of the signal.
-    each_point("kill", |status| status.signal() == Some(9));
+    each_step(&["before", "after"], "kill", |output| output.status.signal() == Some(9));
 }
 
 #[test]
-fn ended_anywhere() {
-    each_point("exit", |status| status.code() == Some(99));
+fn ended_at_each_step() {
+    each_step(&["before", "after"], "exit", |output| output.status.code() == Some(99));
 }
 
 #[test]
-fn no_space_anywhere() {
-    each_point("ENOSPC", |status| matches!(status.code(), Some(0 | 3)));
+fn each_error_at_each_step() {
+    // Not after: no system call does its work and then fails.
+    for how in ["ENOSPC", "EIO", "EDQUOT", "EMFILE"] {
+        each_step(&["before"], how, |output| matches!(output.status.code(), Some(0 | 3)));
+    }
 }
 
 #[test]
-fn input_output_error_anywhere() {
-    each_point("EIO", |status| matches!(status.code(), Some(0 | 3)));
+fn killed_at_each_time() {
+    each_time("", "kill");
 }
 
 #[test]
-fn without_failure_the_scenario_succeeds() {
-    let folder = folder();
-    let base = prepare(folder.path());
-    scenario(folder.path()).expect("scenario");
-    check(folder.path(), base, "no failure");
+fn one_error_at_each_time() {
+    each_time("", "EIO");
+}
+
+#[test]
+fn read_only_from_some_time_on() {
+    each_time("+", "EROFS");
+}
+
+#[test]
+fn full_from_some_time_on() {
+    each_time("+", "ENOSPC");
+}
+
+#[test]
+fn without_failure_all_steps_are_reached() {
+    let output = suffer("nowhere.before:kill");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let seen = String::from_utf8(output.stdout).expect("names");
+    let seen: BTreeSet<_> = seen.lines().collect();
+    let root = rustix::process::geteuid().is_root();
+    let missed = STEPS.iter().filter(|step| !seen.contains(**step));
+    let missed: Vec<_> = missed.filter(|step| root || !ROOT_ONLY.contains(step)).collect();
+    assert_eq!(missed, ELSEWHERE.iter().collect::<Vec<_>>(), "see scenario.rs");
 }

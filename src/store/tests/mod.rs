@@ -1,10 +1,14 @@
 //! Tests of the store as a whole.
 
-#[cfg(feature = "failpoints")]
+#[cfg(any(debug_assertions, feature = "failpoints"))]
 mod crash;
+#[path = "../../../tests/common/disk.rs"]
+mod disk;
 mod life;
 mod open;
 mod race;
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+mod scenario;
 mod sweep;
 
 use std::ffi::OsStr;

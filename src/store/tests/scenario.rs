@@ -1,0 +1,256 @@
+//! One of everything that changes a store. Each act succeeds or fails by itself and says so in a file beside
+//! the store: what was acknowledged must be true for ever, what was refused must not have happened.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::disk::Disk;
+use super::*;
+
+/// A store with a box `first` whose snapshot `base` is head and current, and what the acts need.
+pub(super) fn prepare(path: &Path) {
+    let store = Store::create(path.join("store")).expect("create");
+    let first = make_box(&store, "first").expect("box");
+    let base = commit(&store, &first, None, |state, id| {
+        state.set(&snapshot("base"), id, Expected::Absent, None)?;
+        state.set_head(id, Expected::Absent)?;
+        state.set_current(id, Expected::Absent)
+    })
+    .expect("commit");
+    commit_as(&store, &first, Some(&base), "victim").expect("commit");
+    make_box(&store, "doomed").expect("box");
+    fs::write(store.path().join("boxes/first/refs/.new-stale"), "{").expect("write");
+    fs::create_dir(store.path().join("cache/scaffold-old")).expect("mkdir");
+    // An empty volume.
+    fs::create_dir(path.join("wide")).expect("mkdir");
+    fs::set_permissions(path.join("wide"), fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+/// An act, and what is true of the names in `first` once it was acknowledged.
+type Act = (&'static str, fn(&Path, &Store, &Box_<'_>) -> Result<()>);
+
+const ACTS: &[Act] = &[
+    ("", create),
+    ("", make_second),
+    ("+made", commit_made),
+    ("", go_back),
+    ("+also", name_also),
+    ("", move_also),
+    ("-victim", remove_victim),
+    ("", lose_a_race),
+    ("", discard_two),
+    ("+saved", keep_and_save),
+    ("", leave_half_a_layer),
+    ("", leave_a_corpse),
+    ("", shift_owner),
+    ("", remove_box),
+    ("", tidy_up),
+];
+
+/// Does everything, and returns how much of it failed.
+pub(super) fn act(path: &Path) -> usize {
+    let Ok(store) = Store::open(path.join("store")) else { return 1 };
+    let Ok(first) = store.open_box(&box_name("first")) else { return 1 };
+    let mut failed = 0;
+    for (effect, act) in ACTS {
+        let done = act(path, &store, &first);
+        failed += usize::from(done.is_err());
+        if !effect.is_empty() {
+            let (sign, name) = effect.split_at(1);
+            let kept = if done.is_ok() == (sign == "+") { "+" } else { "-" };
+            Acknowledged::tell(path, &format!("{kept}{name}"));
+        }
+    }
+    failed
+}
+
+/// What the scenario was told by the store.
+pub(super) struct Acknowledged {
+    /// Whether a name is there.
+    names: BTreeMap<String, bool>,
+    kept: Vec<String>,
+}
+
+impl Acknowledged {
+    fn tell(path: &Path, line: &str) {
+        let told = fs::read_to_string(path.join("told")).unwrap_or_default();
+        fs::write(path.join("told"), format!("{told}{line}\n")).expect("tell");
+    }
+
+    pub(super) fn read(path: &Path) -> Self {
+        let told = fs::read_to_string(path.join("told")).unwrap_or_default();
+        let mut names = BTreeMap::from([("base".to_owned(), true)]);
+        let (kept, moves): (Vec<_>, Vec<_>) =
+            told.lines().map(|line| line.split_at(1)).partition(|(sign, _)| *sign == "=");
+        names.extend(moves.iter().map(|(sign, name)| ((*name).to_owned(), *sign == "+")));
+        let kept = kept.iter().map(|(_, id)| (*id).to_owned()).collect();
+        Self { names, kept }
+    }
+
+    pub(super) fn hold(&self, disk: &Disk, at: &str) {
+        let refs = &disk.boxes["first"].refs;
+        for (name, there) in &self.names {
+            assert_eq!(refs.contains_key(name), *there, "{at}: {name}: {refs:?}");
+        }
+        // What was kept is still there, or has a name.
+        for (id, named) in self.kept.iter().zip(["saved", "nothing"]) {
+            let there = disk.upper_file(id, "file").is_some();
+            assert!(there || refs.contains_key(named), "{at}: {id} is lost: {disk:#?}");
+        }
+        let known = ["base", "made", "also", "victim", "saved", "after"];
+        assert!(refs.keys().all(|name| known.contains(&name.as_str())), "{at}: {refs:?}");
+        assert!(disk.boxes["first"].head.is_some(), "{at}");
+        assert!(disk.boxes["first"].current.is_some(), "{at}");
+    }
+}
+
+fn base(store: &Store) -> Result<LayerRecord> {
+    store.layer(&store.resolve(&box_name("first"), "base")?.layer)
+}
+
+fn create(path: &Path, _: &Store, _: &Box_<'_>) -> Result<()> {
+    let wide = Store::create(path.join("wide")).map(drop);
+    Store::create(path.join("new/store")).map(drop).and(wide)
+}
+
+fn make_second(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    make_box(store, "second").map(drop)
+}
+
+fn commit_made(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    let (run, record) = prepared(store, &base)?;
+    let lock = store.lock_shared()?;
+    store.publish(&lock, &run, &record, Some(b"{}\n"), run.dir())?;
+    let named = first.update(&lock, |state| {
+        state.set(&snapshot("made"), &record.id, Expected::Absent, None)?;
+        state.set_head(&record.id, Expected::Layer(base.id))?;
+        state.log(LogEntry { old: Some(base.id), new: Some(record.id), ..LogEntry::new("run") });
+        Ok(())
+    });
+    drop(lock);
+    // Done or not: what becomes of the run changes nothing about it.
+    run.discard(store).ok();
+    named
+}
+
+/// A run on top of `base` with a file in its upper, and the record of the layer to be.
+fn prepared(store: &Store, base: &LayerRecord) -> Result<(Run, LayerRecord)> {
+    let lock = store.lock_shared()?;
+    Ok((run_with_file(store, &lock, &base.mount)?, layer_record(Some(base))))
+}
+
+fn go_back(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let base = base(store)?.id;
+    first.update(&store.lock_shared()?, |state| {
+        let expected = |found: Option<LayerId>| found.map_or(Expected::Absent, Expected::Layer);
+        state.set_head(&base, expected(state.head()))?;
+        state.set_current(&base, expected(state.current()))?;
+        state.log(LogEntry { new: Some(base), ..LogEntry::new("rollback") });
+        Ok(())
+    })
+}
+
+fn name_also(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let base = base(store)?.id;
+    first.set(&store.lock_shared()?, &snapshot("also"), &base, Expected::Absent, None)
+}
+
+fn move_also(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let target = store.resolve(&box_name("first"), "made")?.layer;
+    let old = store.resolve(&box_name("first"), "also")?.layer;
+    let message = Some("moved".to_owned());
+    first.set(&store.lock_shared()?, &snapshot("also"), &target, Expected::Layer(old), message)
+}
+
+fn remove_victim(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    first.remove(&store.lock_shared()?, &snapshot("victim")).map(drop)
+}
+
+/// A commit whose name was taken meanwhile: the upper comes back.
+fn lose_a_race(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let (run, record) = prepared(store, &base(store)?)?;
+    let lock = store.lock_shared()?;
+    store.publish(&lock, &run, &record, None, run.dir())?;
+    let lost = first.set(&lock, &snapshot("base"), &record.id, Expected::Absent, None);
+    assert!(lost.is_err());
+    store.take_back(&lock, &run, &record.id)?;
+    drop(lock);
+    run.discard(store).map(drop)
+}
+
+fn discard_two(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    let lock = store.lock_shared()?;
+    let mut empty = store.new_run(&lock, &map())?;
+    let record = run_record(&empty, &base.mount);
+    empty.write_record(&record)?;
+    empty.write_record(&record)?;
+    empty.discard(store)?;
+    run_with_file(store, &lock, &base.mount)?.discard(store).map(drop)
+}
+
+/// What `run --keep-on-failure` and `recover` do.
+fn keep_and_save(path: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    let (run, layer) = prepared(store, &base)?;
+    let id = run.id();
+    let record = run_record(&run, &base.mount);
+    run.keep(&record)?;
+    Acknowledged::tell(path, &format!("={id}"));
+    let (run, _) = store.open_run(&id)?;
+    let lock = store.lock_shared()?;
+    store.publish(&lock, &run, &layer, None, run.dir())?;
+    let named = first.set(&lock, &snapshot("saved"), &layer.id, Expected::Absent, None);
+    if named.is_err() {
+        store.take_back(&lock, &run, &layer.id)?;
+        return named;
+    }
+    drop(lock);
+    run.discard(store).ok();
+    Ok(())
+}
+
+/// What a `recover` leaves that is killed between the layer and its name.
+fn leave_half_a_layer(path: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    let (mut run, layer) = prepared(store, &base)?;
+    let record = run_record(&run, &base.mount);
+    run.mark_kept(&record)?;
+    Acknowledged::tell(path, &format!("={}", run.id()));
+    store.publish(&store.lock_shared()?, &run, &layer, None, run.dir())?;
+    abandon(run);
+    Ok(())
+}
+
+fn leave_a_corpse(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    abandon(run_with_file(store, &store.lock_shared()?, &base.mount)?);
+    Ok(())
+}
+
+/// A run whose root inside is another user, if we may.
+fn shift_owner(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let one = || vec![Extent { inside: 0, outside: 65_534, count: 1 }];
+    let map = IdMap { mode: Mode::Range, uids: one(), gids: one() };
+    let lock = store.lock_shared()?;
+    store.new_run(&lock, &map)?.discard(store).map(drop)
+}
+
+fn remove_box(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    store.remove_box(&store.lock_shared()?, &box_name("doomed"))
+}
+
+fn tidy_up(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    store.reap()?;
+    store.gc(&strict_gc())?;
+    while let Some(trash) = store.trash()? {
+        trash.empty(&mut remove)?;
+        trash.finish()?;
+    }
+    Ok(())
+}
