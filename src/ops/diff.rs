@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::rootfs::overlay::{Base, assemble};
-use crate::store::{BoxName, LayerId, Resolved, RunRecord, Store};
+use crate::store::{BoxName, LayerId, LayerRecord, Resolved, RunRecord, Store};
 use crate::tree::change::{Change, compare};
 
 /// What to compare.
@@ -54,9 +54,9 @@ pub fn diff(store: &Store, box_name: &BoxName, sides: &Sides<'_>) -> Result<Diff
     match *sides {
         Sides::Of(to) => {
             let to = store.resolve(box_name, to)?;
-            let parent = store.layer(&to.layer)?.parent;
-            let from = parent.map(|parent| side(store, &parent)).transpose()?;
-            difference(store, from, side(store, &to.layer)?, &map_of(store, &to)?)
+            let record = store.layer(&to.layer)?;
+            let from = record.parent.map(|parent| beneath(&record, &parent));
+            difference(store, from, side_of(&record), &map_of(store, &to)?)
         }
         Sides::Between(from, to) => {
             let (from, to) = (store.resolve(box_name, from)?, store.resolve(box_name, to)?);
@@ -101,8 +101,18 @@ fn sides_of_run(run: &RunRecord) -> (Option<Side>, Side) {
 }
 
 fn side(store: &Store, layer: &LayerId) -> Result<Side> {
-    let trees = store.layer(layer)?.mount.iter().map(tree).collect();
-    Ok(Side { name: layer.to_string(), trees })
+    store.layer(layer).map(|record| side_of(&record))
+}
+
+fn side_of(record: &LayerRecord) -> Side {
+    Side { name: record.id.to_string(), trees: record.mount.iter().map(tree).collect() }
+}
+
+/// The parent, as what the layer itself is mounted on: the parent's own chain may have been folded away.
+fn beneath(record: &LayerRecord, parent: &LayerId) -> Side {
+    let mut side = Side { name: parent.to_string(), ..side_of(record) };
+    side.trees.pop();
+    side
 }
 
 fn tree(layer: &LayerId) -> String {

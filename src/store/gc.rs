@@ -99,7 +99,7 @@ impl Store {
             };
             let file = format!("{}/{name}/{}", layout::RUNS, layout::RUN_RECORD);
             for layer in record.chain.iter().copied().chain(record.layer) {
-                marked.mark(layer, &file)?;
+                marked.mark_one(layer, &file)?;
             }
             scaffolds.extend(record.scaffold);
         }

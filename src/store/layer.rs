@@ -1,6 +1,8 @@
 //! Records of layers: small, written once, never changed.
 
 use jiff::Timestamp;
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{LayerId, Store, layout};
@@ -11,11 +13,12 @@ use crate::fault::{Fault, Result};
 pub struct LayerRecord {
     /// Its own id.
     pub id: LayerId,
-    /// The layer it is a difference to; none for the first of a box.
+    /// The layer it is a difference to; none for the first of a box and for a fold layer.
     pub parent: Option<LayerId>,
     /// How many layers are beneath it by `parent`.
     pub depth: u32,
     /// The layers it mounts with, base first, itself last. A fold layer stands for those it folds.
+    /// The other members may have been mounted with others when they were made, which may be gone.
     pub mount: Vec<LayerId>,
     /// Of a fold layer: the layers it stands for, base first. Else empty.
     #[serde(default)]
@@ -64,6 +67,40 @@ impl Store {
             )));
         }
         Ok(record)
+    }
+
+    /// The record of a layer that can be opened: all that it is mounted with is there.
+    ///
+    /// # Errors
+    /// As [`Store::layer`]; not-found for a fold layer, which is no tree of its own, and for a layer whose
+    /// chain was folded and given back, so that it lives on only beneath later ones.
+    pub fn openable(&self, id: &LayerId) -> Result<LayerRecord> {
+        let record = self.layer(id)?;
+        let hint = "`sandbox list` shows what can be opened";
+        if !record.folds.is_empty() {
+            let count = record.folds.len();
+            return Err(Fault::not_found(format!(
+                "open layer: {id}: it stands for {count} layers of a chain, and is no snapshot"
+            ))
+            .hint(hint));
+        }
+        for member in record.mount.iter().rev().skip(1) {
+            if !self.has_layer(member)? {
+                return Err(Fault::not_found(format!(
+                    "open layer: {id}: folded away: only snapshots on top of it are there"
+                ))
+                .hint(hint));
+            }
+        }
+        Ok(record)
+    }
+
+    fn has_layer(&self, id: &LayerId) -> Result<bool> {
+        match statat(self.dir(), layout::layer(id), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(Fault::errno("open layer", id, errno)),
+        }
     }
 
     /// The ids of all layers, oldest first.

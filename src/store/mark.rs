@@ -1,4 +1,5 @@
-//! Which layers live: what a ref, a head, a young log entry or a run names, and all beneath it.
+//! Which layers live: those that a ref, a head or a young log entry names, with the chains they are mounted
+//! with, and the chains of runs.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,10 +9,12 @@ use jiff::Timestamp;
 use super::{BoxName, LayerId, Store, layout};
 use crate::fault::{Fault, Kind, Result};
 
-/// The layers that are needed, found by following chains.
+/// The layers that are needed.
 pub(super) struct Marked<'s> {
     store: &'s Store,
     pub(super) living: BTreeSet<LayerId>,
+    /// Those whose whole chain was marked.
+    chains: BTreeSet<LayerId>,
     /// Those that exist: what only a log names may be gone, and then nobody misses it.
     pub(super) present: BTreeSet<LayerId>,
 }
@@ -20,7 +23,7 @@ impl<'s> Marked<'s> {
     /// Nothing marked yet.
     pub(super) fn new(store: &'s Store) -> Result<Self> {
         let present = store.layers()?.into_iter().collect();
-        Ok(Self { store, living: BTreeSet::new(), present })
+        Ok(Self { store, living: BTreeSet::new(), chains: BTreeSet::new(), present })
     }
 
     /// Marks all that the boxes need.
@@ -47,32 +50,46 @@ impl<'s> Marked<'s> {
         for entry in self.store.box_log(name)? {
             let age = Duration::try_from(now.duration_since(entry.time)).unwrap_or_default();
             for layer in entry.layers().filter(|_| age < undo) {
-                if self.present.contains(&layer) {
-                    self.mark(layer, &layout::log(name))?;
-                }
+                self.mark_if_whole(layer, &layout::log(name))?;
             }
         }
         Ok(())
     }
 
-    /// Marks a layer that the file `by` needs, and all that it needs itself.
-    pub(super) fn mark(&mut self, layer: LayerId, by: &str) -> Result<()> {
-        let mut open = vec![(layer, by.to_owned())];
-        while let Some((layer, by)) = open.pop() {
-            if self.living.contains(&layer) {
-                continue;
-            }
-            let record = self.store.layer(&layer).map_err(|fault| match fault.kind {
-                Kind::NotFound => {
-                    let by = self.store.show(&by);
-                    Fault::damaged(format!("follow chain: {by}: layer {layer} is missing"))
-                }
-                _ => fault,
-            })?;
-            self.living.insert(layer);
-            let file = layout::layer_record(&layer);
-            open.extend(record.mount.into_iter().chain(record.parent).map(|id| (id, file.clone())));
+    /// Marks the chain of a layer that the file `by` names. What the members of that chain were once mounted
+    /// with is not needed for it: a fold layer may stand for some of that now.
+    fn mark(&mut self, layer: LayerId, by: &str) -> Result<()> {
+        if !self.chains.insert(layer) {
+            return Ok(());
+        }
+        let record = self.store.layer(&layer).map_err(|fault| match fault.kind {
+            Kind::NotFound => self.missing(layer, by),
+            _ => fault,
+        })?;
+        let file = layout::layer_record(&layer);
+        record.mount.into_iter().try_for_each(|member| self.mark_one(member, &file))
+    }
+
+    /// Marks one member of a chain that the file `by` records.
+    pub(super) fn mark_one(&mut self, layer: LayerId, by: &str) -> Result<()> {
+        if !self.present.contains(&layer) {
+            return Err(self.missing(layer, by));
+        }
+        self.living.insert(layer);
+        Ok(())
+    }
+
+    /// Marks the chain of a layer that only a log names, if it can still be opened.
+    fn mark_if_whole(&mut self, layer: LayerId, log: &str) -> Result<()> {
+        let there = |member| self.present.contains(member);
+        if there(&layer) && self.store.layer(&layer)?.mount.iter().all(there) {
+            self.mark(layer, log)?;
         }
         Ok(())
+    }
+
+    fn missing(&self, layer: LayerId, by: &str) -> Fault {
+        let by = self.store.show(by);
+        Fault::damaged(format!("follow chain: {by}: layer {layer} is missing"))
     }
 }

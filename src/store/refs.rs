@@ -10,14 +10,14 @@ mod revert;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, fsync, statat};
+use rustix::fs::fsync;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::failpoint::step;
 use super::lock::SharedLock;
 use super::{Box_, BoxName, LayerId, LogEntry, SnapshotName, Store, file, json_line, layout};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 
 /// What must be there for a move to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,14 +263,14 @@ impl State<'_> {
         self.entries.push(entry);
     }
 
+    /// A name opens whole, always: it is given only to what does so now.
     fn require_layer(&self, layer: &LayerId) -> Result<()> {
-        let name = layout::layer_record(layer);
-        match statat(self.store.dir(), &name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => {
-                Err(Fault::not_found(format!("name layer: {layer}: there is no such layer")))
+        match self.store.openable(layer) {
+            Err(fault) if fault.kind == Kind::NotFound => {
+                let why = fault.message.trim_start_matches("open layer: ");
+                Err(Fault { message: format!("name layer: {why}"), ..fault })
             }
-            Err(errno) => Err(Fault::errno("name layer", layer, errno)),
+            other => other.map(drop),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::name::escaped;
 use super::{BoxName, LayerId, SnapshotName, Store};
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 
 /// An id may be cut to this many letters.
 const SHORTEST_PREFIX: usize = 4;
@@ -26,7 +26,8 @@ impl Store {
     /// file to read. Hold the shared lock until what is built on the answer is recorded.
     ///
     /// # Errors
-    /// Usage if it cannot be a name; not-found; conflict if more than one id starts so.
+    /// Usage if it cannot be a name; not-found, also for the id of a layer that was folded away; conflict if
+    /// more than one id starts so.
     pub fn resolve(&self, default_box: &BoxName, spec: &str) -> Result<Resolved> {
         let (box_name, spec) = match spec.split_once('/') {
             Some((box_name, spec)) => (box_name.parse()?, spec),
@@ -55,17 +56,27 @@ impl Store {
         if spec.len() < SHORTEST_PREFIX {
             return Ok(None);
         }
-        let present = self.layers()?;
-        let mut fitting =
-            present.into_iter().filter(|id| id.as_str().starts_with(spec)).collect::<BTreeSet<_>>();
+        let present = self.layers()?.into_iter();
+        let mut fitting: BTreeSet<_> = present.filter(|id| id.as_str().starts_with(spec)).collect();
         if fitting.is_empty() {
             return Ok(None);
         }
         // Layers of another box have owners of another map: they are not for this one.
         let known = self.known_layers(box_name)?;
         fitting.retain(|id| known.contains(id));
+        // Of what a fold layer stands for now, only later layers can be opened.
+        let mut folded = Ok(None);
+        fitting.retain(|id| match self.openable(id) {
+            Err(fault) if fault.kind == Kind::NotFound => {
+                folded = Err(fault);
+                false
+            }
+            // Damage is told by whoever opens it.
+            _ => true,
+        });
         match fitting.len() {
-            0 | 1 => Ok(fitting.pop_first()),
+            0 => folded,
+            1 => Ok(fitting.pop_first()),
             count => {
                 let message =
                     format!("resolve snapshot: {spec}: {count} layers have ids that start so");

@@ -4,6 +4,7 @@
 mod crash;
 #[path = "../../../tests/common/disk.rs"]
 mod disk;
+mod fold;
 mod life;
 mod open;
 mod race;
