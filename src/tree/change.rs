@@ -20,6 +20,7 @@ mod candidates;
 mod entry;
 
 use candidates::Candidate;
+pub(super) use entry::{difference, directories_differ, owner_or_mode};
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

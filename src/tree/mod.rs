@@ -15,6 +15,8 @@
 //! | `whiteout` | what overlayfs writes into an upper; the only file that knows these names |
 //! | `measure` | the validating walk of a commit |
 //! | `change` | what differs between two views |
+//! | `merged` | several layers looked at as one, without a mount |
+//! | `settle` | what was copied up and did not change leaves an upper |
 //! | `attributes` | owner, attributes, mode and times of a file just made |
 //! | `owners` | owners and devices that the disk cannot hold |
 //! | `copy` | a tree copied file by file |
@@ -26,9 +28,11 @@ pub mod change;
 pub mod copy;
 pub mod dir;
 pub mod measure;
+pub mod merged;
 pub mod owners;
 pub mod path;
 pub mod remove;
+pub mod settle;
 pub mod walk;
 pub mod whiteout;
 pub mod xattr;
@@ -41,6 +45,7 @@ pub use copy::copy_tree;
 pub use measure::measure;
 pub use owners::{Device, Remembered};
 pub use remove::{Removed, remove_tree};
+pub use settle::settle;
 pub use walk::{Descend, Visit, Visitor, walk};
 
 /// What a walk, a copy or an extraction counted. The root directory itself is not counted.

@@ -18,7 +18,7 @@ const CHUNK: usize = 64 * 1024;
 type Place<'a> = (BorrowedFd<'a>, &'a Stat);
 
 /// How two entries of the same name and type differ, if they do.
-pub(super) fn difference(
+pub(in crate::tree) fn difference(
     name: &CStr,
     from: Place<'_>,
     to: Place<'_>,
@@ -44,11 +44,15 @@ pub(super) fn difference(
 }
 
 /// Whether two open directories differ in mode, owner, group or attributes.
-pub(super) fn directories_differ(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> {
+pub(in crate::tree) fn directories_differ(
+    a: BorrowedFd<'_>,
+    b: BorrowedFd<'_>,
+) -> Result<bool, Errno> {
     Ok(owner_or_mode(&fstat(a)?, &fstat(b)?).is_some() || own_xattrs(a)? != own_xattrs(b)?)
 }
 
-fn owner_or_mode(old: &Stat, new: &Stat) -> Option<ChangeKind> {
+/// How owner, group or mode differ, if they do.
+pub(in crate::tree) fn owner_or_mode(old: &Stat, new: &Stat) -> Option<ChangeKind> {
     let parts = |stat: &Stat| (stat.st_mode & MODE_BITS, stat.st_uid, stat.st_gid);
     (parts(old) != parts(new)).then_some(ChangeKind::Metadata)
 }

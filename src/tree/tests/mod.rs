@@ -15,6 +15,7 @@ mod copy;
 mod deep;
 mod dirs;
 mod records;
+mod settle;
 mod upper;
 
 fn open(path: &Path) -> OwnedFd {
