@@ -113,9 +113,13 @@ pub(super) fn execute(
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let finished = ops::run::run(store, box_name, options)?;
-    tell(&finished, common);
+    let answer = ops::run::run(store, box_name, options);
+    if let Ok(finished) = &answer {
+        tell(finished, common);
+    }
+    // A run that could not begin may have left something, too.
     trash::tidy(store, common);
+    let finished = answer?;
     Ok(ExitCode::from(finished.code))
 }
 
