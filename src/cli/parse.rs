@@ -59,6 +59,11 @@ pub(super) fn target(text: &OsStr) -> Result<PathBuf> {
     inside(text.as_bytes().to_vec())
 }
 
+/// An absolute path inside, of `--copy-up`; it stands in records, as text.
+pub(super) fn copy_up(text: &str) -> Result<String> {
+    target(OsStr::new(text)).map(|_| text.to_owned())
+}
+
 /// An absolute directory inside, of `--workdir`; here `/` is as good as any other.
 pub(super) fn workdir(text: &OsStr) -> Result<PathBuf> {
     match text.as_bytes() {

@@ -11,7 +11,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::parse;
 use crate::fault::{Context, Fault, Result};
-use crate::ops::run::{After, Bind, Net, RunOptions, Upper};
+use crate::ops::run::{After, Bind, Net, RunOptions, TouchRpmdb, Upper};
 use crate::rootfs::overlay::Way;
 
 /// A parser of words that need not be UTF-8.
@@ -59,6 +59,27 @@ pub(super) struct RunFlags {
         help_heading = "What the command finds"
     )]
     out: Vec<(PathBuf, PathBuf)>,
+
+    /// Copy a file, or all files of a directory, up before the command starts, for databases that are mapped
+    #[arg(
+        long,
+        value_name = "PATH",
+        value_parser = parse::copy_up,
+        help_heading = "What the command finds"
+    )]
+    copy_up: Vec<String>,
+
+    /// Do so with rpm's database: always, mapped (what programs map of it), never [default: mapped]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "always",
+        value_parser = touch_rpmdb,
+        help_heading = "What the command finds"
+    )]
+    touch_rpmdb: Option<TouchRpmdb>,
 
     /// Set a variable, or copy it from the caller
     #[arg(
@@ -177,6 +198,8 @@ impl RunFlags {
             tmpfs: self.tmpfs,
             caches: self.cache,
             outs: self.out,
+            copy_up: self.copy_up,
+            touch_rpmdb: self.touch_rpmdb.unwrap_or_default(),
             net: self.net,
             env,
             workdir: self.workdir,
@@ -213,6 +236,15 @@ fn net(text: &str) -> Result<Net> {
         "none" => Ok(Net::None),
         "host" => Ok(Net::Host),
         _ => Err(Fault::usage("use none or host")),
+    }
+}
+
+fn touch_rpmdb(text: &str) -> Result<TouchRpmdb> {
+    match text {
+        "always" => Ok(TouchRpmdb::Always),
+        "mapped" => Ok(TouchRpmdb::Mapped),
+        "never" => Ok(TouchRpmdb::Never),
+        _ => Err(Fault::usage("use always, mapped or never")),
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Settings<S = IgnoredAny> {
     pub masked_paths: Vec<PathBuf>,
     /// Paths made read-only, if they exist.
     pub readonly_paths: Vec<PathBuf>,
+    /// Paths that are copied up before the command starts: files, or directories with all files in them.
+    #[serde(default)]
+    pub copy_up: Vec<String>,
     /// The environment of the payload.
     pub environment: Environment,
     /// Owners and devices that the id map cannot hold are remembered, and changing to them succeeds.
@@ -255,6 +258,15 @@ fn check(settings: &Settings) -> Result<()> {
             return Err(Fault::usage(format!(
                 "{}: a masked or read-only path must be absolute and without `..`",
                 printable(&path.display().to_string())
+            )));
+        }
+    }
+    for path in &settings.copy_up {
+        let plain = path.starts_with('/') && !path.split('/').any(|part| part == "..");
+        if !plain || path.contains('\0') || path.trim_matches('/').is_empty() {
+            return Err(Fault::usage(format!(
+                "copy_up: {}: must be absolute, without `..` and not the root",
+                printable(path)
             )));
         }
     }

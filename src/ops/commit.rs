@@ -1,13 +1,14 @@
 //! From the upper of a run that has ended to a layer with a name: the end of `run --commit` and `--keep`, and
 //! of `recover`.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use jiff::Timestamp;
 use rustix::fs::FileType;
 use rustix::io::{read, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
+use super::copyup::Upper;
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, Powers};
 use crate::store::{
@@ -84,9 +85,10 @@ struct Found {
 /// Conflict if the target has moved meanwhile; what must not be in a layer; what the system calls say. The
 /// run then is as it was.
 pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
-    let upper = job.run.fs_dir()?;
+    let upper = Upper::open(job.store, job.run, job.record)?;
     let map = &job.record.id_map;
-    let found = ids::inside(Entry::Map(map), Powers::Files, || look(job, upper.as_fd()))?;
+    let found = ids::inside(Entry::Map(map), Powers::Files, || look(job, &upper))?;
+    drop(upper);
     if !found.changed {
         return job.without_layer();
     }
@@ -103,12 +105,13 @@ pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
 
 /// The part that touches files of the upper, inside. What need not be in a layer leaves the upper first; then
 /// what is left is measured, and that decides.
-fn look(job: &Commit<'_>, upper: BorrowedFd<'_>) -> Result<Found> {
+fn look(job: &Commit<'_>, upper: &Upper<'_>) -> Result<Found> {
+    upper.settle()?;
     if job.read {
-        read_all(upper)?;
+        read_all(upper.dir())?;
     }
-    let totals = measure(upper)?;
-    let changed = totals.files > 0 || !is_fresh(upper)?;
+    let totals = measure(upper.dir())?;
+    let changed = totals.files > 0 || !is_fresh(upper.dir())?;
     Ok(Found { totals, changed })
 }
 

@@ -173,6 +173,7 @@ impl Job<'_> {
             scaffold: None,
             id_map: map.clone(),
             argv: Vec::new(),
+            copy_up: Vec::new(),
             started: Timestamp::now(),
             pid: std::process::id(),
             state: RunState::Running,

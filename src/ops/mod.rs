@@ -2,6 +2,7 @@
 //! JSON of the command line). Nothing here prints.
 
 mod commit;
+mod copyup;
 pub mod diff;
 pub mod doctor;
 pub mod gc;

@@ -15,11 +15,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use crate::rootfs::copy_up::TouchRpmdb;
 pub use crate::rootfs::plan::BindMode;
 pub use crate::run::spec::Upper;
 
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
+use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
@@ -82,6 +84,10 @@ pub struct RunOptions {
     pub caches: Vec<(String, PathBuf)>,
     /// Results to copy out: a path inside, a directory of the host.
     pub outs: Vec<(PathBuf, PathBuf)>,
+    /// Paths inside that are copied up before the command starts, besides those of the profile and the box.
+    pub copy_up: Vec<String>,
+    /// When rpm's databases are copied up.
+    pub touch_rpmdb: TouchRpmdb,
     /// The network; the profile's if none.
     pub net: Option<Net>,
     /// Variables for the command.
@@ -150,6 +156,8 @@ pub struct DryRun {
     pub lowers: Vec<String>,
     /// The mounts, in order.
     pub mounts: Vec<String>,
+    /// What is copied up then, if it is there.
+    pub copy_up: Vec<String>,
 }
 
 /// How it ended.
@@ -187,6 +195,7 @@ pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<D
         capabilities: settings.profile.capabilities.names(),
         lowers: settings.lowers.clone(),
         mounts: settings.plan.describe(),
+        copy_up: settings.copy_up.iter().map(CopyUp::describe).collect(),
     })
 }
 
@@ -298,6 +307,7 @@ fn claim(
         let record = RunRecord {
             pid: std::process::id(),
             scaffold: Some(settings.scaffold.clone()),
+            copy_up: resolve::distinct(settings.copy_up_paths.iter().chain(&record.copy_up)),
             ..record
         };
         // On disk it stays kept: its lock says that it runs, and a kill must not make it a dead one.
@@ -314,6 +324,7 @@ fn claim(
         scaffold: Some(settings.scaffold.clone()),
         id_map: base.id_map.clone(),
         argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        copy_up: settings.copy_up_paths.clone(),
         started,
         pid: std::process::id(),
         state: RunState::Running,

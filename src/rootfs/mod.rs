@@ -4,6 +4,7 @@
 //! nothing. All of [`overlay`] and [`apply`] runs in the child, inside its user and mount namespaces.
 
 pub mod apply;
+pub mod copy_up;
 pub mod overlay;
 pub mod plan;
 pub mod scaffold;

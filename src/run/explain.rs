@@ -6,6 +6,7 @@ use super::outcome::{NOT_EXECUTABLE, NOT_FOUND, OURS};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage};
 use crate::fault::{Fault, Kind, printable, why};
+use crate::rootfs::copy_up::MOST_ENTRIES;
 use crate::rootfs::plan::Op;
 
 /// What the text of a failure needs of the spec, kept by the parent.
@@ -15,6 +16,7 @@ pub struct Told {
     workdir: String,
     user: String,
     steps: Vec<Op>,
+    copy_up: Vec<String>,
     lowers: Vec<String>,
 }
 
@@ -31,6 +33,7 @@ impl Told {
             workdir: printable(&spec.workdir.to_string_lossy()),
             user: spec.user.as_ref().map_or_else(String::new, ToString::to_string),
             steps: spec.plan.ops.clone(),
+            copy_up: spec.copy_up.iter().map(|step| printable(&step.place)).collect(),
             lowers: spec.lowers.clone(),
         }
     }
@@ -48,6 +51,7 @@ impl Told {
             ),
             Stage::User => (OURS, self.bad_user(errno, &reason)),
             Stage::Prepare | Stage::Mount => (OURS, self.step(detail, errno, &reason)),
+            Stage::CopyUp => (OURS, self.copied_up(detail, errno, &reason)),
             Stage::Layer => {
                 let layer = self.lowers.get(detail as usize).map_or("?", String::as_str);
                 (OURS, Fault::damaged(format!("open layer: {layer}: {reason}")))
@@ -116,6 +120,19 @@ impl Told {
             _ => fault,
         }
     }
+
+    fn copied_up(&self, detail: u32, errno: Errno, reason: &str) -> Fault {
+        let place = self.copy_up.get(detail as usize).map_or("?", String::as_str);
+        match errno {
+            Errno::TOOBIG => Fault::failed(format!(
+                "copy up: {place}: more than {MOST_ENTRIES} files and directories"
+            ))
+            .hint("name the directory of the database itself"),
+            Errno::NOSPC | Errno::DQUOT => Fault::failed(format!("copy up: {place}: {reason}"))
+                .hint("free some space (`sandbox gc`), or leave it out: --touch-rpmdb=never"),
+            _ => Fault::failed(format!("copy up: {place}: {reason}")),
+        }
+    }
 }
 
 /// A stage that fails because of the host, not of what was asked for.
@@ -165,6 +182,7 @@ mod tests {
             workdir: "/w".into(),
             user: "bob".into(),
             steps: vec![Op::Proc],
+            copy_up: vec!["/srv".into()],
             lowers: vec!["layers/x/fs".into()],
         }
     }
@@ -177,6 +195,14 @@ mod tests {
         assert_eq!(code(Errno::LIBBAD), 126);
         let failure = Failure { stage: Stage::Overlay, detail: 0, errno: Errno::PERM };
         assert_eq!(told().explain(failure).0, 125);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_copied_up_is_named() {
+        let failure = Failure { stage: Stage::CopyUp, detail: 0, errno: Errno::TOOBIG };
+        let (code, fault) = told().explain(failure);
+        assert_eq!(code, 125);
+        assert_eq!(fault.message, "copy up: /srv: more than 10000 files and directories");
     }
 
     #[test]

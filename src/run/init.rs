@@ -26,6 +26,7 @@ use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
 use crate::ids::{self, Mode as IdMode};
 use crate::isolate::{caps, net};
 use crate::rootfs::apply::{self, Failed};
+use crate::rootfs::copy_up;
 use crate::rootfs::overlay::{Base, Writable, assemble, attach};
 use crate::sys::process::{Side, clone, exit_now};
 
@@ -61,6 +62,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         .map_err(|failed| at_step(Stage::Prepare, failed))?;
     switch_root(&base, &root).map_err(Failure::at(Stage::Root))?;
     apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
+    copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
     check_program(spec)?;
     if spec.want_root {
         send_up(wire.as_fd(), &Up::Root(root));

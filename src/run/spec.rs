@@ -11,6 +11,7 @@ use rustix::termios::{Termios, Winsize};
 use super::user::User;
 use crate::ids::IdMap;
 use crate::isolate::caps::CapSet;
+use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::MountPlan;
 use crate::sys::exec::Strings;
@@ -34,6 +35,8 @@ pub struct RunSpec {
     pub read_only_root: bool,
     /// What is mounted over the overlay.
     pub plan: MountPlan,
+    /// What is copied up before the command starts.
+    pub copy_up: Vec<CopyUp>,
     /// Bind sources that the parent has detached already (it may reach places that inside root may not).
     pub prepared: Vec<Option<OwnedFd>>,
     /// The host name inside.

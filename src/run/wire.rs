@@ -37,6 +37,8 @@ pub enum Stage {
     Root,
     /// A mount step in the new root; the detail is its index.
     Mount,
+    /// Copying up files before the command; the detail is the place.
+    CopyUp,
     /// Setting the host name.
     Hostname,
     /// Bringing the loopback device up.
@@ -65,7 +67,7 @@ pub enum Stage {
     Exec,
 }
 
-const STAGES: [Stage; 22] = [
+const STAGES: [Stage; 23] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -75,6 +77,7 @@ const STAGES: [Stage; 22] = [
     Stage::Prepare,
     Stage::Root,
     Stage::Mount,
+    Stage::CopyUp,
     Stage::Hostname,
     Stage::Loopback,
     Stage::Terminal,

@@ -60,6 +60,9 @@ pub struct RunRecord {
     pub id_map: IdMap,
     /// The command.
     pub argv: Vec<String>,
+    /// The paths that were copied up for it, besides the databases of rpm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy_up: Vec<String>,
     /// When it was started.
     pub started: Timestamp,
     /// The pid of its supervisor, in the supervisor's pid namespace.

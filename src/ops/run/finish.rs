@@ -12,6 +12,7 @@ use super::{After as Wanted, Finished, RunOptions, Upper};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::ops::commit::{self, Commit, Committed, News, Target};
+use crate::ops::copyup;
 use crate::ops::diff;
 use crate::run::outcome::Ended;
 use crate::store::{LayerId, Run, RunRecord, Store};
@@ -35,7 +36,7 @@ impl After<'_> {
         finished: &mut Finished,
         facts: &mut Facts,
     ) -> Result<()> {
-        let after = self.wanted()?;
+        let after = self.wanted(run)?;
         let commits = after != Wanted::Discard;
         // What a person has just said about a shell does not hang on its exit code.
         let said = commits && self.options.after == Wanted::Discard;
@@ -68,12 +69,13 @@ impl After<'_> {
     }
 
     /// What was asked for or, of a shell that changed something, what its person says now.
-    fn wanted(&self) -> Result<Wanted> {
+    fn wanted(&self, run: &Run) -> Result<Wanted> {
         let asked = self.options.after != Wanted::Discard || self.options.kept_run.is_some();
         let Some(ask) = self.options.ask.filter(|_| !asked && self.options.upper == Upper::Disk)
         else {
             return Ok(self.options.after.clone());
         };
+        copyup::settle(self.store, run, self.record)?;
         let changes = diff::of_run(self.store, self.record)?;
         if changes.is_empty() {
             return Ok(Wanted::Discard);

@@ -14,6 +14,7 @@ use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Network, Profile, Root, Tmp};
 use crate::isolate::{caps, env, limits, seccomp};
+use crate::rootfs::copy_up::{self, CopyUp};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
 use crate::run::spec::RunSpec;
@@ -34,6 +35,8 @@ pub(super) struct Base {
     pub(super) id_map: IdMap,
     /// Head, as it was.
     pub(super) head: Option<LayerId>,
+    /// The paths that the box has copied up.
+    pub(super) copy_up: Vec<String>,
 }
 
 /// Resolves box, snapshot and chain, and refuses what can be refused before anything is made.
@@ -73,7 +76,8 @@ pub(super) fn base(store: &Store, box_name: &BoxName, options: &RunOptions) -> R
     let layer = store.layer(&layer)?;
     let id_map = opened.record().id_map.clone();
     ids::check(&id_map)?;
-    Ok(Base { box_name, from, layer, id_map, head })
+    let copy_up = opened.record().settings.copy_up.clone();
+    Ok(Base { box_name, from, layer, id_map, head, copy_up })
 }
 
 /// Everything of a run that depends on no run directory yet.
@@ -86,6 +90,8 @@ pub(super) struct Settings {
     pub(super) lowers: Vec<String>,
     pub(super) scaffold: String,
     pub(super) plan: MountPlan,
+    pub(super) copy_up: Vec<CopyUp>,
+    pub(super) copy_up_paths: Vec<String>,
     pub(super) hostname: String,
     pub(super) network: Net,
     pub(super) user: Option<user::User>,
@@ -119,7 +125,15 @@ pub(super) fn settings(store: &Store, base: &Base, options: &RunOptions) -> Resu
         base.layer.mount.iter().rev().map(|id| format!("layers/{id}/fs")).collect();
     lowers.push(format!("cache/{scaffold}"));
     let workdir = options.workdir.clone().unwrap_or_else(|| "/".into());
+    let copy_up_paths =
+        distinct(profile.copy_up.iter().chain(&base.copy_up).chain(&options.copy_up));
     Ok(Settings {
+        // In a root that is read-only no file can become two.
+        copy_up: match profile.root {
+            Root::Overlay => copy_up::plan(&copy_up_paths, options.touch_rpmdb),
+            Root::Readonly => Vec::new(),
+        },
+        copy_up_paths,
         profile,
         argv,
         environment,
@@ -132,6 +146,17 @@ pub(super) fn settings(store: &Store, base: &Base, options: &RunOptions) -> Resu
         user,
         seccomp,
     })
+}
+
+/// The same paths, each once.
+pub(super) fn distinct<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut once: Vec<String> = Vec::new();
+    for one in all {
+        if !once.contains(one) {
+            once.push(one.clone());
+        }
+    }
+    once
 }
 
 fn words(options: &RunOptions) -> Result<Vec<CString>> {
@@ -292,6 +317,7 @@ pub(super) fn spec(
         way: options.overlay_way,
         read_only_root: settings.profile.root == Root::Readonly,
         plan: settings.plan,
+        copy_up: settings.copy_up,
         prepared,
         hostname: settings.hostname,
         argv: Strings::new(settings.argv),

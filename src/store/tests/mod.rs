@@ -74,6 +74,7 @@ fn run_record(run: &Run, chain: &[LayerId]) -> RunRecord {
         scaffold: None,
         id_map: map(),
         argv: vec!["true".into()],
+        copy_up: Vec::new(),
         started: Timestamp::now(),
         pid: std::process::id(),
         state: RunState::Running,
