@@ -27,7 +27,7 @@ use super::{Totals, path, xattr};
 use crate::fault::{Context, Result};
 use crate::ids::{IdMap, Mode as IdMode};
 
-mod data;
+pub(super) mod data;
 
 /// How the kernel shows an id that has no number in this user namespace, unless an administrator chose
 /// another (/proc/sys/kernel/overflowuid).

@@ -17,6 +17,7 @@
 //! | `change` | what differs between two views |
 //! | `merged` | several layers looked at as one, without a mount |
 //! | `settle` | what was copied up and did not change leaves an upper |
+//! | `fold` | one layer in the place of several |
 //! | `attributes` | owner, attributes, mode and times of a file just made |
 //! | `owners` | owners and devices that the disk cannot hold |
 //! | `copy` | a tree copied file by file |
@@ -27,6 +28,7 @@ pub mod attributes;
 pub mod change;
 pub mod copy;
 pub mod dir;
+pub mod fold;
 pub mod measure;
 pub mod merged;
 pub mod owners;
@@ -42,6 +44,7 @@ mod tests;
 
 pub use change::{Change, ChangeKind, FileType, compare};
 pub use copy::copy_tree;
+pub use fold::fold;
 pub use measure::measure;
 pub use owners::{Device, Remembered};
 pub use remove::{Removed, remove_tree};

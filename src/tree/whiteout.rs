@@ -117,6 +117,14 @@ pub fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     opacity(dir).map(|found| found == Opacity::Opaque)
 }
 
+/// Lets an open directory of a layer hide the layers beneath.
+///
+/// # Errors
+/// What fsetxattr(2) says.
+pub fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    xattr::set(dir, OPAQUE, b"y")
+}
+
 /// Whether the entry `name` of `dir`, a directory of a layer, is a whiteout in either form.
 ///
 /// # Errors

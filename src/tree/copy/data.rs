@@ -9,7 +9,7 @@ use rustix::io::{Errno, pread, pwrite};
 const CHUNK: usize = 128 * 1024;
 
 /// Makes `dst`, an empty file, hold what `src` holds.
-pub(super) fn copy(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(in crate::tree) fn copy(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> Result<(), Errno> {
     let size = u64::try_from(fstat(src)?.st_size).unwrap_or(0);
     if size == 0 || ioctl_ficlone(dst, src).is_ok() {
         return Ok(());

@@ -14,6 +14,7 @@ mod change;
 mod copy;
 mod deep;
 mod dirs;
+mod fold;
 mod records;
 mod settle;
 mod upper;
