@@ -11,13 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-#[cfg(feature = "failpoints")]
-#[path = "faults/crash.rs"]
-mod crash;
 #[path = "faults/discard.rs"]
 mod discard;
-#[path = "faults/disk.rs"]
+#[path = "common/disk.rs"]
 mod disk;
+#[path = "faults/full.rs"]
+mod full;
 #[path = "faults/host.rs"]
 mod host;
 #[path = "faults/kills.rs"]
@@ -32,6 +31,8 @@ mod pty;
 mod race;
 #[path = "faults/signals.rs"]
 mod signals;
+#[path = "faults/sweep.rs"]
+mod sweep;
 #[path = "faults/terminal.rs"]
 mod terminal;
 #[path = "faults/watch.rs"]
@@ -51,13 +52,12 @@ fn main() -> ExitCode {
         ("signals", signals::CASES),
         ("kills", kills::CASES),
         ("terminal", terminal::CASES),
-        ("disk", disk::CASES),
+        ("full", full::CASES),
         ("limits", limits::CASES),
         ("host", host::CASES),
         ("race", race::CASES),
         ("discard", discard::CASES),
-        #[cfg(feature = "failpoints")]
-        ("crash", crash::CASES),
+        ("sweep", sweep::CASES),
     ];
     let (mut passed, mut failed) = (0, 0);
     for (group, cases) in groups {

@@ -97,7 +97,12 @@ impl Store {
             self.remove_unfinished_box(&unfinished);
             return Err(fault);
         }
-        self.sync_folder("box.fsync", layout::BOXES)?;
+        if let Err(fault) = self.sync_folder("box.fsync", layout::BOXES) {
+            // Who is told that there is none must find none.
+            renameat_with(self.dir(), &name, self.dir(), &unfinished, RenameFlags::NOREPLACE).ok();
+            self.remove_unfinished_box(&unfinished);
+            return Err(fault);
+        }
         Ok(Box_ { store: self, record })
     }
 

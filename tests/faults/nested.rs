@@ -10,9 +10,9 @@ use crate::world::{fell, ids};
 
 /// What `--inside NAME` does.
 const INSIDE: &[(&str, fn())] = &[
-    ("space", crate::disk::space_inside),
-    ("inodes", crate::disk::inodes_inside),
-    ("read_only", crate::disk::read_only_inside),
+    ("space", crate::full::space_inside),
+    ("inodes", crate::full::inodes_inside),
+    ("read_only", crate::full::read_only_inside),
     ("filtered", crate::host::filtered_inside),
 ];
 
