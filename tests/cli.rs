@@ -15,6 +15,8 @@ mod archives;
 mod basedir;
 #[path = "cli/binds.rs"]
 mod binds;
+#[path = "cli/boxes.rs"]
+mod boxes;
 #[path = "cli/copyup.rs"]
 mod copyup;
 #[path = "cli/diff.rs"]

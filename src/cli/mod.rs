@@ -2,6 +2,7 @@
 //! commands do is in `ops`.
 
 mod args;
+mod boxes;
 mod completions;
 mod diff;
 mod doctor;
@@ -77,6 +78,9 @@ enum Command {
     Diff(diff::Args),
     /// Make a snapshot of what a kept run has left
     Recover(recover::Args),
+    /// List boxes, show one, or change its defaults
+    #[command(name = "box")]
+    Boxes(boxes::Args),
     /// Free the space of what nothing needs any more
     Gc(gc::Args),
     /// Try what this machine can do and say how to get the rest
@@ -153,6 +157,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Rm(args) => rm::run(&args, common),
         Command::Diff(args) => diff::run(&args, common),
         Command::Recover(args) => recover::run(&args, common),
+        Command::Boxes(args) => boxes::run(&args, common),
         Command::Gc(args) => gc::run(&args, common),
         Command::Doctor(args) => doctor::run(args, common),
         Command::Completions(args) => completions::run(args),

@@ -164,7 +164,10 @@ impl Commit<'_> {
             layer: made,
             ..LogEntry::new(self.action)
         };
-        self.store.open_box(&self.record.box_name)?.update(lock, |state| {
+        let home = self.store.open_box(&self.record.box_name)?;
+        // It may have been removed and made again, with other ids, since the run began.
+        home.require_owners(&self.record.id_map, &format!("run {}", self.record.run))?;
+        home.update(lock, |state| {
             match self.target {
                 Target::Name(name) => {
                     state.set(name, layer, Expected::Absent, None)?;

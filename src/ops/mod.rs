@@ -1,6 +1,7 @@
 //! What a user can do, one file per operation: typed arguments in, plain data out (its serde form is the
 //! JSON of the command line). Nothing here prints.
 
+pub mod boxes;
 mod commit;
 mod copyup;
 pub mod diff;
@@ -11,6 +12,8 @@ pub mod list;
 pub mod recover;
 pub mod rm;
 pub mod run;
+pub mod settings;
 pub mod show;
 pub mod snapshot;
 pub mod trash;
+pub mod words;

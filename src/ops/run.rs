@@ -1,8 +1,10 @@
 //! `run` and `shell`: resolve, execute, then commit or discard.
 
 mod around;
-mod checks;
+mod binds;
+pub(super) mod checks;
 mod cwd;
+mod defaults;
 mod finish;
 mod out;
 mod report;
@@ -184,7 +186,8 @@ pub struct Finished {
 pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<DryRun> {
     let lock = store.lock_shared()?;
     let base = resolve::base(store, box_name, options)?;
-    let settings = resolve::settings(store, &base, options)?;
+    let options = &*defaults::fill_in(options, &base)?;
+    let settings = resolve::settings(store, &lock, &base, options)?;
     drop(lock);
     let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(DryRun {
@@ -222,8 +225,11 @@ fn execute(
     let begun = std::time::Instant::now();
     let lock = store.lock_shared()?;
     let base = resolve::base(store, box_name, options)?;
-    let settings = resolve::settings(store, &base, options)?;
+    let options = &*defaults::fill_in(options, &base)?;
+    let mut settings = resolve::settings(store, &lock, &base, options)?;
     let (record, run) = claim(store, &base, &settings, options, started)?;
+    // Until the run is over.
+    let _caches = std::mem::take(&mut settings.caches);
     let mut facts = report.facts(&record, started);
     // The child finds base_dir again by its working directory.
     rustix::process::fchdir(store.dir()).context("enter", store.path().display())?;

@@ -154,7 +154,9 @@ fn remove(dir: BorrowedFd<'_>, name: &OsStr, bytes: &mut u64) -> Result<()> {
 /// only when they are asked for.
 fn maps(store: &Store) -> Result<impl Iterator<Item = IdMap>> {
     let mut boxes: Vec<IdMap> = Vec::new();
-    for record in store.boxes()? {
+    for (_, name) in store.box_entries()? {
+        // A damaged box is told by whoever works in it; it is no reason to leave the trash of others.
+        let Ok(record) = name.and_then(|name| store.box_record(&name)) else { continue };
         if !boxes.iter().any(|known| known.same_owners(&record.id_map)) {
             boxes.push(record.id_map);
         }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR};
 use super::lock::SharedLock;
-use super::{BoxName, LayerId, Store, json_line, layout};
-use crate::fault::{Context, Fault, Result};
+use super::{BoxName, LayerId, SnapshotName, Store, json_line, layout};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::IdMap;
 
 /// What the user has set for all runs in a box: the defaults of flags that are not given.
@@ -71,6 +71,35 @@ impl Box_<'_> {
     /// Its name.
     pub fn name(&self) -> &BoxName {
         &self.record.name
+    }
+
+    /// The names of all snapshots, sorted, without what they stand for.
+    ///
+    /// # Errors
+    /// What reading the directory says; damaged for an entry that is none of ours.
+    pub fn snapshot_names(&self) -> Result<Vec<SnapshotName>> {
+        let folder = layout::refs(self.name());
+        let names = self.store.names(&folder)?;
+        let names = names.iter().filter(|name| !name.starts_with('.'));
+        names.map(|name| self.store.own_name(&folder, name)).collect()
+    }
+
+    /// Refuses files that were made with `map` and belong to `whose`, if other owners lie on disk there for
+    /// the ids inside than in this box: nothing may be built of both.
+    ///
+    /// # Errors
+    /// Conflict, if any id differs.
+    pub fn require_owners(&self, map: &IdMap, whose: &str) -> Result<()> {
+        let own = &self.record.id_map;
+        if own.same_owners(map) {
+            return Ok(());
+        }
+        Err(Fault::conflict(format!(
+            "use layer: {whose}: its files belong to the ids of another map ({}) than those of box {} ({})",
+            map.mode,
+            self.name(),
+            own.mode
+        )))
     }
 }
 
@@ -137,13 +166,18 @@ impl Store {
     /// Not-found if there is no such box.
     pub fn box_record(&self, name: &BoxName) -> Result<BoxRecord> {
         let file = layout::box_record(name);
-        let Some(record) = self.read_record::<BoxRecord>(&file)? else {
+        let read = self.read_record::<BoxRecord>(&file).map_err(|fault| match fault.kind {
+            Kind::Damaged => fault.hint(way_out(name)),
+            _ => fault,
+        })?;
+        let Some(record) = read else {
             return Err(Fault::not_found(format!("open box: {name}: there is no such box"))
                 .hint(format!("fill it first: `sandbox init {name} --from SOURCE`")));
         };
         if record.name != *name {
             let file = self.show(&file);
-            return Err(Fault::damaged(format!("read record: {file}: it is of another box")));
+            let fault = Fault::damaged(format!("read record: {file}: it is of another box"));
+            return Err(fault.hint(way_out(name)));
         }
         Ok(record)
     }
@@ -160,9 +194,21 @@ impl Store {
 
     /// The names of all boxes, whatever state they are in.
     pub(super) fn box_names(&self) -> Result<Vec<BoxName>> {
-        let names = self.names(layout::BOXES)?;
-        let names = names.iter().filter(|name| !name.starts_with('.'));
-        names.map(|name| self.own_name(layout::BOXES, name)).collect()
+        self.box_entries()?.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// What lies where boxes are, by name, for those who go on beside damage: each directory, and the box
+    /// that it is.
+    ///
+    /// # Errors
+    /// What reading the directory says.
+    pub fn box_entries(&self) -> Result<Vec<(String, Result<BoxName>)>> {
+        let names = self.names(layout::BOXES)?.into_iter().filter(|name| !name.starts_with('.'));
+        let own = |name: String| {
+            let parsed = self.own_name(layout::BOXES, &name);
+            (name, parsed)
+        };
+        Ok(names.map(own).collect())
     }
 
     /// A name that we find in a folder of ours and that must be one that we gave.
@@ -216,4 +262,9 @@ impl Store {
             .and_then(|dir| step(name, || fsync(&dir)))
             .context("write directory to disk", self.show(folder))
     }
+}
+
+/// What to do about a box whose record cannot be read.
+fn way_out(name: &BoxName) -> String {
+    format!("mend the file, or give the box up: `sandbox scrub {name} --all --force`")
 }

@@ -75,6 +75,7 @@ impl Store {
         if !options.dry_run {
             self.sweep(&collected, &dead)?;
             self.sweep_cache(&scaffolds, options.cache)?;
+            self.sweep_caches()?;
             self.sweep_unfinished()?;
         }
         Ok(collected)

@@ -20,6 +20,12 @@ pub(crate) const CACHE: &str = "cache";
 pub(crate) const FOLDERS: [&str; 5] = [LAYERS, BOXES, RUNS, TRASH, CACHE];
 /// How the name of an entry starts that is not finished yet.
 pub(crate) const UNFINISHED: &str = ".new-";
+/// How the name of the folder of a box's caches starts.
+pub(crate) const CACHES: &str = "box-";
+/// In a cache of a box: what the payload keeps there.
+pub(crate) const CACHE_FS: &str = "fs";
+/// How the name of such a cache starts in the trash.
+pub(crate) const TRASHED_CACHE: &str = "boxcache-";
 /// How the name of a scaffold in the cache starts.
 pub(crate) const SCAFFOLD: &str = "scaffold-";
 
@@ -64,6 +70,11 @@ pub(crate) fn box_record(name: &BoxName) -> String {
     format!("{BOXES}/{name}/box.json")
 }
 
+/// `boxes/BOX/.new-box.json`: the next version of its record.
+pub(crate) fn new_box_record(name: &BoxName) -> String {
+    format!("{BOXES}/{name}/{UNFINISHED}box.json")
+}
+
 /// `boxes/BOX/lock`.
 pub(crate) fn box_lock(name: &BoxName) -> String {
     format!("{BOXES}/{name}/lock")
@@ -97,4 +108,14 @@ pub(crate) fn run(id: &RunId) -> String {
 /// `runs/.new-ID`: a run that is being made.
 pub(crate) fn new_run(id: &RunId) -> String {
     format!("{RUNS}/{UNFINISHED}{id}")
+}
+
+/// `cache/box-BOX`: its persistent caches.
+pub(crate) fn caches(name: &BoxName) -> String {
+    format!("{CACHE}/{CACHES}{name}")
+}
+
+/// `cache/box-BOX/NAME`.
+pub(crate) fn cache(name: &BoxName, cache: &SnapshotName) -> String {
+    format!("{CACHE}/{CACHES}{name}/{cache}")
 }

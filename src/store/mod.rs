@@ -16,6 +16,7 @@
 //! cut was never promised.
 
 mod boxes;
+mod caches;
 mod discard;
 pub(crate) mod failpoint;
 mod file;
@@ -31,6 +32,7 @@ mod name;
 mod open;
 mod publish;
 mod reap;
+mod record;
 mod refs;
 mod resolve;
 mod runs;
@@ -49,6 +51,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use boxes::{Box_, BoxRecord, BoxSettings};
+pub use caches::Cache;
 pub use discard::Discarded;
 pub use gc::{Collected, GcOptions};
 pub use id::{LayerId, RunId};

@@ -10,11 +10,8 @@ mod revert;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rustix::fs::fsync;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::failpoint::step;
 use super::lock::SharedLock;
 use super::{Box_, BoxName, LayerId, LogEntry, SnapshotName, Store, file, json_line, layout};
 use crate::fault::{Context, Fault, Kind, Result};
@@ -353,18 +350,6 @@ impl State<'_> {
             file::unlink(self.store.dir(), &temporary(self.name, snapshot)).ok();
         }
         file::unlink(self.store.dir(), &new_head(self.name)).ok();
-    }
-}
-
-impl Store {
-    /// Makes a file with this content and waits until it is on disk.
-    fn write_durably(&self, steps: [&str; 2], name: &str, bytes: &[u8]) -> Result<(), Errno> {
-        let file = step(steps[0], || {
-            let file = file::create(self.dir(), name)?;
-            file::write_all(&file, bytes)?;
-            Ok(file)
-        })?;
-        step(steps[1], || fsync(&file))
     }
 }
 

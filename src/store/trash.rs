@@ -134,6 +134,7 @@ fn foreign_names(entry: &str) -> &'static [&'static str] {
     match entry.split_once('-') {
         Some(("run", _)) => &[layout::LAYER_FS, layout::WORK, layout::NEST],
         Some(("layer", _)) => &["fs"],
+        Some(("boxcache", _)) => &[layout::CACHE_FS],
         Some(("box", _)) => &[],
         _ => &["."],
     }

@@ -150,6 +150,7 @@ fn mistakes_on_the_command_line() {
         "rm",
         "diff",
         "recover",
+        "box",
         "gc",
         "doctor",
         "completions",

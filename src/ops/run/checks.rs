@@ -21,7 +21,7 @@ pub(super) fn boundary(profile: &Profile, base: &Base, options: &RunOptions) -> 
 }
 
 /// Users that the map does not hold cannot be.
-pub(super) fn user(user: Option<&User>, map: &IdMap) -> Result<()> {
+pub(in crate::ops) fn user(user: Option<&User>, map: &IdMap) -> Result<()> {
     let held = |who: &Who, holds: &dyn Fn(u32) -> bool| match who {
         Who::Id(id) => holds(*id),
         Who::Name(_) => true,

@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, openat};
 
-use super::{After, Bind, Net, RunOptions, checks};
+use super::{After, Net, RunOptions, binds, checks};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Network, Profile, Root, Tmp};
@@ -19,7 +18,9 @@ use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
 use crate::run::spec::RunSpec;
 use crate::run::{terminal, user};
-use crate::store::{BoxName, LayerId, LayerRecord, RunId, Store};
+use crate::store::{
+    Box_, BoxName, BoxSettings, Cache, LayerId, LayerRecord, Resolved, RunId, SharedLock, Store,
+};
 use crate::sys::exec::Strings;
 
 /// What a run stands on.
@@ -35,28 +36,32 @@ pub(super) struct Base {
     pub(super) id_map: IdMap,
     /// Head, as it was.
     pub(super) head: Option<LayerId>,
-    /// The paths that the box has copied up.
-    pub(super) copy_up: Vec<String>,
+    /// What the box says where nothing was typed.
+    pub(super) settings: BoxSettings,
 }
 
 /// Resolves box, snapshot and chain, and refuses what can be refused before anything is made.
 pub(super) fn base(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<Base> {
     let from = options.from.as_deref().unwrap_or("head");
-    let (box_name, layer, from) = match &options.kept_run {
+    let (opened, layer, from) = match &options.kept_run {
         Some(kept) => {
             let (_run, record) = store.open_run(&kept.parse()?)?;
             let layer = record.layer.ok_or_else(|| {
                 Fault::damaged(format!("open run: {kept}: its record names no layer"))
             })?;
-            (record.box_name, layer, record.from)
+            let opened = store.open_box(&record.box_name)?;
+            opened.require_owners(&record.id_map, &format!("run {kept}"))?;
+            (opened, layer, record.from)
         }
         None => {
             let resolved = store.resolve(box_name, from)?;
+            let opened = store.open_box(box_name)?;
             // `BOX/NAME` starts from another box's snapshot; what is kept is kept in ours.
-            (box_name.clone(), resolved.layer, from.to_owned())
+            require_same_owners(store, &opened, &resolved)?;
+            (opened, resolved.layer, from.to_owned())
         }
     };
-    let opened = store.open_box(&box_name)?;
+    let box_name = opened.name().clone();
     let head = match options.after {
         // Not read twice: another run may move it in between, and this one has begun from the first.
         After::Keep | After::KeepForce if from == "head" => Some(layer),
@@ -76,8 +81,19 @@ pub(super) fn base(store: &Store, box_name: &BoxName, options: &RunOptions) -> R
     let layer = store.layer(&layer)?;
     let id_map = opened.record().id_map.clone();
     ids::check(&id_map)?;
-    let copy_up = opened.record().settings.copy_up.clone();
-    Ok(Base { box_name, from, layer, id_map, head, copy_up })
+    let settings = opened.record().settings.clone();
+    Ok(Base { box_name, from, layer, id_map, head, settings })
+}
+
+/// Refuses a snapshot of another box whose files belong to other ids on disk.
+fn require_same_owners(store: &Store, own: &Box_<'_>, found: &Resolved) -> Result<()> {
+    if found.box_name == *own.name() {
+        return Ok(());
+    }
+    let theirs = store.box_record(&found.box_name)?;
+    own.require_owners(&theirs.id_map, &format!("box {}", theirs.name)).map_err(|fault| {
+        fault.hint(format!("run in that box: `sandbox run --box {} ...`", theirs.name))
+    })
 }
 
 /// Everything of a run that depends on no run directory yet.
@@ -96,10 +112,17 @@ pub(super) struct Settings {
     pub(super) network: Net,
     pub(super) user: Option<user::User>,
     pub(super) seccomp: Vec<u8>,
+    /// The caches it mounts, which nobody removes while these are held.
+    pub(super) caches: Vec<Cache>,
 }
 
 /// Resolves the settings of a run.
-pub(super) fn settings(store: &Store, base: &Base, options: &RunOptions) -> Result<Settings> {
+pub(super) fn settings(
+    store: &Store,
+    lock: &SharedLock,
+    base: &Base,
+    options: &RunOptions,
+) -> Result<Settings> {
     let profile = Profile::named(options.profile.as_deref().unwrap_or(options.default_profile))?;
     checks::boundary(&profile, base, options)?;
     let argv = words(options)?;
@@ -115,7 +138,9 @@ pub(super) fn settings(store: &Store, base: &Base, options: &RunOptions) -> Resu
     });
     checks::descriptors(&options.preserve_fds)?;
     let cache = open_cache(store)?;
-    let (plan, directories) = plan_of(store, base, options, &profile, &hostname, network)?;
+    let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
+    let caches = caches.collect::<Result<Vec<_>>>()?;
+    let (plan, directories) = plan_of(store, base, options, &profile, &hostname, network, &caches)?;
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
     let scaffold = scaffold::ensure(cache.as_fd(), &places, base.id_map.root_owner())?;
@@ -126,7 +151,7 @@ pub(super) fn settings(store: &Store, base: &Base, options: &RunOptions) -> Resu
     lowers.push(format!("cache/{scaffold}"));
     let workdir = options.workdir.clone().unwrap_or_else(|| "/".into());
     let copy_up_paths =
-        distinct(profile.copy_up.iter().chain(&base.copy_up).chain(&options.copy_up));
+        distinct(profile.copy_up.iter().chain(&base.settings.copy_up).chain(&options.copy_up));
     Ok(Settings {
         // In a root that is read-only no file can become two.
         copy_up: match profile.root {
@@ -145,6 +170,7 @@ pub(super) fn settings(store: &Store, base: &Base, options: &RunOptions) -> Resu
         network,
         user,
         seccomp,
+        caches,
     })
 }
 
@@ -193,6 +219,7 @@ fn plan_of(
     profile: &Profile,
     hostname: &str,
     network: Net,
+    caches: &[Cache],
 ) -> Result<(MountPlan, HashMap<Source, bool>)> {
     let mut request = plan::Request {
         binds: Vec::new(),
@@ -205,10 +232,10 @@ fn plan_of(
         host_root: base.id_map.mode == IdMode::Identity,
     };
     for bind in &options.binds {
-        request.binds.push(host_bind(store, bind)?);
+        request.binds.push(binds::host_bind(store, bind)?);
     }
-    for (name, target) in &options.caches {
-        let source = cache_dir(store, base, name)?;
+    for (cache, (_, target)) in caches.iter().zip(&options.caches) {
+        let source = Source::Store(cache.path().to_owned());
         let (target, mode) = (target.clone(), BindMode::ReadWrite);
         request.binds.push(plan::Bind { source, target, mode });
     }
@@ -217,7 +244,7 @@ fn plan_of(
     for op in &mut plan.ops {
         if let Op::Bind { source: source @ Source::Host(_), .. } = op {
             // resolv.conf is often a symlink; what is bound is what it leads to.
-            let path = canonical(source)?;
+            let path = binds::canonical(source)?;
             let directory = scaffold::is_directory(&path)
                 .context("bind", printable(&path.to_string_lossy()))?;
             *source = Source::Host(path);
@@ -226,76 +253,6 @@ fn plan_of(
     }
     plan.make_places(|source| directories.get(source).copied().unwrap_or(true));
     Ok((plan, directories))
-}
-
-fn canonical(source: &Source) -> Result<PathBuf> {
-    match source {
-        Source::Host(path) => {
-            path.canonicalize().context("bind", printable(&path.to_string_lossy()))
-        }
-        Source::Store(path) => Ok(path.into()),
-    }
-}
-
-/// A bind of the host: canonical, so that the child can refuse a path that changes; never base_dir, nor
-/// what contains it, nor what lies in it: a payload must not reach the store.
-fn host_bind(store: &Store, bind: &Bind) -> Result<plan::Bind> {
-    let shown = printable(&bind.source.to_string_lossy());
-    let source = bind.source.canonicalize().map_err(|error| {
-        let fault = Err::<(), _>(error).context("bind", &shown);
-        Fault { kind: crate::fault::Kind::Usage, ..fault.err().unwrap_or_else(unreachable_fault) }
-    })?;
-    let base_dir = store.path().canonicalize().context("resolve", store.path().display())?;
-    if leads_to(&source, &base_dir) || leads_to(&base_dir, &source) {
-        return Err(Fault::usage(format!("bind: {shown}: it contains or is part of the store"))
-            .hint("move the store elsewhere with --base-dir, or bind a smaller directory"));
-    }
-    if bind.mode == BindMode::Overlay && !source.is_dir() {
-        return Err(Fault::usage(format!("bind: {shown}: only a directory can be an overlay")));
-    }
-    Ok(plan::Bind { source: Source::Host(source), target: bind.target.clone(), mode: bind.mode })
-}
-
-/// Whether `path` is `place` or lies in it, also where a bind mount of the host gives it another path.
-fn leads_to(path: &Path, place: &Path) -> bool {
-    let inode = |path: &Path| {
-        let stat = rustix::fs::stat(path).ok()?;
-        Some((stat.st_dev, stat.st_ino))
-    };
-    let place_inode = inode(place);
-    path.starts_with(place)
-        || path.ancestors().any(|above| place_inode.is_some() && inode(above) == place_inode)
-}
-
-fn unreachable_fault() -> Fault {
-    Fault::failed("bind: unknown reason")
-}
-
-/// The directory of a persistent cache of the box, made when it is first named.
-fn cache_dir(store: &Store, base: &Base, name: &str) -> Result<Source> {
-    let name: crate::store::SnapshotName = name
-        .parse()
-        .map_err(|fault: Fault| Fault::usage(fault.message.replacen("snapshot", "cache", 1)))?;
-    let parent = format!("cache/box-{}", base.box_name);
-    let path = format!("{parent}/{name}");
-    for (path, mode) in [(&parent, 0o700), (&path, 0o755)] {
-        match mkdirat(store.dir(), path, Mode::from_raw_mode(mode)) {
-            Ok(()) => own(store, path, base)?,
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno).context("create cache", &name),
-        }
-    }
-    Ok(Source::Store(path))
-}
-
-fn own(store: &Store, path: &str, base: &Base) -> Result<()> {
-    let (uid, gid) = base.id_map.root_owner();
-    if uid == rustix::process::geteuid().as_raw() {
-        return Ok(());
-    }
-    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(store.dir(), path, Some(uid), Some(gid), flags).context("own cache", path)
 }
 
 /// The spec of a run whose directory exists.

@@ -15,7 +15,7 @@ use super::*;
 const ELSEWHERE: &[&str] = &[];
 
 /// Steps that only root reaches, in a box whose root inside is somebody else.
-const ROOT_ONLY: &[&str] = &["run.chown"];
+const ROOT_ONLY: &[&str] = &["cache.chown", "run.chown"];
 
 #[test]
 fn child() {
@@ -62,6 +62,14 @@ fn check(path: &Path, at: &str) {
     drop(Store::create(path.join("new/store")).expect(at));
     drop(Store::create(path.join("wide")).expect(at));
     let first = store.open_box(&box_name("first")).expect(at);
+    let user = first.record().settings.user.as_deref();
+    assert!(user.is_none_or(|user| user == "1"), "{at}");
+    drop(store.use_cache(
+        &store.lock_shared().expect(at),
+        first.name(),
+        &snapshot("cache"),
+        &map(),
+    ));
     commit_as(&store, &first, None, "after").expect(at);
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the store as a whole.
 
+mod caches;
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod crash;
 #[path = "../../../tests/common/disk.rs"]
@@ -8,6 +9,7 @@ mod fold;
 mod life;
 mod open;
 mod race;
+mod record;
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod scenario;
 mod sweep;

@@ -33,6 +33,8 @@ type Act = (&'static str, fn(&Path, &Store, &Box_<'_>) -> Result<()>);
 const ACTS: &[Act] = &[
     ("", create),
     ("", make_second),
+    ("", set_user),
+    ("", drop_cache),
     ("+made", commit_made),
     ("", go_back),
     ("+also", name_also),
@@ -116,6 +118,21 @@ fn create(path: &Path, _: &Store, _: &Box_<'_>) -> Result<()> {
 
 fn make_second(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     make_box(store, "second").map(drop)
+}
+
+fn set_user(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    store.open_box(&box_name("first"))?.update_settings(&store.lock_shared()?, |settings| {
+        settings.user = Some("1".into());
+        Ok(())
+    })
+}
+
+/// Uses a cache, and removes it.
+fn drop_cache(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let lock = store.lock_shared()?;
+    drop(store.use_cache(&lock, first.name(), &snapshot("cache"), &map())?);
+    let held = store.hold_cache(first.name(), &snapshot("cache"))?;
+    held.map_or(Ok(()), |held| store.remove_cache(&lock, held))
 }
 
 fn commit_made(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
@@ -238,6 +255,7 @@ fn shift_owner(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     let one = || vec![Extent { inside: 0, outside: 65_534, count: 1 }];
     let map = IdMap { mode: Mode::Range, uids: one(), gids: one() };
     let lock = store.lock_shared()?;
+    drop(store.use_cache(&lock, &box_name("first"), &snapshot("theirs"), &map)?);
     store.new_run(&lock, &map)?.discard(store).map(drop)
 }
 

@@ -1,0 +1,61 @@
+//! What is bound into a run, from a typed path to one that cannot lead elsewhere any more.
+
+use std::path::{Path, PathBuf};
+
+use super::Bind;
+use super::resolve::Base;
+use crate::fault::{Context, Fault, Result, printable};
+use crate::rootfs::plan::{self, BindMode, Source};
+use crate::store::{Cache, SharedLock, Store};
+
+/// Where a bind source really lies; one of the store is where we have put it.
+pub(super) fn canonical(source: &Source) -> Result<PathBuf> {
+    match source {
+        Source::Host(path) => {
+            path.canonicalize().context("bind", printable(&path.to_string_lossy()))
+        }
+        Source::Store(path) => Ok(path.into()),
+    }
+}
+
+/// A bind of the host: canonical, so that the child can refuse a path that changes; never base_dir, nor
+/// what contains it, nor what lies in it: a payload must not reach the store.
+pub(super) fn host_bind(store: &Store, bind: &Bind) -> Result<plan::Bind> {
+    let shown = printable(&bind.source.to_string_lossy());
+    let source = bind.source.canonicalize().map_err(|error| {
+        let fault = Err::<(), _>(error).context("bind", &shown);
+        Fault { kind: crate::fault::Kind::Usage, ..fault.err().unwrap_or_else(unreachable_fault) }
+    })?;
+    let base_dir = store.path().canonicalize().context("resolve", store.path().display())?;
+    if leads_to(&source, &base_dir) || leads_to(&base_dir, &source) {
+        return Err(Fault::usage(format!("bind: {shown}: it contains or is part of the store"))
+            .hint("move the store elsewhere with --base-dir, or bind a smaller directory"));
+    }
+    if bind.mode == BindMode::Overlay && !source.is_dir() {
+        return Err(Fault::usage(format!("bind: {shown}: only a directory can be an overlay")));
+    }
+    Ok(plan::Bind { source: Source::Host(source), target: bind.target.clone(), mode: bind.mode })
+}
+
+/// Whether `path` is `place` or lies in it, also where a bind mount of the host gives it another path.
+fn leads_to(path: &Path, place: &Path) -> bool {
+    let inode = |path: &Path| {
+        let stat = rustix::fs::stat(path).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    };
+    let place_inode = inode(place);
+    path.starts_with(place)
+        || path.ancestors().any(|above| place_inode.is_some() && inode(above) == place_inode)
+}
+
+fn unreachable_fault() -> Fault {
+    Fault::failed("bind: unknown reason")
+}
+
+/// A persistent cache of the box, made when it is first named.
+pub(super) fn cache(store: &Store, lock: &SharedLock, base: &Base, name: &str) -> Result<Cache> {
+    let name = name
+        .parse()
+        .map_err(|fault: Fault| Fault::usage(fault.message.replacen("snapshot", "cache", 1)))?;
+    store.use_cache(lock, &base.box_name, &name, &base.id_map)
+}

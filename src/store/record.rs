@@ -1,0 +1,72 @@
+//! The record of a box is replaced whole: written beside the old one, synced, renamed.
+
+use rustix::fs::{fsync, renameat};
+use rustix::io::Errno;
+
+use super::failpoint::step;
+use super::lock::SharedLock;
+use super::{Box_, BoxRecord, BoxSettings, Store, file, json_line, layout};
+use crate::fault::{Context, Result};
+
+impl Box_<'_> {
+    /// Changes the defaults of the runs of this box, durably, and gives what the closure gives. It sees what
+    /// is there now; a change to the same is not written.
+    ///
+    /// # Errors
+    /// What the closure says, and then nothing was changed; not-found if the box was removed meanwhile; what
+    /// writing says.
+    pub fn update_settings<T>(
+        &mut self,
+        lock: &SharedLock,
+        change: impl FnOnce(&mut BoxSettings) -> Result<T>,
+    ) -> Result<T> {
+        self.rewrite(lock, |record| change(&mut record.settings))
+    }
+
+    pub(super) fn rewrite<T>(
+        &mut self,
+        _lock: &SharedLock,
+        change: impl FnOnce(&mut BoxRecord) -> Result<T>,
+    ) -> Result<T> {
+        self.store.require_writable()?;
+        let _held = self.store.lock_box(self.name())?;
+        let old = self.store.box_record(self.name())?;
+        let mut new = old.clone();
+        let value = change(&mut new)?;
+        if new != old {
+            self.replace(&new)?;
+        }
+        self.record = new;
+        Ok(value)
+    }
+
+    fn replace(&self, record: &BoxRecord) -> Result<()> {
+        let (store, name) = (self.store, self.name());
+        let temporary = layout::new_box_record(name);
+        let steps = ["box.record.temp", "box.record.temp.fsync"];
+        store
+            .write_durably(steps, &temporary, &json_line(record)?)
+            .context("write record of box", name)?;
+        let file = layout::box_record(name);
+        step("box.record.rename", || renameat(store.dir(), &temporary, store.dir(), &file))
+            .context("write record of box", name)?;
+        store.sync_folder("box.record.fsync", &layout::boxed(name))
+    }
+}
+
+impl Store {
+    /// Makes a file with this content and waits until it is on disk.
+    pub(super) fn write_durably(
+        &self,
+        steps: [&str; 2],
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), Errno> {
+        let file = step(steps[0], || {
+            let file = file::create(self.dir(), name)?;
+            file::write_all(&file, bytes)?;
+            Ok(file)
+        })?;
+        step(steps[1], || fsync(&file))
+    }
+}
