@@ -83,11 +83,13 @@ impl Common {
     /// # Errors
     /// A usage fault if nothing names a directory.
     pub(super) fn base_dir(&self) -> Result<PathBuf> {
-        let root = rustix::process::geteuid().is_root();
         let given = self.base_dir.clone().filter(|path| !path.as_os_str().is_empty());
         let path = given
             .or_else(|| variable("SANDBOX_BASE_DIR"))
-            .or_else(|| default_dir(root, variable("XDG_DATA_HOME"), variable("HOME")))
+            .or_else(|| {
+                let root = rustix::process::geteuid().is_root();
+                default_dir(root, variable("XDG_DATA_HOME"), variable("HOME"))
+            })
             .ok_or_else(|| Fault::usage("HOME is not set").hint("say where: --base-dir DIR"))?;
         std::path::absolute(&path)
             .map_err(|error| Fault::failed(format!("find {}: {error}", path.display())))

@@ -37,14 +37,14 @@ pub fn write_maps(child: Pid, map: &IdMap) -> Result<()> {
 ///
 /// `setgroups` is denied first, as the kernel demands of whoever has no capability outside
 /// (user_namespaces(7)). A process that is not dumpable does not own its files in /proc, so it is made
-/// dumpable meanwhile.
+/// dumpable meanwhile, if that is what the kernel says.
 ///
 /// # Errors
 /// What the kernel says to the write: EPERM and EACCES where AppArmor or a container takes capabilities.
 pub fn write_own_map(map: &IdMap) -> Result<(), Errno> {
-    let dumpable = process::dumpable_behavior()?;
-    if dumpable == DumpableBehavior::Dumpable {
-        return write_all("/proc/self", map).map_err(|(_, errno)| errno);
+    match write_all("/proc/self", map) {
+        Err((_, Errno::ACCESS)) if process::dumpable_behavior()? != DumpableBehavior::Dumpable => {}
+        other => return other.map_err(|(_, errno)| errno),
     }
     process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     let written = write_all("/proc/self", map).map_err(|(_, errno)| errno);

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set,
     remove_capability_from_bounding_set, set_capabilities,
 };
 use serde::de::Error as _;
@@ -88,7 +88,7 @@ pub fn last_cap() -> u32 {
 /// (CVE-2022-29162).
 ///
 /// Runs in the child just before exec; allocates nothing. `last_cap` is [`last_cap`]'s, asked by the
-/// parent. Costs one system call for each capability that goes, and two more.
+/// parent. Costs one system call for each capability that goes, and one more.
 ///
 /// # Errors
 /// EPERM if the caller has no CAP_SETPCAP or not all of `set`.
@@ -109,12 +109,12 @@ pub fn limit(set: CapSet, last_cap: u32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The second half of [`apply`]: ambient, permitted, effective and inheritable.
+/// The second half of [`apply`]: permitted, effective and inheritable, and with them the ambient set: the
+/// kernel keeps in it only what is inheritable, and nothing is (capset(2), capabilities(7)).
 ///
 /// # Errors
 /// EPERM if the caller lacks one of `set`.
 pub fn hold(set: CapSet) -> Result<(), Errno> {
-    clear_ambient_capability_set()?;
     set_capabilities(
         None,
         CapabilitySets {

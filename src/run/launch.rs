@@ -241,8 +241,7 @@ impl Supervisor {
     }
 
     fn pass_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.fd.read_signal() {
-            let Ok(signal) = NixSignal::try_from(info.ssi_signo as i32) else { continue };
+        while let Some(signal) = self.signals.next() {
             let number = signal as i32;
             let message = match signal {
                 NixSignal::SIGWINCH => {
@@ -334,11 +333,8 @@ impl Supervisor {
                 Ok(1..) | Err(Errno::INTR) => {}
                 _ => return,
             }
-            let told = self.signals.fd.read_signal().ok().flatten();
-            let ends = |number| {
-                number != NixSignal::SIGWINCH as u32 && number != NixSignal::SIGCONT as u32
-            };
-            if told.is_some_and(|info| ends(info.ssi_signo)) {
+            let ends = |signal| !matches!(signal, NixSignal::SIGWINCH | NixSignal::SIGCONT);
+            if self.signals.next().is_some_and(ends) {
                 return;
             }
             relay.last_output();

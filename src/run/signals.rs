@@ -34,10 +34,7 @@ impl Signals {
     /// # Errors
     /// EMFILE.
     pub(super) fn block() -> Result<Self> {
-        // What the caller ignores (nohup, a shell's background job) stays ignored: blocked, it would be
-        // told by the descriptor all the same.
-        let heard = |signal: &NixSignal| !sys::signal::is_ignored(*signal);
-        let wanted: SigSet = FORWARDED.into_iter().filter(heard).collect();
+        let wanted: SigSet = FORWARDED.into_iter().collect();
         let mut before = SigSet::empty();
         let convert = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&wanted), Some(&mut before))
@@ -47,6 +44,18 @@ impl Signals {
             .map_err(convert)
             .context("open", "a signal descriptor")?;
         Ok(Self { fd, before })
+    }
+
+    /// The next signal that has arrived. What the caller ignores (nohup, a shell's background job) stays
+    /// ignored; a signal that is blocked is told by the descriptor all the same.
+    pub(super) fn next(&self) -> Option<NixSignal> {
+        loop {
+            let info = self.fd.read_signal().ok()??;
+            let signal = NixSignal::try_from(info.ssi_signo as i32).ok()?;
+            if !sys::signal::is_ignored(signal) {
+                return Some(signal);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -37,6 +37,14 @@ pub fn execve(path: &CStr, argv: &Strings, envp: &Strings) -> Result<Infallible,
     // as long as the `Strings` borrowed here.
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
     Err(super::process::last_errno())
+}
+
+/// Gives up the ownership of a descriptor and leaves it open: for a child that closes all it has at once
+/// ([`close_all_but`]), where one call each would only cost time.
+pub fn leave_open(fd: OwnedFd) -> BorrowedFd<'static> {
+    // SAFETY: nobody owns the number any more, so nothing closes it before `close_all_but`, whose callers
+    // use no descriptor afterwards that they did not keep.
+    unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 
 /// Closes every descriptor from `first` upwards but those of `keep`, which is sorted. For a process that

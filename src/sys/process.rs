@@ -129,13 +129,16 @@ pub fn threads() -> usize {
 pub fn is_set_id() -> bool {
     // SAFETY: getauxval(3) takes an integer and reads what the kernel has put beside our environment.
     let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    if !secure {
+        return false;
+    }
     // SAFETY: these calls take nothing and always succeed.
     let (user, effective, group, effective_group) =
         unsafe { (libc::getuid(), libc::geteuid(), libc::getgid(), libc::getegid()) };
     let capable =
         || rustix::thread::capabilities(None).is_ok_and(|sets| !sets.permitted.is_empty());
     // AppArmor and SELinux set the mark too, at a change of profile or domain.
-    secure && (user != effective || group != effective_group || (user != 0 && capable()))
+    user != effective || group != effective_group || (user != 0 && capable())
 }
 
 /// What children that were waited for have used, theirs included.
