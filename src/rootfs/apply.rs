@@ -5,6 +5,9 @@
 //! unmasked one is visible) as detached mounts; [`apply`] runs after pivot_root, when the host is no longer
 //! in the namespace at all, so that no symlink of a layer can lead a target out of the new root
 //! (CVE-2026-87766, CVE-2023-27561). /proc is mounted last: until then no magic link exists either.
+//!
+//! Nothing is closed one by one: PID 1 closes all it has at once, and a tree that is attached does not
+//! notice.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,6 +23,7 @@ use rustix::mount::{
 use super::overlay::{Base, Way, Writable, assemble, attach};
 use super::plan::{Op, Source};
 use crate::sys;
+use crate::sys::exec::leave_open;
 
 /// Which step failed, by its index in the plan, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +88,12 @@ fn prepare_one(
             assemble(base, &[lower], Some(writable), MountAttrFlags::empty(), way).map(Some)
         }
         Op::Proc => {
-            let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            fsconfig_create(&fs)?;
+            let fs = leave_open(fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?);
+            fsconfig_create(fs)?;
             let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map(Some)
+            fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map(Some)
         }
         _ => Ok(None),
     }
@@ -139,7 +143,6 @@ pub fn apply(ops: &[Op], prepared: Prepared) -> Result<(), Failed> {
     for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate() {
         apply_one(op, tree.as_ref(), null).map_err(|errno| Failed { op: index, errno })?;
     }
-    // PID 1 closes everything at once, and the payload's exec does.
     std::mem::forget(prepared);
     Ok(())
 }
@@ -181,7 +184,7 @@ fn apply_one(op: &Op, tree: Option<&OwnedFd>, null: Option<&OwnedFd>) -> Result<
         }
         Op::Text { target, content } => text(target, content),
         Op::Bind { target, .. } | Op::OverlayBind { target, .. } => {
-            attach(tree()?.as_fd(), resolve_or_make(target)?.as_fd())
+            attach(tree()?.as_fd(), leave_open(resolve_or_make(target)?))
         }
         Op::Proc => move_mount(tree()?, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
         Op::Mask { target } => mask(target, null),
@@ -272,17 +275,16 @@ fn text(target: &Path, content: &str) -> Result<(), Errno> {
     let place = match resolve(target, how) {
         // The layer has a link to nowhere here, on purpose or not: it stays as it is.
         Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => return Ok(()),
-        other => other?,
+        other => leave_open(other?),
     };
     const NAME: &str = "/run/.text";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = openat(CWD, NAME, flags, Mode::from_raw_mode(0o644))?;
-    rustix::io::write(&file, content.as_bytes())?;
+    let file = leave_open(openat(CWD, NAME, flags, Mode::from_raw_mode(0o644))?);
+    rustix::io::write(file, content.as_bytes())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(&file, "", flags)?;
-    attach(tree.as_fd(), place.as_fd())?;
+    attach(leave_open(open_tree(file, "", flags)?), place)?;
     // Only now: a file without a name cannot be mounted (ENOENT), a mounted one may lose its name.
     unlinkat(CWD, NAME, AtFlags::empty())
 }
@@ -303,8 +305,8 @@ fn mask(target: &Path, null: Option<&OwnedFd>) -> Result<(), Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let cover = open_tree(null.ok_or(Errno::BADF)?, "", flags)?;
-    move_mount(&cover, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    let cover = leave_open(open_tree(null.ok_or(Errno::BADF)?, "", flags)?);
+    move_mount(cover, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 fn read_only(target: &Path) -> Result<(), Errno> {
@@ -313,10 +315,10 @@ fn read_only(target: &Path) -> Result<(), Errno> {
         | OpenTreeFlags::AT_RECURSIVE;
     let tree = match open_tree(CWD, target, flags) {
         Err(Errno::NOENT) => return Ok(()),
-        other => other?,
+        other => leave_open(other?),
     };
-    sys::mount::set_attributes(tree.as_fd(), sys::mount::READ_ONLY, true)?;
-    move_mount(&tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    sys::mount::set_attributes(tree, sys::mount::READ_ONLY, true)?;
+    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 #[cfg(test)]

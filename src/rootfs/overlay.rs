@@ -25,6 +25,7 @@ use rustix::mount::{
 };
 
 use crate::fault::{Fault, Result};
+use crate::sys::exec::leave_open;
 
 /// How the layers are handed to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +88,6 @@ pub struct Writable<'a> {
 #[derive(Debug)]
 pub struct Base {
     tree: OwnedFd,
-    place: OwnedFd,
     attached: std::cell::Cell<bool>,
 }
 
@@ -100,16 +100,13 @@ impl Base {
     /// # Errors
     /// The errno of open_tree(2).
     pub fn clone_cwd(expected: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let place = openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH;
-        let tree = open_tree(&place, "", flags)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, ".", flags)?;
         let (ours, theirs) = (fstat(&tree)?, fstat(expected)?);
         if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
             return Err(Errno::STALE);
         }
-        Ok(Self { tree, place, attached: std::cell::Cell::new(false) })
+        Ok(Self { tree, attached: std::cell::Cell::new(false) })
     }
 
     /// The clone's root.
@@ -117,18 +114,15 @@ impl Base {
         self.tree.as_fd()
     }
 
-    /// base_dir itself, where a mount can be put on top.
-    pub fn place(&self) -> BorrowedFd<'_> {
-        self.place.as_fd()
-    }
-
-    /// Puts the clone over base_dir; descriptors opened beneath it become those of an attached mount.
+    /// Puts the clone over base_dir, which must still be the working directory; descriptors opened beneath
+    /// it become those of an attached mount.
     ///
     /// # Errors
     /// The errno of move_mount(2).
     pub fn attach(&self) -> Result<(), Errno> {
         if !self.attached.replace(true) {
-            attach(self.tree.as_fd(), self.place.as_fd())?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(&self.tree, "", CWD, ".", flags)?;
         }
         Ok(())
     }
@@ -201,10 +195,12 @@ fn by_descriptor(
         fsconfig_set_fd(&fs, "lowerdir+", lower)?;
     }
     if let Some(writable) = writable {
-        fsconfig_set_fd(&fs, "upperdir", open_directory(writable.dir, writable.upper)?)?;
-        fsconfig_set_fd(&fs, "workdir", open_directory(writable.dir, writable.work)?)?;
+        let upper = leave_open(open_directory(writable.dir, writable.upper)?);
+        fsconfig_set_fd(&fs, "upperdir", upper)?;
+        let work = leave_open(open_directory(writable.dir, writable.work)?);
+        fsconfig_set_fd(&fs, "workdir", work)?;
     }
-    finish(&fs, writable.is_some(), attributes)
+    finish(fs, writable.is_some(), attributes)
 }
 
 fn by_attached(
@@ -226,7 +222,7 @@ fn by_attached(
         let work = openat(writable.dir, writable.work, flags, Mode::empty())?;
         fsconfig_set_fd(&fs, "workdir", work)?;
     }
-    finish(&fs, writable.is_some(), attributes)
+    finish(fs, writable.is_some(), attributes)
 }
 
 fn by_strings(
@@ -244,10 +240,11 @@ fn by_strings(
         fsconfig_set_string(&fs, "upperdir", format!("r/{}", writable.upper))?;
         fsconfig_set_string(&fs, "workdir", format!("r/{}", writable.work))?;
     }
-    finish(&fs, writable.is_some(), attributes)
+    finish(fs, writable.is_some(), attributes)
 }
 
-fn finish(fs: &OwnedFd, writable: bool, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+fn finish(fs: OwnedFd, writable: bool, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let fs = leave_open(fs);
     fsconfig_set_flag(fs, "userxattr")?;
     if writable {
         fsconfig_set_flag(fs, "volatile")?;

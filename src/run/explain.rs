@@ -144,6 +144,7 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         Stage::Upper => "prepare the upper: in the store",
         Stage::Overlay => "mount overlay: of the layers",
         Stage::Root => "switch the root: to the overlay",
+        Stage::Network => "make: a network namespace",
         Stage::Hostname => "set: the host name",
         Stage::Loopback => "bring up: the loopback device",
         Stage::Terminal => "open: a terminal in the sandbox",
@@ -157,6 +158,8 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
     };
     let message = format!("{what}: {reason}");
     match errno {
+        Errno::NOSPC | Errno::USERS if stage == Stage::Network => Fault::host(message)
+            .hint("as root: `sysctl -w user.max_net_namespaces=15000`; or use --net host"),
         Errno::NOSPC | Errno::DQUOT => {
             Fault::failed(message).hint("free some space (`sandbox gc`), then try again")
         }

@@ -6,6 +6,7 @@
 //! the supervisor's death (PDEATHSIG, set again after every change of credentials, which clears it).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
@@ -14,20 +15,21 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
 };
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Signal};
+use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 
 use super::payload::{self, Begin};
 use super::program;
-use super::reap::{self, Started};
+use super::reap::{self, Gate, Started};
 use super::spec::{RunSpec, TerminalSpec, Upper};
-use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
+use super::wire::{self, Down, Failure, Stage, Up, receive_down, send_up};
 use crate::ids::{self, Mode as IdMode};
 use crate::isolate::{caps, net};
 use crate::rootfs::apply::{self, Failed};
 use crate::rootfs::copy_up;
 use crate::rootfs::overlay::{Base, Writable, assemble, attach};
+use crate::sys::exec::leave_open;
+use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
 
 /// Runs the child of a run to its end. The working directory is base_dir, `store` a descriptor of it.
@@ -39,7 +41,7 @@ pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> ! {
 }
 
 fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(), Failure> {
-    die_with_parent(wire).map_err(Failure::at(Stage::Ids))?;
+    die_with_parent().map_err(Failure::at(Stage::Ids))?;
     // Modes in the plan are meant as they stand; the payload gets its usual mask back.
     rustix::process::umask(Mode::empty());
     let mut early = map_ids(spec, wire)?;
@@ -52,8 +54,8 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     }
     let run = base.open(&spec.run_dir).map_err(Failure::at(Stage::Upper))?;
     become_root(spec, wire).map_err(Failure::at(Stage::Ids))?;
-    if early.is_none() {
-        early = start_early(spec, wire)?;
+    if early.is_none() && starts_early(spec) {
+        early = Some(start_early(spec, wire, false)?);
     }
     let root = assemble_root(spec, &base, &lowers, &run)?;
 
@@ -102,9 +104,15 @@ fn at_step(stage: Stage, failed: Failed) -> Failure {
     Failure { stage, detail: failed.op as u32, errno: failed.errno }
 }
 
-/// A supervisor that died before this was set sends no signal: then its end of the wire is closed.
-fn die_with_parent(wire: &OwnedFd) -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+/// A supervisor that died before this was set sends no signal: then its end of the wire is closed, and
+/// nothing comes of [`await_go`].
+fn die_with_parent() -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
+/// The same, once the supervisor has said all that it has to say.
+fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
+    die_with_parent()?;
     let mut fds = [PollFd::new(wire, PollFlags::empty())];
     if poll(&mut fds, Some(&Timespec::default()))? > 0 {
         exit_now(i32::from(super::outcome::OURS));
@@ -114,13 +122,28 @@ fn die_with_parent(wire: &OwnedFd) -> Result<(), Errno> {
 
 /// A `single` map we write ourselves, without a round trip, and go on with what needs no run directory,
 /// while the supervisor makes that; all other maps the supervisor writes, who then tells us.
+///
+/// The network is made where nothing waits for it: by the payload's process while we mount, or by us while
+/// newuidmap and newgidmap work.
 fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     if spec.id_map.mode == IdMode::Single {
         ids::write_own_map(&spec.id_map).map_err(Failure::at(Stage::Ids))?;
-        return start_early(spec, wire);
+        if starts_early(spec) {
+            return start_early(spec, wire, spec.own_network).map(Some);
+        }
+        own_network(spec)?;
+        return Ok(None);
     }
+    own_network(spec)?;
     await_go(wire).map_err(Failure::at(Stage::Ids))?;
     Ok(None)
+}
+
+fn own_network(spec: &RunSpec) -> Result<(), Failure> {
+    if !spec.own_network {
+        return Ok(());
+    }
+    namespace::unshare_network().map_err(Failure::at(Stage::Network))
 }
 
 /// Waits until the supervisor has done its part.
@@ -157,7 +180,7 @@ fn become_root(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
         let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        die_with_parent(wire)?;
+        die_with_parent_still(wire)?;
     }
     Ok(())
 }
@@ -176,18 +199,18 @@ fn memory_upper(upper: Upper) -> Result<Option<OwnedFd>, Errno> {
     Ok(Some(room))
 }
 
-/// Makes `root` the root and takes the host out of the namespace. The overlay is put over base_dir for a
-/// moment, because pivot_root(2) wants a mount point.
+/// Makes `root` the root and takes the host out of the namespace. The overlay is put over the clone of base_dir
+/// for a moment, because pivot_root(2) wants a mount point.
 fn switch_root(base: &Base, root: &OwnedFd) -> Result<(), Errno> {
     // So that it goes with the old root: a detached tree that is closed on its own costs a wait for all
     // processors (synchronize_rcu), on the path of the payload's exec.
     base.attach()?;
-    attach(root.as_fd(), base.place())?;
+    attach(root.as_fd(), base.tree())?;
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     // The old root lies on top of the new one now; lazily, because it is busy with our descriptors.
-    unmount(".", UnmountFlags::DETACH)?;
-    rustix::process::chdir("/")
+    // The working directory stays what it was: the new root.
+    unmount(".", UnmountFlags::DETACH)
 }
 
 /// What needs no root: the host name, and the loopback device, whose start takes the kernel a while.
@@ -202,12 +225,14 @@ pub(super) fn name_and_network(spec: &RunSpec) -> Result<(), Failure> {
 /// Refuses a command that is a magic link of /proc, while we may still read every file. A relative one is
 /// looked for where the payload will be; whether it may be there is for the payload to find out.
 fn check_program(spec: &RunSpec) -> Result<(), Failure> {
-    if spec.candidates.iter().any(|path| path.to_bytes().first() != Some(&b'/')) {
-        rustix::process::chdir(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
+    let enter = |dir| rustix::process::chdir(dir).map_err(Failure::at(Stage::Workdir));
+    let relative = spec.candidates.iter().any(|path| path.to_bytes().first() != Some(&b'/'));
+    if relative {
+        enter(spec.workdir.as_path())?;
     }
     let checked = spec.candidates.iter().try_for_each(|path| program::check(path).map(drop));
     checked.map_err(Failure::at(Stage::Exec))?;
-    rustix::process::chdir("/").map_err(Failure::at(Stage::Workdir))
+    if relative { enter(Path::new("/")) } else { Ok(()) }
 }
 
 /// A pty of the sandbox's own devpts; the master goes to the supervisor, the slave is the payload's. The
@@ -225,45 +250,43 @@ fn open_terminal(spec: Option<&TerminalSpec>, wire: &OwnedFd) -> Result<Option<O
     Ok(Some(slave))
 }
 
-/// Makes the payload's process before there is a root, where it needs nothing of one before its exec: it
-/// names the host and gives up its rights on another processor while we mount. pivot_root(2) moves it
-/// along, and a byte in a pipe tells it when all is ready.
-fn start_early(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
-    if spec.user.is_some() || spec.terminal.is_some() {
-        return Ok(None);
-    }
-    let (told, gate) = pipe_with(PipeFlags::CLOEXEC).map_err(Failure::at(Stage::Fork))?;
-    fork(spec, Some(gate), |gate| {
-        drop(gate);
-        payload::become_command(spec, wire, Begin::WhenTold(told))
-    })
-    .map(Some)
+/// Whether the payload's process needs nothing of the root before its exec.
+fn starts_early(spec: &RunSpec) -> bool {
+    spec.user.is_none() && spec.terminal.is_none()
+}
+
+/// Makes the payload's process before there is a root: it makes the network if it is told so, names the
+/// host and gives up its rights on another processor while we mount. pivot_root(2) moves it along, and
+/// the gate tells it when all is ready.
+fn start_early(spec: &RunSpec, wire: &OwnedFd, network: bool) -> Result<Started, Failure> {
+    let (theirs, ours) = wire::pair().map_err(Failure::at(Stage::Fork))?;
+    let (payload, pidfd) = fork(spec, || {
+        payload::become_command(spec, wire, Begin::WhenTold { gate: leave_open(theirs), network })
+    })?;
+    let network = network.then_some(pidfd);
+    Ok(Started { payload, gate: Some(Gate { ours: leave_open(ours), network }) })
 }
 
 /// Makes the payload's process when the root is ready.
 fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<Started, Failure> {
-    fork(spec, None, |_| payload::become_command(spec, wire, Begin::Now(terminal)))
+    // Before the payload exists, because one with SYS_PTRACE could be faster than we are.
+    reap::hide().map_err(Failure::at(Stage::Fork))?;
+    let child = || payload::become_command(spec, wire, Begin::Now(terminal));
+    let (payload, _) = fork(spec, child)?;
+    Ok(Started { payload, gate: None })
 }
 
-fn fork(
-    spec: &RunSpec,
-    gate: Option<OwnedFd>,
-    child: impl FnOnce(Option<OwnedFd>),
-) -> Result<Started, Failure> {
+fn fork(spec: &RunSpec, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {
     // Once for both processes: neither can exec itself any capability back.
     caps::limit(spec.capabilities, spec.last_capability)
         .map_err(Failure::at(Stage::Capabilities))?;
-    // /proc/1 is refused to the payload: a process that cannot be dumped cannot be looked into, and our
-    // memory belongs to the host's user namespace, where the payload has no capability. Before the payload
-    // exists, because one with SYS_PTRACE could be faster than we are; its exec makes it dumpable again.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(Failure::at(Stage::Fork))?;
-    let signals = reap::block_signals().map_err(Failure::at(Stage::Fork))?;
+    rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::NoNewPrivs))?;
+    reap::block_signals().map_err(Failure::at(Stage::Fork))?;
     match clone(0).map_err(Failure::at(Stage::Fork))? {
         Side::Child => {
-            child(gate);
+            child();
             exit_now(i32::from(super::outcome::OURS))
         }
-        Side::Parent { child, .. } => Ok(Started { payload: child, signals, gate }),
+        Side::Parent { child, pidfd } => Ok((child, leave_open(pidfd))),
     }
 }

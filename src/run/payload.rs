@@ -2,27 +2,29 @@
 //!
 //! The order matters. Descriptors come first: whatever of ours is open is a way out of the new root for a
 //! symlink of a layer to /proc/self/fd/N (CVE-2024-21626). Then the session; limits before capabilities
-//! (the bounding set was dropped before the fork, while SETPCAP was left); the user is changed before the
-//! capabilities are set, because that change clears them; no_new_privs before seccomp, which needs it;
+//! (the bounding set was dropped before the fork, while SETPCAP was left, and no_new_privs was set, which
+//! seccomp needs); the user is changed before the capabilities are set, because that change clears them;
 //! the exec last.
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Gid, Uid};
 
 use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
+use super::reap::READY;
 use super::spec::RunSpec;
 use super::user::{self, Resolved};
 use super::wire::{Failure, Stage, Up, send_up};
 use crate::isolate::{caps, limits};
 use crate::sys;
 use crate::sys::exec::Strings;
+use crate::sys::namespace;
 use crate::sys::process::exit_now;
 
 /// When the root is there.
@@ -30,8 +32,13 @@ use crate::sys::process::exit_now;
 pub enum Begin {
     /// It is; so is the payload's side of the terminal, if it gets one.
     Now(Option<OwnedFd>),
-    /// When this pipe says so. Its end without a word means that there will be no root.
-    WhenTold(OwnedFd),
+    /// When the gate says so.
+    WhenTold {
+        /// The payload's end of it.
+        gate: BorrowedFd<'static>,
+        /// Whether the payload's process makes the network of the sandbox.
+        network: bool,
+    },
 }
 
 /// Becomes the command, or tells why not.
@@ -58,10 +65,13 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
             user = resolved.map_err(Failure::at(Stage::User))?;
             give_up(spec, user.as_ref())?;
         }
-        Begin::WhenTold(gate) => {
+        Begin::WhenTold { gate, network } => {
+            if network {
+                namespace::unshare_network().map_err(Failure::at(Stage::Network))?;
+            }
             init::name_and_network(spec)?;
             give_up(spec, None)?;
-            wait_for(&gate);
+            pass(gate);
         }
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
@@ -71,7 +81,6 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
 /// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After
 /// this only what the filter of the run allows can be done.
 fn give_up(spec: &RunSpec, user: Option<&Resolved>) -> Result<(), Failure> {
-    rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::NoNewPrivs))?;
     if let Some(user) = user {
         change_user(user).map_err(Failure::at(Stage::User))?;
     }
@@ -82,14 +91,13 @@ fn give_up(spec: &RunSpec, user: Option<&Resolved>) -> Result<(), Failure> {
     sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))
 }
 
-/// Until PID 1 has made the root. If it failed instead, it has told why.
-fn wait_for(gate: &OwnedFd) {
-    loop {
-        match rustix::io::read(gate, &mut [0_u8; 1]) {
-            Ok(1) => return,
-            Err(Errno::INTR) => {}
-            _ => exit_now(i32::from(super::outcome::OURS)),
-        }
+/// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,
+/// it has told why, and we do not live to see it.
+fn pass(gate: BorrowedFd<'_>) {
+    let told = retry_on_intr(|| rustix::io::write(gate, READY));
+    let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut [0_u8; 1])));
+    if open != Ok(1) {
+        exit_now(i32::from(super::outcome::OURS));
     }
 }
 
@@ -147,10 +155,10 @@ fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
 /// or the gate.
 fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errno> {
     let other = match begin {
-        Begin::Now(terminal) => terminal.as_ref(),
-        Begin::WhenTold(gate) => Some(gate),
+        Begin::Now(terminal) => terminal.as_ref().map(AsFd::as_fd),
+        Begin::WhenTold { gate, .. } => Some(*gate),
     };
-    let ours = [Some(wire), other].into_iter().flatten().map(AsRawFd::as_raw_fd);
+    let ours = [Some(wire.as_fd()), other].into_iter().flatten().map(|fd| fd.as_raw_fd());
     let mut keep: Vec<_> = spec.preserve_fds.iter().copied().chain(ours).collect();
     keep.sort_unstable();
     keep.dedup();
@@ -158,9 +166,12 @@ fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errn
 }
 
 /// The working directory; never one outside the new root (CVE-2024-21626), to which a standard descriptor
-/// may lead.
+/// may lead. `/` cannot be one.
 fn enter(dir: &Path) -> Result<(), Errno> {
     rustix::process::chdir(dir)?;
+    if dir == Path::new("/") {
+        return Ok(());
+    }
     let here = rustix::process::getcwd(Vec::new())?;
     if here.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV) }
 }

@@ -10,6 +10,8 @@ use std::ffi::{CStr, CString};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, read};
 
+use crate::sys::exec::leave_open;
+
 /// How many interpreters of interpreters execve(2) follows.
 const DEPTH: usize = 5;
 /// How much of a file it looks at for `#!` (BINPRM_BUF_SIZE).
@@ -17,7 +19,7 @@ const HEAD: usize = 256;
 
 /// Refuses a program, or a script with an interpreter, whose path leads through a magic link of /proc. To
 /// be asked while the payload still may read all files. False if there is no such file; what else cannot be
-/// opened passes: execve(2) will say why.
+/// opened passes: execve(2) will say why. The descriptors stay open, for PID 1 to close.
 ///
 /// # Errors
 /// ELOOP.
@@ -30,10 +32,10 @@ pub fn check(path: &CStr) -> Result<bool, Errno> {
             Err(Errno::LOOP) => return Err(Errno::LOOP),
             // An interpreter that is not there is for execve(2) to tell.
             Err(errno) => return Ok(errno != Errno::NOENT || path.as_c_str() != first),
-            Ok(file) => file,
+            Ok(file) => leave_open(file),
         };
         let mut head = [0; HEAD];
-        let length = read(&file, &mut head).unwrap_or(0);
+        let length = read(file, &mut head).unwrap_or(0);
         match interpreter(&head[..length]) {
             Some(next) => path = next,
             None => return Ok(true),

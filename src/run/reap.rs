@@ -1,36 +1,48 @@
 //! PID 1 of the sandbox: reaps, forwards signals, tells how the payload ended, and takes all with it.
 //!
-//! It never execs, so close-on-exec protects nothing: it closes every descriptor but its wire and its
-//! signalfd by list, is non-dumpable, keeps no capability but KILL, and has the run's own filter.
+//! It never execs, so close-on-exec protects nothing: it closes every descriptor but its wire, the gate and
+//! its signalfd by list, is non-dumpable, keeps no capability but KILL, and has the run's own filter.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
 use super::spec::RunSpec;
 use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
 use crate::isolate::caps::{self, CapSet};
-use crate::sys;
 use crate::sys::process::exit_now;
+use crate::sys::{self, namespace};
 
 /// The number of CAP_KILL in capabilities(7): PID 1 forwards signals to a payload of any user.
 const CAP_KILL: u32 = 5;
 
-/// Blocks every signal and gives a descriptor that tells of ended children. The payload unblocks before
-/// its exec.
+/// Blocks every signal, before there is a payload. It unblocks them before its exec.
 ///
 /// # Errors
-/// EMFILE.
-pub fn block_signals() -> Result<SignalFd, Errno> {
-    let all = SigSet::all();
-    all.thread_block().map_err(errno)?;
+/// None on Linux.
+pub fn block_signals() -> Result<(), Errno> {
+    SigSet::all().thread_block().map_err(errno)
+}
+
+/// A descriptor that tells of ended children, also of one that ended before.
+fn ended_children() -> Result<SignalFd, Errno> {
     let mut children = SigSet::empty();
     children.add(NixSignal::SIGCHLD);
     SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(errno)
+}
+
+/// Takes this process out of everybody's sight. /proc/1 is refused to the payload: a process that cannot be
+/// dumped cannot be looked into, and our memory belongs to the host's user namespace, where the payload
+/// has no capability. (Its own exec makes it dumpable again.)
+///
+/// # Errors
+/// None on Linux.
+pub fn hide() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 fn errno(errno: nix::errno::Errno) -> Errno {
@@ -42,45 +54,69 @@ fn errno(errno: nix::errno::Errno) -> Errno {
 pub struct Started {
     /// Its pid.
     pub payload: Pid,
-    /// Tells of ended children.
-    pub signals: SignalFd,
-    /// A byte in here tells the payload that the root is ready; none if it was made when it was.
-    pub gate: Option<OwnedFd>,
+    /// Where it waits for the root; none if it was made when the root was ready.
+    pub gate: Option<Gate>,
 }
+
+/// Between PID 1 and a payload's process that was made early: [`READY`] that it has given up all, [`OPEN`]
+/// that the root is ready.
+#[derive(Debug)]
+pub struct Gate {
+    /// The end of PID 1. It reads the end of file if that process died.
+    pub ours: BorrowedFd<'static>,
+    /// That process, if it has made the network that PID 1 joins.
+    pub network: Option<BorrowedFd<'static>>,
+}
+
+/// The payload's word.
+pub const READY: &[u8] = b"r";
+/// The word of PID 1.
+const OPEN: &[u8] = b"g";
 
 /// The life of PID 1, until the payload ends or the supervisor is gone.
 ///
 /// # Errors
 /// Only what the set-up of itself says; after that it does not return.
 pub fn run(spec: &RunSpec, wire: &OwnedFd, started: Started) -> Result<(), Failure> {
-    let failed = Failure::at(Stage::Fork);
-    // The wire becomes 0, the signalfd 1, the gate 2, and nothing else stays open: not the store, not the
-    // layers, not the caller's standard descriptors.
-    sys::exec::copy_to(wire.as_raw_fd(), 0, true).map_err(&failed)?;
-    sys::exec::copy_to(started.signals.as_fd().as_raw_fd(), 1, true).map_err(&failed)?;
+    let signals = ended_children().map_err(Failure::at(Stage::Fork))?;
     if let Some(gate) = &started.gate {
-        sys::exec::copy_to(gate.as_raw_fd(), 2, true).map_err(&failed)?;
+        meet(gate).map_err(Failure::at(Stage::Network))?;
     }
-    let first = if started.gate.is_some() { 3 } else { 2 };
-    sys::exec::close_all_but(first, &[]).map_err(&failed)?;
-    let (wire, signals) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+    // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors.
+    let gate = started.gate.as_ref().map(|gate| gate.ours);
+    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), gate];
+    let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
     let give_up = || -> Result<(), Errno> {
+        // Capabilities that only become fewer take neither the death signal nor the hiding back.
         caps::hold(CapSet(1 << CAP_KILL))?;
-        // The change of capabilities has taken both back.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        rustix::thread::set_no_new_privs(true)?;
-        if started.gate.is_some() {
+        hide()?;
+        if let Some(gate) = gate {
             // A payload that failed early has told why, and is reaped in a moment.
-            rustix::io::write(rustix::stdio::stderr(), b"g").ok();
+            rustix::io::write(gate, OPEN).ok();
         }
         sys::seccomp::load(&spec.seccomp)
     };
     if let Err(errno) = give_up() {
-        send_up(wire, &Up::Failed(Failure { stage: Stage::Seccomp, detail: 1, errno }));
+        send_up(wire.as_fd(), &Up::Failed(Failure { stage: Stage::Seccomp, detail: 1, errno }));
         exit_now(1);
     }
-    serve(wire, signals, started.payload)
+    serve(wire.as_fd(), signals.as_fd(), started.payload)
+}
+
+/// Waits until the payload's process has given up all, and joins the network that it has made. It holds no
+/// secrets then, but must not be left in the host's network: /proc/1/net shows what is there.
+fn meet(gate: &Gate) -> Result<(), Errno> {
+    if retry_on_intr(|| rustix::io::read(gate.ours, &mut [0_u8; 1])) != Ok(1) {
+        // It has told why.
+        exit_now(1);
+    }
+    match gate.network.map(namespace::join_network) {
+        // A program that its caller may not read runs as a process that nobody may look into.
+        Some(Err(Errno::PERM | Errno::ACCESS)) => namespace::unshare_network(),
+        joined => joined.unwrap_or(Ok(())),
+    }
 }
 
 fn serve(wire: BorrowedFd<'_>, signals: BorrowedFd<'_>, payload: Pid) -> ! {

@@ -39,6 +39,8 @@ pub enum Stage {
     Mount,
     /// Copying up files before the command; the detail is the place.
     CopyUp,
+    /// Making the network namespace, or joining the one that the payload's process has made.
+    Network,
     /// Setting the host name.
     Hostname,
     /// Bringing the loopback device up.
@@ -67,7 +69,7 @@ pub enum Stage {
     Exec,
 }
 
-const STAGES: [Stage; 23] = [
+const STAGES: [Stage; 24] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -78,6 +80,7 @@ const STAGES: [Stage; 23] = [
     Stage::Root,
     Stage::Mount,
     Stage::CopyUp,
+    Stage::Network,
     Stage::Hostname,
     Stage::Loopback,
     Stage::Terminal,

@@ -1,14 +1,38 @@
 //! Namespaces of the process that runs.
 
+use std::os::fd::BorrowedFd;
+
 use rustix::io::Errno;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 /// Moves this process, which has one thread, into a copy of its mount namespace.
 ///
 /// # Errors
 /// What unshare(2) says.
 pub fn unshare_mounts() -> Result<(), Errno> {
-    let flags = rustix::thread::UnshareFlags::NEWNS;
+    unshare(UnshareFlags::NEWNS)
+}
+
+/// Moves this process, which has one thread, into a fresh network namespace. This takes the kernel several
+/// times as long as all other namespaces together.
+///
+/// # Errors
+/// What unshare(2) says: EPERM without CAP_SYS_ADMIN, ENOSPC beyond `user.max_net_namespaces`.
+pub fn unshare_network() -> Result<(), Errno> {
+    unshare(UnshareFlags::NEWNET)
+}
+
+/// Moves this process, which has one thread, into the network namespace of another. See setns(2).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN over both, or if that process may not be looked into.
+pub fn join_network(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::NETWORK)
+}
+
+fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
+    debug_assert!(!flags.contains(UnshareFlags::FILES));
     // SAFETY: unshare(2) is unsafe in rustix for CLONE_FILES alone, which would give threads different
-    // tables of descriptors; CLONE_NEWNS leaves descriptors and memory as they are.
+    // tables of descriptors; the others leave descriptors and memory as they are.
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
