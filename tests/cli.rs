@@ -35,6 +35,8 @@ mod lives;
 mod names;
 #[path = "cli/packages.rs"]
 mod packages;
+#[path = "cli/rename.rs"]
+mod rename;
 #[path = "cli/run.rs"]
 mod run;
 #[path = "cli/settings.rs"]

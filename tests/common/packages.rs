@@ -35,16 +35,18 @@ chmod 2770 /var/lib/probe
 
 /// An rpm whose files belong to several users, with a setgid program and a %post that chowns.
 pub(crate) fn rpm(env: &Env) -> String {
-    let spec = env.file("probe.spec", SPEC);
+    rpm_of(env, "probe", SPEC)
+}
+
+/// The one rpm that a spec file makes, as `NAME.rpm`.
+pub(crate) fn rpm_of(env: &Env, name: &str, spec: &str) -> String {
+    let spec = env.file(&format!("{name}.spec"), spec);
     let top = env.folder("rpmbuild");
-    let defines = [
-        format!("_topdir {top}"),
-        format!("_rpmdir {top}"),
-        "_build_name_fmt probe.rpm".to_owned(),
-    ];
+    let defines =
+        [format!("_topdir {top}"), format!("_rpmdir {top}"), format!("_build_name_fmt {name}.rpm")];
     let defines = defines.iter().flat_map(|define| ["--define", define]);
     drop(env.program("rpmbuild").args(["--quiet", "-bb"]).args(defines).arg(spec).run().ok());
-    format!("{top}/probe.rpm")
+    format!("{top}/{name}.rpm")
 }
 
 /// A deb with a configuration file and a postinst that chowns.
