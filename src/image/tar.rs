@@ -113,7 +113,6 @@ impl Extract<'_> {
             EntryType::Char | EntryType::Block => self.device(entry, &place)?,
             _ => self.regular(entry, &place, reader)?,
         }
-        self.totals.files += 1;
         self.parent = Some((parent.to_vec(), dir));
         Ok(())
     }
@@ -258,6 +257,7 @@ impl Extract<'_> {
             }
         }
         .map_err(|errno| failed(entry, errno))
+        .inspect(|_| self.totals.files += 1)
     }
 
     /// Takes away what is at the place of an entry, if anything.
@@ -274,10 +274,17 @@ impl Extract<'_> {
         }
         match unlinkat(place.dir, place.name, flags) {
             Err(Errno::NOTEMPTY) => {
-                Err(entry.fault("it would replace a directory that is not empty"))
+                return Err(entry.fault("it would replace a directory that is not empty"));
             }
-            other => other.map_err(|errno| failed(entry, errno)),
+            other => other.map_err(|errno| failed(entry, errno))?,
         }
+        // It was counted when it was made, by an earlier entry of the archive.
+        self.totals.files = self.totals.files.saturating_sub(1);
+        if kind(&there) == FileType::RegularFile && there.st_nlink <= 1 {
+            let size = u64::try_from(there.st_size).unwrap_or_default();
+            self.totals.bytes = self.totals.bytes.saturating_sub(size);
+        }
+        Ok(())
     }
 
     /// What the entry is to have on disk; the rest is remembered.

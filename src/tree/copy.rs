@@ -113,7 +113,10 @@ impl Visitor for Copy<'_> {
             FileType::RegularFile => self.regular(visit).context("copy file", shown())?,
             FileType::Symlink => self.symlink(visit).context("copy symbolic link", shown())?,
             FileType::Fifo => self.fifo(visit).context("copy fifo", shown())?,
-            FileType::CharacterDevice | FileType::BlockDevice => self.device(visit),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                self.device(visit);
+                return Ok(Descend::No);
+            }
             _ => {
                 self.totals.sockets += 1;
                 return Ok(Descend::No);
@@ -175,7 +178,8 @@ impl Copy<'_> {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dst = openat(self.dst.here(), visit.name, flags, Mode::RUSR | Mode::WUSR)?;
         data::copy(src.as_fd(), dst.as_fd())?;
-        self.totals.bytes += u64::try_from(visit.stat.st_size).unwrap_or(0);
+        // Not the size of the source: it may grow meanwhile.
+        self.totals.bytes += u64::try_from(fstat(&dst)?.st_size).unwrap_or(0);
         self.finish(src.as_fd(), dst.as_fd(), visit)
     }
 

@@ -9,13 +9,14 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, fstat};
+use serde::{Deserialize, Serialize};
 
 use super::attributes::MODE_BITS;
 use super::dir::{Trail, open_file};
 use super::walk::{Descend, Visit, Visitor, walk};
 use super::whiteout::{check_upper_xattrs, is_real_device, own_xattrs};
 use super::{Totals, path};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, printable};
 
 /// The mode of the root directory of a fresh upper: as `/` is everywhere.
 pub const FRESH_MODE: u32 = 0o755;
@@ -27,9 +28,35 @@ pub const FRESH_MODE: u32 = 0o755;
 /// `user.overlay.metacopy` or an unknown `user.overlay.*`, for `trusted.overlay.*`, and for a mount that
 /// lies in the tree; otherwise what the system says.
 pub fn measure(fs: BorrowedFd<'_>) -> Result<Totals> {
-    let mut count = Count { totals: Totals::default(), linked: HashSet::new() };
+    let (totals, refused) = examine(fs)?;
+    match refused.into_iter().next() {
+        None => Ok(totals),
+        Some(found) => {
+            let shown = printable(&path::shown(&found.path));
+            Err(Fault::failed(format!("check layer: {shown}: {}", found.why)))
+        }
+    }
+}
+
+/// Something that must not be in a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Where, beneath the root.
+    #[serde(flatten, with = "path")]
+    pub path: Vec<u8>,
+    /// Why.
+    pub why: String,
+}
+
+/// As [`measure`], but goes on to the end and gives all that it refuses, by path.
+///
+/// # Errors
+/// What the system says.
+pub fn examine(fs: BorrowedFd<'_>) -> Result<(Totals, Vec<Refused>)> {
+    let mut count =
+        Count { totals: Totals::default(), linked: HashSet::new(), refused: Vec::new() };
     walk(fs, &mut count)?;
-    Ok(count.totals)
+    Ok((count.totals, count.refused))
 }
 
 /// Whether the root directory of an upper is as the store makes it: mode 0755, of root inside, without
@@ -51,6 +78,7 @@ struct Count {
     totals: Totals,
     /// Inodes with several names that were counted already.
     linked: HashSet<u64>,
+    refused: Vec<Refused>,
 }
 
 impl Visitor for Count {
@@ -61,7 +89,7 @@ impl Visitor for Count {
             FileType::RegularFile => self.regular(visit)?,
             FileType::Socket => self.totals.sockets += 1,
             _ if is_real_device(visit.stat) => {
-                return Err(refused(visit.path, "a device node cannot be in a layer"));
+                self.refuse(visit.path, "a device node cannot be in a layer");
             }
             _ => {}
         }
@@ -69,11 +97,12 @@ impl Visitor for Count {
     }
 
     fn enter(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
-        check(dir, path)
+        self.check(dir, path)
     }
 
     fn mount(&mut self, visit: &Visit<'_>) -> Result<()> {
-        Err(refused(visit.path, "a mount lies on it"))
+        self.refuse(visit.path, "a mount lies on it");
+        Ok(())
     }
 }
 
@@ -86,19 +115,19 @@ impl Count {
         if stat.st_blocks == 0 {
             let file =
                 open_file(visit.dir, visit.name).context("open file", path::shown(visit.path))?;
-            check(file.as_fd(), visit.path)?;
+            self.check(file.as_fd(), visit.path)?;
         }
         Ok(())
     }
-}
 
-fn check(fd: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
-    match check_upper_xattrs(fd).context("read attributes", path::shown(at))? {
-        Some(why) => Err(refused(at, &why)),
-        None => Ok(()),
+    fn check(&mut self, fd: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
+        if let Some(why) = check_upper_xattrs(fd).context("read attributes", path::shown(at))? {
+            self.refuse(at, &why);
+        }
+        Ok(())
     }
-}
 
-fn refused(at: &[u8], why: &str) -> Fault {
-    Fault::failed(format!("check layer: {}: {why}", crate::fault::printable(&path::shown(at))))
+    fn refuse(&mut self, at: &[u8], why: &str) {
+        self.refused.push(Refused { path: at.to_vec(), why: why.to_owned() });
+    }
 }

@@ -14,6 +14,7 @@
 //! | `remove` | taking a tree away |
 //! | `whiteout` | what overlayfs writes into an upper; the only file that knows these names |
 //! | `measure` | the validating walk of a commit |
+//! | `manifest` | digests of a layer, and what differs from them |
 //! | `change` | what differs between two views |
 //! | `merged` | several layers looked at as one, without a mount |
 //! | `settle` | what was copied up and did not change leaves an upper |
@@ -29,6 +30,7 @@ pub mod change;
 pub mod copy;
 pub mod dir;
 pub mod fold;
+pub mod manifest;
 pub mod measure;
 pub mod merged;
 pub mod owners;
@@ -54,7 +56,7 @@ pub use walk::{Descend, Visit, Visitor, walk};
 /// What a walk, a copy or an extraction counted. The root directory itself is not counted.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Entries of every type, whiteouts included; each name of a hard-linked file counts.
+    /// Entries on disk of every type, whiteouts included; each name of a hard-linked file counts.
     pub files: u64,
     /// Sizes of regular files in bytes, holes included, a hard-linked file once.
     pub bytes: u64,

@@ -11,7 +11,7 @@ use crate::fault::{Fault, Result};
 use crate::ids::{Extent, IdMap, Mode as IdMode};
 use crate::image::tar::extract;
 use crate::tree::owners::settle;
-use crate::tree::{Remembered, Totals};
+use crate::tree::{Remembered, Totals, measure};
 
 mod archives;
 mod honest;
@@ -40,7 +40,13 @@ fn open(path: &Path) -> OwnedFd {
 
 fn unpack(archive: &[u8], to: &Path) -> Result<(Totals, Vec<Remembered>)> {
     let mut owners = Vec::new();
+    let before = measure(open(to).as_fd())?;
     let totals = extract(&mut &archive[..], open(to).as_fd(), &own_ids(), &mut owners)?;
+    // What is written into the record of the layer is what lies there.
+    let there = measure(open(to).as_fd())?;
+    if before.files == 0 {
+        assert_eq!((totals.files, totals.bytes), (there.files, there.bytes));
+    }
     settle(&mut owners);
     Ok((totals, owners))
 }

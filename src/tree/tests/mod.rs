@@ -15,6 +15,7 @@ mod copy;
 mod deep;
 mod dirs;
 mod fold;
+mod manifest;
 mod records;
 mod settle;
 mod upper;
