@@ -23,6 +23,8 @@ mod copyup;
 mod diff;
 #[path = "cli/forms.rs"]
 mod forms;
+#[path = "cli/fsck.rs"]
+mod fsck;
 #[path = "cli/init.rs"]
 mod init;
 #[path = "cli/isolation.rs"]

@@ -6,6 +6,7 @@ mod boxes;
 mod completions;
 mod diff;
 mod doctor;
+mod fsck;
 mod gc;
 mod init;
 mod list;
@@ -83,6 +84,8 @@ enum Command {
     Boxes(boxes::Args),
     /// Free the space of what nothing needs any more
     Gc(gc::Args),
+    /// Look for damage in the store, and mend it
+    Fsck(fsck::Args),
     /// Try what this machine can do and say how to get the rest
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -159,6 +162,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Recover(args) => recover::run(&args, common),
         Command::Boxes(args) => boxes::run(&args, common),
         Command::Gc(args) => gc::run(&args, common),
+        Command::Fsck(args) => fsck::run(&args, common),
         Command::Doctor(args) => doctor::run(args, common),
         Command::Completions(args) => completions::run(args),
     }

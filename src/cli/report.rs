@@ -70,6 +70,7 @@ pub(super) fn stop(stop: &Stop, codes: Codes, json: bool) -> ExitCode {
 /// Prints a fault: as JSON on stdout, but as text on stderr where that cannot be written, which may be what
 /// there is to tell. Nothing can be done about a stderr that cannot be written either.
 pub(super) fn tell(fault: &Fault, json: bool) {
+    let fault = &with_way_out(fault);
     if json {
         // A fault is three strings; if even those have no JSON, nothing has.
         let text = serde_json::to_string(&Told { error: fault }).unwrap_or_default();
@@ -84,6 +85,16 @@ pub(super) fn tell(fault: &Fault, json: bool) {
 #[derive(Serialize)]
 struct Told<'a> {
     error: &'a Fault,
+}
+
+/// The way out of damage is the same wherever it is met, unless the fault knows a better one.
+fn with_way_out(fault: &Fault) -> Fault {
+    match (fault.kind, &fault.hint) {
+        (Kind::Damaged, None) => fault.clone().hint(
+            "`sandbox fsck` names all damage; `sandbox fsck --repair` mends it, or removes what needs it",
+        ),
+        _ => fault.clone(),
+    }
 }
 
 fn text(fault: &Fault) -> String {

@@ -59,6 +59,7 @@ impl Run {
             // A commit that failed half-way has left its record.
             file::unlink(self.dir(), layout::LAYER_RECORD)?;
             file::unlink(self.dir(), layout::LAYER_OWNERS)?;
+            file::unlink(self.dir(), layout::LAYER_MANIFEST)?;
             file::rmdir(self.dir(), layout::LAYER)
         })?;
         step("discard.record", || file::unlink(self.dir(), layout::RUN_RECORD))?;

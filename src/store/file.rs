@@ -55,6 +55,18 @@ pub(crate) fn read_small(dir: BorrowedFd<'_>, name: &str, limit: usize) -> Resul
     }
 }
 
+/// Opens a file of ours for reading and fsync(2), whatever somebody may have put in its place.
+pub(crate) fn open_file(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    retry_on_intr(|| openat(dir, name, flags, Mode::empty()))
+}
+
+/// Writes at the end of a file that is there.
+pub(crate) fn append(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    write_all(retry_on_intr(|| openat(dir, name, flags, Mode::empty()))?, bytes)
+}
+
 /// Makes a file empty (or makes it), for writing.
 pub(crate) fn create(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let flags =

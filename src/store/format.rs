@@ -31,14 +31,20 @@ impl Format {
 
     /// Reads `format.json`; `on` is the path for messages.
     pub(crate) fn parse(bytes: &[u8], on: &str) -> Result<Self> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| Fault::damaged(format!("read format of the store: {on}: {error}")))
+        serde_json::from_slice(bytes).map_err(|error| {
+            Fault::damaged(format!("read format of the store: {on}: format.json: {error}")).hint(
+                "which sandbox wrote it only you can know; for this one the file is {\"format\":1}",
+            )
+        })
     }
 
     /// Whether this version may write to the store; refuses one that it may not even read.
     pub(crate) fn writable(&self, on: &str) -> Result<bool> {
         if self.format == 0 {
-            return Err(Fault::damaged(format!("open store: {on}: format 0 never existed")));
+            return Err(Fault::damaged(format!(
+                "open store: {on}: format.json: format 0 never existed"
+            ))
+            .hint("for this sandbox the file is {\"format\":1}"));
         }
         let newer = |why: String| {
             Err(Fault::failed(format!("open store: {on}: written by a newer sandbox ({why})"))

@@ -7,6 +7,7 @@ use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -94,6 +95,16 @@ id! {
 }
 
 impl LayerId {
+    /// When it was drawn, to the millisecond.
+    pub(crate) fn created(&self) -> Option<Timestamp> {
+        let digits = self.0.iter().map(|digit| ALPHABET.iter().position(|known| known == digit));
+        let mut value: u128 = 0;
+        for digit in digits {
+            value = value << 5 | digit? as u128;
+        }
+        Timestamp::from_millisecond(i64::try_from(value >> 80).ok()?).ok()
+    }
+
     /// A new id.
     ///
     /// # Errors

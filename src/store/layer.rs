@@ -1,12 +1,14 @@
 //! Records of layers: small, written once, never changed.
 
+use std::os::fd::OwnedFd;
+
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{LayerId, Store, layout};
-use crate::fault::{Fault, Result};
+use super::{LayerId, Store, file, layout};
+use crate::fault::{Context, Fault, Result};
 
 /// What `layer.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +56,12 @@ impl Store {
     /// The record of a layer.
     ///
     /// # Errors
-    /// Not-found if there is no such layer; damaged if its record is not what we wrote.
+    /// Damaged if there is no such layer, or if its record is not what we wrote.
     pub fn layer(&self, id: &LayerId) -> Result<LayerRecord> {
         let name = layout::layer_record(id);
         let Some(record) = self.read_record::<LayerRecord>(&name)? else {
-            return Err(Fault::not_found(format!("open layer: {id}: there is no such layer")));
+            // Ids come from records of ours: what they name must be there.
+            return Err(Fault::damaged(format!("open layer: {}: it is missing", self.show(&name))));
         };
         if record.id != *id || !record.is_sound() {
             return Err(Fault::damaged(format!(
@@ -100,6 +103,32 @@ impl Store {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(Fault::errno("open layer", id, errno)),
+        }
+    }
+
+    /// The tree of a layer as a place (`O_PATH`); none if there is no such layer (any more).
+    ///
+    /// # Errors
+    /// What openat(2) says.
+    pub fn layer_tree(&self, id: &LayerId) -> Result<Option<OwnedFd>> {
+        match file::open_place(self.dir(), &layout::tree(id)) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(Fault::errno("open layer", id, errno)),
+        }
+    }
+
+    /// Whether `tree` is still that of the layer: what is removed is moved away first, so that a tree which was
+    /// looked at before, and is still there, was whole all the time.
+    ///
+    /// # Errors
+    /// What the system calls say.
+    pub fn is_tree_of(&self, tree: &OwnedFd, id: &LayerId) -> Result<bool> {
+        let held = fstat(tree).context("look at layer", id)?;
+        match statat(self.dir(), layout::tree(id), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(errno) => Err(Fault::errno("look at layer", id, errno)),
         }
     }
 

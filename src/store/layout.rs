@@ -4,6 +4,8 @@ use super::{BoxName, LayerId, RunId, SnapshotName};
 
 /// The file that says which format the store has; written last by `create`.
 pub(crate) const FORMAT: &str = "format.json";
+/// What holds for the whole store.
+pub(crate) const SETTINGS: &str = "settings.json";
 /// The store lock.
 pub(crate) const LOCK: &str = "lock";
 /// Where layers live.
@@ -37,6 +39,8 @@ pub(crate) const LAYER_FS: &str = "layer/fs";
 pub(crate) const LAYER_RECORD: &str = "layer/layer.json";
 /// In a run: the remembered owners of the layer to be.
 pub(crate) const LAYER_OWNERS: &str = "layer/owners";
+/// In a run: the digests of the layer to be.
+pub(crate) const LAYER_MANIFEST: &str = "layer/manifest";
 /// In a run: overlayfs' work directory.
 pub(crate) const WORK: &str = "work";
 /// In a run: the store of a nested sandbox.
@@ -58,6 +62,26 @@ pub(crate) fn layer(id: &LayerId) -> String {
 /// `layers/ID/layer.json`.
 pub(crate) fn layer_record(id: &LayerId) -> String {
     format!("{LAYERS}/{id}/layer.json")
+}
+
+/// `layers/ID/owners`.
+pub(crate) fn owners(id: &LayerId) -> String {
+    format!("{LAYERS}/{id}/owners")
+}
+
+/// `layers/ID/fs`.
+pub(crate) fn tree(id: &LayerId) -> String {
+    format!("{LAYERS}/{id}/fs")
+}
+
+/// `layers/ID/manifest`.
+pub(crate) fn manifest(id: &LayerId) -> String {
+    format!("{LAYERS}/{id}/manifest")
+}
+
+/// `layers/ID/.new-manifest`: digests that are being made.
+pub(crate) fn new_manifest(id: &LayerId) -> String {
+    format!("{LAYERS}/{id}/{UNFINISHED}manifest")
 }
 
 /// `boxes/BOX`.

@@ -117,7 +117,7 @@ impl Store {
                 "lock store: {}: the file is missing",
                 self.show(layout::LOCK)
             ))
-            .hint("make it again: create an empty file of this name")),
+            .hint("`sandbox fsck --repair` makes it again")),
             other => other.context("lock store", self.path.display()),
         }
     }

@@ -16,7 +16,7 @@ use super::{Box_, BoxName, LayerId, SnapshotName, Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
 
 /// The log of one box is not read beyond this.
-const LIMIT: usize = 256 << 20;
+pub(super) const LIMIT: usize = 256 << 20;
 
 /// One move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,33 @@ fn parse(bytes: &[u8]) -> Vec<LogEntry> {
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice(line).ok())
         .collect()
+}
+
+/// How many lines are no entries.
+pub(super) fn broken_lines(bytes: &[u8]) -> usize {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.filter(|line| serde_json::from_slice::<LogEntry>(line).is_err()).count()
+}
+
+impl Store {
+    /// Writes the log anew without lines that are no entries; says whether there were any. Under the exclusive
+    /// store lock.
+    pub(super) fn drop_broken_lines(&self, name: &BoxName) -> Result<bool> {
+        let file = layout::log(name);
+        let Ok(bytes) = file::read_small(self.dir(), &file, LIMIT) else { return Ok(false) };
+        if broken_lines(&bytes) == 0 {
+            return Ok(false);
+        }
+        let whole = |line: &&[u8]| serde_json::from_slice::<LogEntry>(line).is_ok();
+        let mut kept = Vec::with_capacity(bytes.len());
+        for line in bytes.split(|byte| *byte == b'\n').filter(whole) {
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
+        }
+        step("repair.log", || self.replace_durably(&layout::boxed(name), "log", &kept))
+            .context("write log", self.show(&file))?;
+        Ok(true)
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{BoxName, LayerId, Store, layout};
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Fault, Result};
 
 /// The layers that are needed.
 pub(super) struct Marked<'s> {
@@ -62,10 +62,10 @@ impl<'s> Marked<'s> {
         if !self.chains.insert(layer) {
             return Ok(());
         }
-        let record = self.store.layer(&layer).map_err(|fault| match fault.kind {
-            Kind::NotFound => self.missing(layer, by),
-            _ => fault,
-        })?;
+        if !self.present.contains(&layer) {
+            return Err(self.missing(layer, by));
+        }
+        let record = self.store.layer(&layer)?;
         let file = layout::layer_record(&layer);
         record.mount.into_iter().try_for_each(|member| self.mark_one(member, &file))
     }

@@ -21,12 +21,14 @@ mod discard;
 pub(crate) mod failpoint;
 mod file;
 mod format;
+mod fsck;
 mod gc;
 mod id;
 mod layer;
 mod layout;
 mod lock;
 mod log;
+mod manifest;
 mod mark;
 mod name;
 mod open;
@@ -46,6 +48,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{fsync, renameat};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,11 +56,13 @@ use serde::de::DeserializeOwned;
 pub use boxes::{Box_, BoxRecord, BoxSettings};
 pub use caches::Cache;
 pub use discard::Discarded;
+pub use fsck::{Action, Damage, DamageKind, Finding, Note, Remedy, Survey, Surveyed};
 pub use gc::{Collected, GcOptions};
 pub use id::{LayerId, RunId};
 pub use layer::LayerRecord;
 pub use lock::{ExclusiveLock, SharedLock};
 pub use log::LogEntry;
+pub use manifest::Manifest;
 pub use name::{BoxName, RESERVED, SnapshotName};
 pub use refs::{Expected, SnapshotRef, State};
 pub use resolve::Resolved;
@@ -74,6 +79,8 @@ pub struct Store {
     /// The effective uid that opened it, who owns everything that is ours.
     owner: u32,
     writable: bool,
+    /// Whether a newer sandbox has added files that this one does not know, and that are no harm.
+    ignores_strays: bool,
     /// How long to wait for a lock.
     patience: Duration,
 }
@@ -128,6 +135,17 @@ impl Store {
     fn parse_record<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T> {
         serde_json::from_slice(bytes)
             .map_err(|error| Fault::damaged(format!("read record: {}: {error}", self.show(name))))
+    }
+
+    /// Makes a file with this content, syncs it, and puts it in the place of another one, durably.
+    fn replace_durably(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+        let dir = file::open_dir(self.dir(), folder)?;
+        let new = format!("{}{name}", layout::UNFINISHED);
+        let file = file::create(dir.as_fd(), &new)?;
+        file::write_all(&file, bytes)?;
+        fsync(&file)?;
+        renameat(&dir, &new, &dir, name)?;
+        fsync(&dir)
     }
 
     /// The names in a directory of the store; an absent one has none.

@@ -49,8 +49,10 @@ impl Store {
             Err(Errno::NOENT) => return Err(no_store(&shown)),
             bytes => bytes.context("read format of the store", &shown)?,
         };
-        let writable = Format::parse(&format, &shown)?.writable(&shown)?;
-        Ok(Self { dir, path: path.to_owned(), owner, writable, patience: PATIENCE })
+        let format = Format::parse(&format, &shown)?;
+        let writable = format.writable(&shown)?;
+        let ignores_strays = !format.compat.is_empty() || !format.ro_compat.is_empty();
+        Ok(Self { dir, path: path.to_owned(), owner, writable, ignores_strays, patience: PATIENCE })
     }
 
     /// Opens a store, and makes it (and the directories above it) if there is none. Several processes may

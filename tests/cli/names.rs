@@ -152,6 +152,7 @@ fn mistakes_on_the_command_line() {
         "recover",
         "box",
         "gc",
+        "fsck",
         "doctor",
         "completions",
     ] {

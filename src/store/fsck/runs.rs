@@ -1,0 +1,57 @@
+//! Runs: those that were kept must be whole; those that live may be in the middle of anything.
+
+use rustix::fs::FlockOperation;
+
+use super::boxes::last_part;
+use super::{Remedy, Survey};
+use crate::fault::Result;
+use crate::store::{RunId, RunState, Store, layout};
+
+impl Store {
+    pub(super) fn look_at_runs(&self, survey: &mut Survey) -> Result<()> {
+        self.strays(survey, layout::RUNS, |entry| entry.parse::<RunId>().is_ok())?;
+        for entry in self.names(layout::RUNS).unwrap_or_default() {
+            if let Ok(id) = entry.parse() {
+                self.look_at_run(survey, &id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_run(&self, survey: &mut Survey, id: &RunId) -> Result<()> {
+        let path = layout::run(id);
+        // A shared lock: others who only look do not take each other for the supervisor.
+        let probe = match self.probe(&path, FlockOperation::NonBlockingLockShared) {
+            Ok(probe) => probe,
+            Err(fault) => {
+                if self.look(&path)?.is_some() {
+                    survey.record(None, &path, &last_part(&fault.message), Remedy::Remove);
+                }
+                return Ok(());
+            }
+        };
+        // Without a lock it is being made or removed, or the reaper's.
+        let Some(mut probe) = probe else { return Ok(()) };
+        let live = probe.lock.is_none();
+        let file = format!("{path}/{}", layout::RUN_RECORD);
+        match probe.take_record() {
+            Ok(Some(record)) if record.run != *id => {
+                survey.record(None, &file, "it is of another run", Remedy::Run(*id));
+            }
+            Ok(Some(record)) if live || record.state == RunState::Kept => {
+                let tree = format!("{path}/{}", layout::LAYER_FS);
+                if !live && self.look(&tree)?.is_none() && self.look(&file)?.is_some() {
+                    survey.record(None, &tree, "the directory is missing", Remedy::Run(*id));
+                }
+                survey.runs.push((record, live));
+            }
+            Ok(Some(_)) => survey.note(&path, "was killed: the next command removes it"),
+            Ok(None) => {}
+            Err(fault) => {
+                let remedy = if live { Remedy::None } else { Remedy::Run(*id) };
+                survey.record(None, &file, &last_part(&fault.message), remedy);
+            }
+        }
+        Ok(())
+    }
+}
