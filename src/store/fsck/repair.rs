@@ -293,10 +293,11 @@ impl Repair<'_> {
             .filter(|(_, live)| *live)
             .flat_map(|(run, _)| run.chain.clone())
             .collect();
-        for id in survey.layers.keys().rev() {
-            if !lost(id) || mounted.contains(id) {
-                continue;
-            }
+        // Not by age alone: ids that were drawn in one millisecond have no order.
+        let depth = |id: &LayerId| survey.chain(id).len();
+        let mut going: Vec<_> = survey.layers.keys().filter(|id| lost(id)).collect();
+        going.sort_by_key(|id| std::cmp::Reverse((depth(id), **id)));
+        for id in going.into_iter().filter(|id| !mounted.contains(*id)) {
             let (path, trash) = (layout::layer(id), format!("layer-{id}"));
             match step("repair.layer", || self.store.to_trash(&path, &trash)) {
                 Ok(()) => self.did(path, "removed"),

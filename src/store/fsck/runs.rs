@@ -40,8 +40,8 @@ impl Store {
             }
             Ok(Some(record)) if live || record.state == RunState::Kept => {
                 let tree = format!("{path}/{}", layout::LAYER_FS);
-                if !live && self.look(&tree)?.is_none() && self.look(&file)?.is_some() {
-                    survey.record(None, &tree, "the directory is missing", Remedy::Run(*id));
+                if !live && self.look(&tree)?.is_none() {
+                    survey.note(&tree, "is a layer already: the run is removed, or gets it back");
                 }
                 survey.runs.push((record, live));
             }

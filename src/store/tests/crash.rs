@@ -59,6 +59,7 @@ fn check(path: &Path, at: &str) {
     store.gc(&strict_gc()).expect(at);
     drain(&store).expect(at);
     whole(&Disk::read(&base).clean(at));
+    mend::check(&path.join("broken"), at);
     drop(Store::create(path.join("new/store")).expect(at));
     drop(Store::create(path.join("wide")).expect(at));
     let first = store.open_box(&box_name("first")).expect(at);

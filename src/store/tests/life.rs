@@ -16,7 +16,10 @@ fn a_run_becomes_a_snapshot() {
     assert_eq!(store.layer(&next.id).expect("record"), next);
     let wrapper = store.path().join("layers").join(next.id.as_str());
     assert_eq!(fs::read_to_string(wrapper.join("fs/file")).expect("file"), "hello");
-    assert_eq!(fs::read_to_string(wrapper.join("owners")).expect("owners"), "{}\n");
+    assert_eq!(
+        fs::read_to_string(wrapper.join("owners")).expect("owners"),
+        str::from_utf8(OWNERS).expect("text")
+    );
     assert_eq!(fs::metadata(wrapper.join("fs")).expect("fs").permissions().mode() & 0o7777, 0o755);
     assert_eq!(store.layers().expect("layers"), sorted([base.id, next.id]));
     assert_eq!(store.runs().expect("runs"), []);
@@ -85,7 +88,7 @@ fn moves_are_all_or_nothing_and_compared() {
     assert_eq!(set(Expected::Layer(one)), Ok(()));
     let missing = LayerId::random().expect("id");
     let fault = first.set(&lock, &new, &missing, Expected::Absent, None).expect_err("no layer");
-    assert_eq!(fault.kind, Kind::NotFound);
+    assert_eq!(fault.kind, Kind::Damaged);
     let failed = first.update(&lock, |state| {
         state.set(&new, &one, Expected::Absent, Some("said".into()))?;
         assert_eq!(state.get(&new)?.expect("staged").layer, one);

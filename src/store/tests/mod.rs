@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod fold;
 mod life;
+mod mend;
 mod open;
 mod race;
 mod record;
@@ -25,6 +26,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::fault::Result;
 use crate::ids::{Extent, IdMap, Mode};
+
+/// A file `owners`.
+const OWNERS: &[u8] = b"{\"path\":\"file\",\"uid\":5,\"mode\":420}\n";
 
 /// A directory of the test's own; in memory, where syncing costs nothing.
 fn folder() -> TempDir {
@@ -131,7 +135,7 @@ fn commit(
     drop(lock);
     let record = layer_record(parent);
     let lock = store.lock_shared()?;
-    store.publish(&lock, &run, &record, Some(b"{}\n"), run.dir())?;
+    store.publish(&lock, &run, &record, Some(OWNERS), run.dir())?;
     box_.update(&lock, |state| name(state, &record.id))?;
     drop(lock);
     run.discard(store)?;

@@ -22,6 +22,7 @@ pub(super) fn prepare(path: &Path) {
     make_box(&store, "doomed").expect("box");
     fs::write(store.path().join("boxes/first/refs/.new-stale"), "{").expect("write");
     fs::create_dir(store.path().join("cache/scaffold-old")).expect("mkdir");
+    mend::prepare(&path.join("broken"));
     // An empty volume.
     fs::create_dir(path.join("wide")).expect("mkdir");
     fs::set_permissions(path.join("wide"), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -48,6 +49,7 @@ const ACTS: &[Act] = &[
     ("", shift_owner),
     ("", remove_box),
     ("", tidy_up),
+    ("", mend_another),
 ];
 
 /// Does everything, and returns how much of it failed.
@@ -139,7 +141,9 @@ fn commit_made(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
     let base = base(store)?;
     let (run, record) = prepared(store, &base)?;
     let lock = store.lock_shared()?;
-    store.publish(&lock, &run, &record, Some(b"{}\n"), run.dir())?;
+    drop(run.begin_manifest()?);
+    run.end_manifest(&record, Some(OWNERS))?;
+    store.publish(&lock, &run, &record, Some(OWNERS), run.dir())?;
     let named = first.update(&lock, |state| {
         state.set(&snapshot("made"), &record.id, Expected::Absent, None)?;
         state.set_head(&record.id, Expected::Layer(base.id))?;
@@ -261,6 +265,10 @@ fn shift_owner(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
 
 fn remove_box(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     store.remove_box(&store.lock_shared()?, &box_name("doomed"))
+}
+
+fn mend_another(path: &Path, _: &Store, _: &Box_<'_>) -> Result<()> {
+    mend::mend(&Store::open(path.join("broken"))?).map(drop)
 }
 
 fn tidy_up(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {

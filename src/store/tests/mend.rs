@@ -1,0 +1,108 @@
+//! Repair, killed and failed at each step: what is whole stays, and the next repair ends the work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::fault::Kind;
+
+/// A store with everything that a repair mends; whole are the snapshots `base` and `kept` of box `first`.
+pub(super) fn prepare(path: &Path) {
+    let store = Store::create(path).expect("create");
+    let first = make_box(&store, "first").expect("box");
+    let base = commit(&store, &first, None, |state, id| {
+        state.set(&snapshot("base"), id, Expected::Absent, None)?;
+        state.set(&snapshot("postinit"), id, Expected::Absent, None)?;
+        state.log(LogEntry { new: Some(*id), ..LogEntry::new("init") });
+        Ok(())
+    })
+    .expect("commit");
+    let kept = commit_as(&store, &first, Some(&base), "kept").expect("commit");
+    let lost = commit_as(&store, &first, Some(&kept), "lost").expect("commit");
+    let on_top = commit_as(&store, &first, Some(&lost), "on-top").expect("commit");
+    let lock = store.lock_shared().expect("lock");
+    first.set_head(&lock, &on_top.id, Expected::Absent).expect("head");
+    let second = make_box(&store, "second").expect("box");
+    second.set(&lock, &snapshot("kept"), &kept.id, Expected::Absent, None).expect("set");
+    let run = run_with_file(&store, &lock, &lost.mount).expect("run");
+    let record = run_record(&run, &lost.mount);
+    run.keep(&record).expect("keep");
+    let put = |name: &str, bytes: &str| fs::write(path.join(name), bytes).expect("write");
+    put(&layout::layer_record(&lost.id), "{}");
+    fs::remove_dir_all(path.join(layout::tree(&lost.id))).expect("remove");
+    put(&layout::layer_record(&kept.id), "");
+    put("boxes/second/head", "[]");
+    put("boxes/second/box.json", "");
+    put("boxes/first/refs/no name", "");
+    put(
+        "boxes/first/log",
+        &format!("{}torn\n", fs::read_to_string(path.join("boxes/first/log")).expect("log")),
+    );
+    fs::set_permissions(path.join("boxes/first/refs"), fs::Permissions::from_mode(0o755))
+        .expect("mode");
+    drop(lock);
+    fs::remove_file(path.join("lock")).expect("remove");
+    fs::remove_dir(path.join("cache")).expect("remove");
+}
+
+fn record() -> BoxRecord {
+    BoxRecord {
+        name: box_name("second"),
+        id_map: map(),
+        source: "unknown".into(),
+        identity: String::new(),
+        created: Timestamp::now(),
+        settings: BoxSettings::default(),
+    }
+}
+
+/// Looks and mends, as `fsck --repair` does; makes digests of what is left.
+pub(super) fn mend(store: &Store) -> Result<Vec<Action>> {
+    let mut survey = store.survey()?;
+    for finding in &mut survey.findings {
+        if let Remedy::Rewrite(record) = &mut finding.remedy {
+            (record.files, record.own_bytes) = (1, 5);
+        }
+    }
+    let done = store.repair(&survey, &[record()], std::time::Duration::from_secs(1))?;
+    let lock = store.lock_shared()?;
+    for id in store.layers()? {
+        if store.manifest(&id)?.is_none() {
+            drop(store.begin_seal(&id)?);
+            store.end_seal(&lock, &id)?;
+        }
+    }
+    Ok(done)
+}
+
+/// What must hold after any number of repairs, whole or not: one more makes all well.
+pub(super) fn check(path: &Path, at: &str) {
+    let store = Store::open(path).expect(at);
+    mend(&store).expect(at);
+    let survey = store.survey().expect(at);
+    assert!(survey.findings.is_empty(), "{at}: {:#?}", survey.findings);
+    let first = store.open_box(&box_name("first")).expect(at);
+    let names: Vec<_> = first.refs().expect(at).into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["base", "kept", "postinit"].map(snapshot), "{at}");
+    let base = first.get(&snapshot("base")).expect(at).expect(at).layer;
+    assert_eq!((first.head().expect(at), first.current().expect(at)), (Some(base), Some(base)));
+    let second = store.open_box(&box_name("second")).expect(at);
+    let kept = second.get(&snapshot("kept")).expect(at).expect(at).layer;
+    assert_eq!(store.openable(&kept).expect(at).mount, [base, kept], "{at}");
+    assert_eq!(store.layers().expect(at), sorted([base, kept]), "{at}");
+    assert!(store.runs().expect(at).is_empty(), "{at}");
+    store.gc(&strict_gc()).expect(at);
+}
+
+#[test]
+fn what_is_damaged_goes_and_the_rest_stays() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    prepare(&path);
+    let store = Store::open(&path).expect("open");
+    assert_eq!(store.lock_shared().expect_err("no lock").kind, Kind::Damaged);
+    let done = mend(&store).expect("mend");
+    assert!(done.len() >= 12, "{done:#?}");
+    check(&path, "after it");
+    assert_eq!(mend(&store).expect("again"), []);
+}
