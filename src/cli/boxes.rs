@@ -43,7 +43,8 @@ Settings, for `run` and `shell` where no flag says otherwise:
   user=USER[:GROUP]          as --user
   env=NAME=VALUE             as --env; a list
   bind=SRC[:DST][:MODE]      as --bind; a list
-  copy_up=PATH               copied up before a command starts; a list
+  copy_up=PATH               as --copy-up; a list
+  touch_rpmdb=WHEN           as --touch-rpmdb
 and for the box itself:
   undo_age=TIME              how long a move can be taken back
   undo_size=SIZE             how large the log of moves may grow

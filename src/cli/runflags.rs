@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -76,7 +77,7 @@ pub(super) struct RunFlags {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "always",
-        value_parser = touch_rpmdb,
+        value_parser = TouchRpmdb::from_str,
         help_heading = "What the command finds"
     )]
     touch_rpmdb: Option<TouchRpmdb>,
@@ -199,7 +200,7 @@ impl RunFlags {
             caches: self.cache,
             outs: self.out,
             copy_up: self.copy_up,
-            touch_rpmdb: self.touch_rpmdb.unwrap_or_default(),
+            touch_rpmdb: self.touch_rpmdb,
             net: self.net,
             env,
             workdir: self.workdir,
@@ -236,15 +237,6 @@ fn net(text: &str) -> Result<Net> {
         "none" => Ok(Net::None),
         "host" => Ok(Net::Host),
         _ => Err(Fault::usage("use none or host")),
-    }
-}
-
-fn touch_rpmdb(text: &str) -> Result<TouchRpmdb> {
-    match text {
-        "always" => Ok(TouchRpmdb::Always),
-        "mapped" => Ok(TouchRpmdb::Mapped),
-        "never" => Ok(TouchRpmdb::Never),
-        _ => Err(Fault::usage("use always, mapped or never")),
     }
 }
 

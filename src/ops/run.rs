@@ -88,8 +88,8 @@ pub struct RunOptions {
     pub outs: Vec<(PathBuf, PathBuf)>,
     /// Paths inside that are copied up before the command starts, besides those of the profile and the box.
     pub copy_up: Vec<String>,
-    /// When rpm's databases are copied up.
-    pub touch_rpmdb: TouchRpmdb,
+    /// When rpm's databases are copied up, if not as the box says.
+    pub touch_rpmdb: Option<TouchRpmdb>,
     /// The network; the profile's if none.
     pub net: Option<Net>,
     /// Variables for the command.

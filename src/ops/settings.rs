@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use std::path::Path;
 use std::str::FromStr;
 
-use super::run::checks;
+use super::run::{TouchRpmdb, checks};
 use super::words;
 use crate::fault::{Fault, Result, printable};
 use crate::ids::IdMap;
@@ -26,6 +26,8 @@ pub enum Key {
     Bind,
     /// What is copied up before a command.
     CopyUp,
+    /// When rpm's databases are.
+    TouchRpmdb,
     /// How long a move can be taken back.
     UndoAge,
     /// How large the log may grow.
@@ -34,12 +36,13 @@ pub enum Key {
     MaxAge,
 }
 
-const KEYS: [(&str, Key); 8] = [
+const KEYS: [(&str, Key); 9] = [
     ("profile", Key::Profile),
     ("env", Key::Env),
     ("user", Key::User),
     ("bind", Key::Bind),
     ("copy_up", Key::CopyUp),
+    ("touch_rpmdb", Key::TouchRpmdb),
     ("undo_age", Key::UndoAge),
     ("undo_size", Key::UndoSize),
     ("max_age", Key::MaxAge),
@@ -205,6 +208,10 @@ fn set_one(settings: &mut BoxSettings, key: Key, value: &str, map: &IdMap) -> Re
             checks::user(Some(&parsed), map)?;
             settings.user = Some(value.to_owned());
         }
+        Key::TouchRpmdb => {
+            value.parse::<TouchRpmdb>().map_err(wrong)?;
+            settings.touch_rpmdb = Some(value.to_owned());
+        }
         Key::UndoAge => settings.undo_age = Some(seconds(value).map_err(wrong)?),
         Key::UndoSize => settings.undo_size = Some(words::size(value).map_err(wrong)?),
         Key::MaxAge => settings.max_age = Some(seconds(value).map_err(wrong)?),
@@ -233,6 +240,7 @@ fn unset(settings: &mut BoxSettings, key: Key) {
     match key {
         Key::Profile => settings.profile = None,
         Key::User => settings.user = None,
+        Key::TouchRpmdb => settings.touch_rpmdb = None,
         Key::UndoAge => settings.undo_age = None,
         Key::UndoSize => settings.undo_size = None,
         Key::MaxAge => settings.max_age = None,
@@ -256,12 +264,13 @@ pub fn lines(settings: &BoxSettings) -> Vec<String> {
         value.iter().map(|v| format!("{key}={v}{unit}")).collect::<Vec<_>>()
     };
     let many = |key: Key, values: &[String]| values.iter().map(|v| format!("{key}={v}")).collect();
-    let all: [Vec<String>; 8] = [
+    let all: [Vec<String>; 9] = [
         one(Key::Profile, &settings.profile),
         many(Key::Env, &settings.env),
         one(Key::User, &settings.user),
         many(Key::Bind, &settings.binds),
         many(Key::CopyUp, &settings.copy_up),
+        one(Key::TouchRpmdb, &settings.touch_rpmdb),
         number(Key::UndoAge, settings.undo_age, "s"),
         number(Key::UndoSize, settings.undo_size, ""),
         number(Key::MaxAge, settings.max_age, "s"),

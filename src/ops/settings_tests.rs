@@ -76,6 +76,7 @@ fn what_cannot_be_is_refused_as_usage() {
         ("bind=/a:b", "absolute"),
         ("bind=", "empty"),
         ("copy_up=var", "absolute"),
+        ("touch_rpmdb=yes", "always, mapped or never"),
         ("copy_up=/a/../b", "`..`"),
         ("max_age=soon", "unknown unit"),
         ("max_age=1w", "unknown unit"),

@@ -10,11 +10,13 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::str::FromStr;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use super::apply::Failed;
+use crate::fault::{Fault, printable};
 use crate::tree::dir::{Names, kind, lstat, open_beneath, open_child};
 use crate::tree::path;
 use crate::tree::settle::MOST_LEVELS;
@@ -36,6 +38,19 @@ pub enum TouchRpmdb {
     Always,
     /// Not by themselves.
     Never,
+}
+
+impl FromStr for TouchRpmdb {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        match text {
+            "always" => Ok(Self::Always),
+            "mapped" => Ok(Self::Mapped),
+            "never" => Ok(Self::Never),
+            _ => Err(Fault::usage("use always, mapped or never")),
+        }
+    }
 }
 
 /// What is copied up at one place.
@@ -60,7 +75,7 @@ impl CopyUp {
     /// What it does, in one line.
     pub fn describe(&self) -> String {
         let what = if self.mapped { ": what is mapped of a database" } else { "" };
-        format!("{}{what}", crate::fault::printable(&self.place))
+        format!("{}{what}", printable(&self.place))
     }
 }
 

@@ -29,6 +29,8 @@ pub struct BoxSettings {
     pub binds: Vec<String>,
     /// Paths inside that are copied up before a command starts; files, or directories with all files in them.
     pub copy_up: Vec<String>,
+    /// When rpm's databases are copied up, as for `run --touch-rpmdb`.
+    pub touch_rpmdb: Option<String>,
     /// For how many seconds the log keeps a move, so that it can be taken back.
     pub undo_age: Option<u64>,
     /// How many bytes the log may grow to before its oldest moves go.

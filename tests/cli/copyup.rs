@@ -78,6 +78,31 @@ fn a_mapped_file_that_is_written_is_one_file() {
     drop(map(&["--profile", &profile]).stdout(ONE));
 }
 
+/// By the settings of a box, over which a flag goes.
+#[test]
+fn a_box_has_databases_of_its_own() {
+    let store = debian();
+    drop(store.init(&["databases", "--from", "scratch"]).run().ok());
+    let line =
+        "mkdir -p /srv/app /var/lib/rpm; echo old >/srv/app/db; echo old >/var/lib/rpm/Packages.db";
+    let keep = ["-b", "databases", "run", "--from", "default/postinit", "--keep=force", "--"];
+    drop(store.sandbox(&keep).args(["sh", "-c", line]).run().ok());
+    let map = |flags: &[&str], file: &str| {
+        let words = [&["-b", "databases", "run"], flags, &["--", "perl", "-e", MAP, file]].concat();
+        store.sandbox(&words).run().ok()
+    };
+    let set = |word: &str| store.sandbox(&["box", "set", "databases", word]).run();
+    drop(set("copy_up=/srv/app").ok());
+    drop(map(&[], "/srv/app/db").stdout(ONE));
+    drop(map(&[], "/var/lib/rpm/Packages.db").stdout(TWO));
+    drop(set("touch_rpmdb=always").ok());
+    drop(map(&[], "/var/lib/rpm/Packages.db").stdout(ONE));
+    drop(map(&["--touch-rpmdb=mapped"], "/var/lib/rpm/Packages.db").stdout(TWO));
+    drop(set("touch_rpmdb=now").fault(2, "touch_rpmdb=now", ""));
+    drop(store.sandbox(&["box", "set", "databases", "--unset", "copy_up"]).run().ok());
+    drop(map(&[], "/srv/app/db").stdout(TWO));
+}
+
 /// What is mapped of a database of packages is known by its name.
 #[test]
 fn mapped_databases_need_no_flag() {

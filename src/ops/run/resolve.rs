@@ -13,7 +13,7 @@ use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Network, Profile, Root, Tmp};
 use crate::isolate::{caps, env, limits, seccomp};
-use crate::rootfs::copy_up::{self, CopyUp};
+use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
 use crate::run::spec::RunSpec;
@@ -153,11 +153,7 @@ pub(super) fn settings(
     let copy_up_paths =
         distinct(profile.copy_up.iter().chain(&base.settings.copy_up).chain(&options.copy_up));
     Ok(Settings {
-        // In a root that is read-only no file can become two.
-        copy_up: match profile.root {
-            Root::Overlay => copy_up::plan(&copy_up_paths, options.touch_rpmdb),
-            Root::Readonly => Vec::new(),
-        },
+        copy_up: copy_up_steps(&copy_up_paths, &profile, base, options)?,
         copy_up_paths,
         profile,
         argv,
@@ -172,6 +168,20 @@ pub(super) fn settings(
         seccomp,
         caches,
     })
+}
+
+/// What is copied up: nothing in a root that is read-only, where no file can become two.
+fn copy_up_steps(
+    paths: &[String],
+    profile: &Profile,
+    base: &Base,
+    options: &RunOptions,
+) -> Result<Vec<CopyUp>> {
+    if profile.root == Root::Readonly {
+        return Ok(Vec::new());
+    }
+    let of_box = base.settings.touch_rpmdb.as_deref().map(str::parse::<TouchRpmdb>).transpose()?;
+    Ok(copy_up::plan(paths, options.touch_rpmdb.or(of_box).unwrap_or_default()))
 }
 
 /// The same paths, each once.
