@@ -33,6 +33,10 @@ mod isolation;
 mod keep;
 #[path = "cli/lives.rs"]
 mod lives;
+#[path = "cli/log.rs"]
+mod log;
+#[path = "cli/moves.rs"]
+mod moves;
 #[path = "cli/names.rs"]
 mod names;
 #[path = "cli/packages.rs"]
@@ -45,6 +49,8 @@ mod run;
 mod settings;
 #[path = "cli/shell.rs"]
 mod shell;
+#[path = "cli/undo.rs"]
+mod undo;
 #[path = "cli/wait.rs"]
 mod wait;
 

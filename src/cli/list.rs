@@ -6,7 +6,7 @@ use super::args::Common;
 use super::output::{Ink, Table, ink, print, print_json, size, time};
 use super::report::Outcome;
 use super::trash;
-use crate::ops::list::{Listing, list};
+use crate::ops::list::{Listing, Snapshot, list};
 
 /// The arguments: none of its own.
 #[derive(Debug, clap::Args)]
@@ -26,26 +26,52 @@ pub(super) fn run(_: Args, common: &Common) -> Outcome {
 }
 
 fn text(listing: &Listing, color: bool) -> String {
-    let mut table = Table::new(&["NAME", "LAYER", "CREATED", ">SIZE", ""]);
+    let said = listing.snapshots.iter().any(|snapshot| !note(snapshot).is_empty());
+    let mut headings = vec!["NAME", "LAYER", "CREATED", ">SIZE", ""];
+    headings.extend(said.then_some("MESSAGE"));
+    let mut table = Table::new(&headings);
     for snapshot in &listing.snapshots {
-        table.row(&[
-            &snapshot.name.to_string(),
-            &short(&snapshot.layer.to_string()),
-            &time(snapshot.created),
-            &size(snapshot.own_bytes),
-            if snapshot.current { "*" } else { "" },
-        ]);
+        let mut cells = vec![
+            snapshot.name.to_string(),
+            short(snapshot.layer.as_str()),
+            time(snapshot.created),
+            size(snapshot.own_bytes),
+            if snapshot.current { "*" } else { "" }.to_owned(),
+        ];
+        cells.extend(said.then(|| note(snapshot)));
+        table.row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
     }
     let text = table.text();
-    if !color {
-        return text;
-    }
-    text.lines()
-        .map(|line| match line.strip_suffix('*') {
-            Some(rest) => format!("{rest}{}\n", ink("*", Ink::Green, true)),
-            None => format!("{line}\n"),
-        })
-        .collect()
+    // The star stands two blanks after the sizes, and what is before it is ASCII.
+    let star = text.find("SIZE").map_or(0, |start| start + "SIZE".len() + 2);
+    let lines = text.lines().map(|line| match (line.get(..star), line.get(star..)) {
+        (Some(rest), Some(note)) if color && note.starts_with('*') => {
+            format!("{rest}{}{}\n", ink("*", Ink::Green, true), &note[1..])
+        }
+        _ => format!("{line}\n"),
+    });
+    lines.collect::<String>() + &head(listing)
+}
+
+/// What the user said about a snapshot.
+fn note(snapshot: &Snapshot) -> String {
+    let protected = snapshot.protected.then_some("(protected)");
+    let words: Vec<_> = protected.into_iter().chain(snapshot.message.as_deref()).collect();
+    words.join(" ")
+}
+
+/// Where head is, if it is not where `clean` would set it.
+fn head(listing: &Listing) -> String {
+    let Some(head) = listing.head.filter(|_| listing.head != listing.current) else {
+        return String::new();
+    };
+    let names = listing.snapshots.iter().filter(|snapshot| snapshot.layer == head);
+    let names: Vec<_> = names.map(|snapshot| snapshot.name.as_str()).collect();
+    let said = match names.as_slice() {
+        [] => "no snapshot names it".to_owned(),
+        names => names.join(", "),
+    };
+    format!("head is {}: {said}\n", short(head.as_str()))
 }
 
 /// The beginning of a layer's id, long enough to be told apart by an eye. Ids begin with the time.

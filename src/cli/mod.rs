@@ -8,19 +8,24 @@ mod diff;
 mod doctor;
 mod fsck;
 mod gc;
+mod graph;
 mod init;
 mod list;
+mod log;
 mod output;
 mod parse;
 mod recover;
+mod rename;
 mod report;
 mod rm;
+mod rollback;
 mod run;
 mod runflags;
 mod shell;
 mod show;
 mod snapshot;
 mod trash;
+mod undo;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -71,10 +76,20 @@ enum Command {
     List(list::Args),
     /// Show all about one snapshot
     Show(show::Args),
+    /// List what was done to a box, or draw the tree of its layers
+    Log(log::Args),
     /// Name the head of the box and make it current
     Snapshot(snapshot::Args),
+    /// Go back to a snapshot: it becomes head and current
+    Rollback(rollback::Args),
+    /// Go back to the current snapshot: it becomes head
+    Clean(rollback::CleanArgs),
     /// Remove snapshots
     Rm(rm::Args),
+    /// Give a snapshot another name
+    Rename(rename::Args),
+    /// Take back the last change of snapshots, head or current
+    Undo(undo::Args),
     /// List the paths that differ between two snapshots
     Diff(diff::Args),
     /// Make a snapshot of what a kept run has left
@@ -156,8 +171,13 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Shell(args) => shell::run(*args, common),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
+        Command::Log(args) => log::run(&args, common),
         Command::Snapshot(args) => snapshot::run(&args, common),
+        Command::Rollback(args) => rollback::run(&args, common),
+        Command::Clean(args) => rollback::run_clean(&args, common),
         Command::Rm(args) => rm::run(&args, common),
+        Command::Rename(args) => rename::run(&args, common),
+        Command::Undo(args) => undo::run(&args, common),
         Command::Diff(args) => diff::run(&args, common),
         Command::Recover(args) => recover::run(&args, common),
         Command::Boxes(args) => boxes::run(&args, common),

@@ -28,7 +28,9 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
         print_json(&json!({"box": box_name, "removed": removed}))?;
     } else if !common.quiet {
         let line = |gone: &crate::ops::rm::Removed| {
-            format!("removed {}: it was {}\n", gone.name, short(&gone.layer.to_string()))
+            let layer = gone.layer.as_ref();
+            let layer = layer.map_or_else(|| "unreadable".to_owned(), |id| short(id.as_str()));
+            format!("removed {}: it was {layer}\n", gone.name)
         };
         print(&removed.iter().map(line).collect::<String>())?;
     }

@@ -47,7 +47,7 @@ fn text(shown: &Shown) -> String {
     line("layers", &shown.chain.len().to_string());
     line("created", &time(shown.created));
     if !shown.argv.is_empty() {
-        line("command", &shown.argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
+        line("command", &command_line(&shown.argv));
     }
     if let Some(exit) = shown.exit {
         line("exit", &exit.to_string());
@@ -57,6 +57,11 @@ fn text(shown: &Shown) -> String {
     line("ids", &shown.id_map.mode.to_string());
     line("source", &shown.source);
     text
+}
+
+/// A command as it would be typed.
+pub(super) fn command_line(argv: &[String]) -> String {
+    argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// A word as a shell would want it.

@@ -12,7 +12,7 @@ use super::trash;
 pub struct Request {
     /// Only say what would be removed.
     pub dry_run: bool,
-    /// Also the layers that only the log of a box keeps, so that a move can be taken back for a day.
+    /// Also the layers that only the log of a box keeps, so that a move can be taken back.
     pub all: bool,
 }
 
@@ -25,7 +25,7 @@ pub struct Request {
 pub fn gc(store: &Store, request: Request, wait: Duration) -> Result<Collected> {
     let mut options = GcOptions { wait, dry_run: request.dry_run, ..GcOptions::default() };
     if request.all {
-        options.undo = Duration::ZERO;
+        options.undo = Some(Duration::ZERO);
     }
     let collected = store.gc(&options)?;
     if request.dry_run {

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub created: Timestamp,
     /// What was said about it.
     pub message: Option<String>,
+    /// Whether the name can be removed and moved only after `snapshot --unprotect`.
+    pub protected: bool,
     /// Whether its layer is the current one.
     pub current: bool,
     /// How many layers it is made of.
@@ -56,6 +58,7 @@ pub fn list(store: &Store, box_name: &BoxName) -> Result<Listing> {
             layer: entry.layer,
             created: entry.created,
             message: entry.message,
+            protected: entry.protected,
             depth: record.depth,
             own_bytes: record.own_bytes,
         });

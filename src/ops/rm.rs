@@ -1,41 +1,82 @@
-//! Takes names away from layers.
+//! Takes names away from layers, or gives them others.
 
 use serde::Serialize;
 
 use crate::fault::Result;
 use crate::store::{BoxName, LayerId, LogEntry, SnapshotName, Store};
 
+use super::snapshot::taken;
+
 /// A name that is gone.
 #[derive(Debug, Serialize)]
 pub struct Removed {
     /// The name.
     pub name: SnapshotName,
-    /// What it stood for.
-    pub layer: LayerId,
+    /// What it stood for; none if its file could not be read.
+    pub layer: Option<LayerId>,
 }
 
 /// Removes names, also `postinit` and the current one. The layers stay as long as a head, another name, a
 /// run or a layer on top needs them; `gc` takes the rest.
 ///
 /// # Errors
-/// Not found if one of the names is not there; then none is removed.
+/// Not found if one of the names is not there, conflict if one is protected; then none is removed.
 pub fn rm(store: &Store, box_name: &BoxName, names: &[SnapshotName]) -> Result<Vec<Removed>> {
     let lock = store.lock_shared()?;
     store.open_box(box_name)?.update(&lock, |state| {
         let mut removed: Vec<Removed> = Vec::with_capacity(names.len());
         for name in names {
             // Twice on one command line is once.
-            if removed.iter().any(|known| known.name == *name) {
-                continue;
+            if removed.iter().all(|known| known.name != *name) {
+                removed.push(Removed { name: name.clone(), layer: state.remove(name)? });
             }
-            let layer = state.remove(name)?;
-            state.log(LogEntry {
-                old: Some(layer),
-                name: Some(name.clone()),
-                ..LogEntry::new("rm")
-            });
-            removed.push(Removed { name: name.clone(), layer });
         }
+        state.log(LogEntry::new("rm"));
         Ok(removed)
+    })
+}
+
+/// A name that is another one now.
+#[derive(Debug, Serialize)]
+pub struct Renamed {
+    /// The box.
+    #[serde(rename = "box")]
+    pub box_name: BoxName,
+    /// The name before.
+    pub old: SnapshotName,
+    /// The name now.
+    pub name: SnapshotName,
+    /// What it stands for.
+    pub layer: LayerId,
+}
+
+/// Gives a snapshot another name. Its time, message and protection stay.
+///
+/// # Errors
+/// Not found if there is no `old`; conflict if there is a `new`.
+pub fn rename(
+    store: &Store,
+    box_name: &BoxName,
+    old: &SnapshotName,
+    new: &SnapshotName,
+) -> Result<Renamed> {
+    let lock = store.lock_shared()?;
+    store.open_box(box_name)?.update(&lock, |state| {
+        let found = state.require(old)?;
+        if old != new {
+            if state.get(new)?.is_some() {
+                return Err(taken(new));
+            }
+            state.take(old)?;
+            state.put(new, found.record())?;
+        }
+        let layer = found.layer;
+        state.log(LogEntry {
+            name: Some(new.clone()),
+            old: Some(layer),
+            new: Some(layer),
+            ..LogEntry::new("rename")
+        });
+        Ok(Renamed { box_name: box_name.clone(), old: old.clone(), name: new.clone(), layer })
     })
 }

@@ -1,31 +1,128 @@
 //! Names for layers.
 
-use crate::fault::{Fault, Result};
-use crate::store::{BoxName, Expected, LayerId, LogEntry, SnapshotName, Store};
+use serde::Serialize;
 
-/// Names the head of a box and makes it current. No layer is made: several names may stand for one.
+use crate::fault::{Fault, Result};
+use crate::store::{
+    BoxName, Expected, LayerId, LogEntry, RefRecord, SnapshotName, SnapshotRef, State, Store,
+};
+
+/// What is asked of a name.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The name.
+    pub name: SnapshotName,
+    /// What to say about it; none leaves what was said.
+    pub message: Option<String>,
+    /// Whether it shall be protected; none leaves it as it is, and a new one unprotected.
+    pub protect: Option<bool>,
+    /// Whether a name that stands for another layer is moved.
+    pub force: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Done {
+    /// It is a new name.
+    Created,
+    /// It stood for another layer before.
+    Moved,
+    /// It stands for the same layer; current, its protection or its message changed.
+    Changed,
+    /// All was as asked for already.
+    Unchanged,
+}
+
+/// A name and its layer.
+#[derive(Debug, Serialize)]
+pub struct Named {
+    /// The box.
+    #[serde(rename = "box")]
+    pub box_name: BoxName,
+    /// The name.
+    pub name: SnapshotName,
+    /// The layer it stands for.
+    pub layer: LayerId,
+    /// Whether it is protected.
+    pub protected: bool,
+    /// What was done.
+    pub done: Done,
+}
+
+/// Names the head of a box and makes it current. No layer is made: several names may stand for one. For a
+/// name that there is already and that stands for another layer, only its protection can be changed, unless
+/// `force` moves it.
 ///
 /// # Errors
-/// Conflict if the name is taken; not found without a box or a head.
-pub fn snapshot(store: &Store, box_name: &BoxName, name: &SnapshotName) -> Result<LayerId> {
+/// Conflict if the name is taken, or protected and to be moved; not found without a box, without a head, and
+/// for a protection to take away from a name that is not there.
+pub fn snapshot(store: &Store, box_name: &BoxName, request: &Request) -> Result<Named> {
     let lock = store.lock_shared()?;
     store.open_box(box_name)?.update(&lock, |state| {
-        if state.get(name)?.is_some() {
-            return Err(taken(name));
-        }
+        let found = state.get(&request.name)?;
         let head = state.head().ok_or_else(|| no_head(box_name))?;
-        let old = state.current();
-        state.set(name, &head, Expected::Absent, None)?;
-        state.set_current(&head, old.map_or(Expected::Absent, Expected::Layer))?;
-        state.log(LogEntry {
-            old: Some(head),
-            new: Some(head),
-            old_current: old,
-            name: Some(name.clone()),
-            ..LogEntry::new("snapshot")
-        });
-        Ok(head)
+        let here = found.as_ref().is_none_or(|found| found.layer == head);
+        let record = wanted(request, found.as_ref(), head, here, box_name)?;
+        let mut done = match &found {
+            None => Done::Created,
+            Some(found) if found.layer != record.layer => Done::Moved,
+            Some(found) if found.record() != record => Done::Changed,
+            Some(_) => Done::Unchanged,
+        };
+        if (here || request.force) && state.current() != Some(head) {
+            make_current(state, &head)?;
+            done = if done == Done::Unchanged { Done::Changed } else { done };
+        }
+        let named = Named {
+            box_name: box_name.clone(),
+            name: request.name.clone(),
+            layer: record.layer,
+            protected: record.protected,
+            done,
+        };
+        state.put(&request.name, record)?;
+        state.log(LogEntry { name: Some(request.name.clone()), ..LogEntry::new("snapshot") });
+        Ok(named)
     })
+}
+
+/// What the name shall be.
+fn wanted(
+    request: &Request,
+    found: Option<&SnapshotRef>,
+    head: LayerId,
+    here: bool,
+    box_name: &BoxName,
+) -> Result<RefRecord> {
+    let name = &request.name;
+    let Some(found) = found else {
+        if request.protect == Some(false) {
+            return Err(Fault::not_found(format!("unprotect snapshot: {name}: there is none"))
+                .hint(format!("`sandbox list --box {box_name}` shows all")));
+        }
+        let protected = request.protect.unwrap_or_default();
+        return Ok(RefRecord { protected, ..RefRecord::new(head, request.message.clone()) });
+    };
+    let protected = request.protect.unwrap_or(found.protected);
+    if here || (request.protect.is_some() && !request.force) {
+        let message = request.message.clone().or_else(|| found.message.clone());
+        return Ok(RefRecord { protected, message, ..found.record() });
+    }
+    if !request.force {
+        return Err(taken(name));
+    }
+    if found.protected && protected {
+        return Err(Fault::conflict(format!("move snapshot: {name}: it is protected"))
+            .hint(format!("take that away first: `sandbox snapshot {name} --unprotect`")));
+    }
+    Ok(RefRecord { protected, ..RefRecord::new(head, request.message.clone()) })
+}
+
+/// Makes a layer current, whatever was.
+pub(super) fn make_current(state: &mut State<'_>, layer: &LayerId) -> Result<()> {
+    let old = state.current().map_or(Expected::Absent, Expected::Layer);
+    state.set_current(layer, old)
 }
 
 /// Refuses a name that a snapshot of the box has already, before anything is done for it.
@@ -39,7 +136,7 @@ pub fn refuse_taken(store: &Store, box_name: &BoxName, name: &SnapshotName) -> R
     }
 }
 
-fn taken(name: &SnapshotName) -> Fault {
+pub(super) fn taken(name: &SnapshotName) -> Fault {
     Fault::conflict(format!("snapshot {name}: exists already"))
         .hint(format!("choose another name, or remove it first: `sandbox rm {name}`"))
 }

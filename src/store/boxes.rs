@@ -1,6 +1,7 @@
 //! Boxes: made whole by one rename, removed whole by one rename.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
@@ -14,6 +15,12 @@ use super::lock::SharedLock;
 use super::{BoxName, LayerId, SnapshotName, Store, json_line, layout};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::IdMap;
+
+/// For how long the log keeps a move, unless the box says otherwise.
+const UNDO_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How many bytes the log may have, unless the box says otherwise.
+const UNDO_SIZE: u64 = 1 << 20;
 
 /// What the user has set for all runs in a box: the defaults of flags that are not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +44,18 @@ pub struct BoxSettings {
     pub undo_size: Option<u64>,
     /// After how many seconds `init` makes the first layer anew.
     pub max_age: Option<u64>,
+}
+
+impl BoxSettings {
+    /// For how long a move can be taken back: what is set, or a week.
+    pub fn undo_age(&self) -> Duration {
+        self.undo_age.map_or(UNDO_AGE, Duration::from_secs)
+    }
+
+    /// How many bytes the log may have: what is set, or a mebibyte, which is about two thousand moves.
+    pub fn undo_size(&self) -> u64 {
+        self.undo_size.unwrap_or(UNDO_SIZE)
+    }
 }
 
 /// What `box.json` says.

@@ -21,8 +21,9 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// How long to wait for others to give up the store lock.
     pub wait: Duration,
-    /// For how long a log entry keeps the layers it names, so that `undo` can take it back.
-    pub undo: Duration,
+    /// For how long a log entry keeps the layers it names, so that `undo` can take it back; for as long as
+    /// its box says if none.
+    pub undo: Option<Duration>,
     /// How old a scaffold must be that no run uses.
     pub cache: Duration,
 }
@@ -30,7 +31,7 @@ pub struct GcOptions {
 impl Default for GcOptions {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 60 * 60);
-        Self { dry_run: false, wait: Duration::from_secs(5), undo: day, cache: day }
+        Self { dry_run: false, wait: Duration::from_secs(5), undo: None, cache: day }
     }
 }
 

@@ -94,6 +94,11 @@ id! {
     RunId, 15, "r-", b'f', "run id"
 }
 
+id! {
+    /// The id of a move in the log of a box: `m-`, then as a [`RunId`].
+    MoveId, 15, "m-", b'f', "move id"
+}
+
 impl LayerId {
     /// When it was drawn, to the millisecond.
     pub(crate) fn created(&self) -> Option<Timestamp> {
@@ -120,11 +125,23 @@ impl LayerId {
 impl RunId {
     /// A new id; errors as [`LayerId::random`].
     pub fn random() -> Result<Self> {
-        let mut bytes = [0; 4];
-        random(&mut bytes)?;
-        let random = u64::from(u32::from_le_bytes(bytes)) & ((1 << 22) - 1);
-        Ok(Self::encode(u128::from(milliseconds() << 22 | random)))
+        Ok(Self::encode(short()?))
     }
+}
+
+impl MoveId {
+    /// A new id; errors as [`LayerId::random`].
+    pub fn random() -> Result<Self> {
+        Ok(Self::encode(short()?))
+    }
+}
+
+/// 42 bits of milliseconds, 22 random ones.
+fn short() -> Result<u128> {
+    let mut bytes = [0; 4];
+    random(&mut bytes)?;
+    let random = u64::from(u32::from_le_bytes(bytes)) & ((1 << 22) - 1);
+    Ok(u128::from(milliseconds() << 22 | random))
 }
 
 /// Milliseconds since 1970; 0 before it, which costs the order and nothing else.

@@ -98,7 +98,8 @@ impl Store {
         Ok(record)
     }
 
-    fn has_layer(&self, id: &LayerId) -> Result<bool> {
+    /// Whether there is a layer, whatever its record says.
+    pub fn has_layer(&self, id: &LayerId) -> Result<bool> {
         match statat(self.dir(), layout::layer(id), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

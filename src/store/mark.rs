@@ -26,18 +26,18 @@ impl<'s> Marked<'s> {
         Ok(Self { store, living: BTreeSet::new(), chains: BTreeSet::new(), present })
     }
 
-    /// Marks all that the boxes need.
+    /// Marks all that the boxes need. Log entries count for as long as `undo`, else as their box says.
     ///
     /// # Errors
     /// Damaged, naming the file, if what a box needs cannot be told.
-    pub(super) fn mark_boxes(&mut self, undo: Duration) -> Result<()> {
+    pub(super) fn mark_boxes(&mut self, undo: Option<Duration>) -> Result<()> {
         for name in self.store.box_names()? {
             self.mark_box(&name, undo)?;
         }
         Ok(())
     }
 
-    fn mark_box(&mut self, name: &BoxName, undo: Duration) -> Result<()> {
+    fn mark_box(&mut self, name: &BoxName, undo: Option<Duration>) -> Result<()> {
         for found in self.store.box_refs(name)? {
             let file = layout::reference(name, &found.name);
             self.mark(found.layer, &file)?;
@@ -47,9 +47,12 @@ impl<'s> Marked<'s> {
             self.mark(layer, &layout::head(name))?;
         }
         let now = Timestamp::now();
+        // A box whose record cannot be read keeps all: nobody can say how long it wanted to.
+        let of_box = || self.store.box_record(name).map(|record| record.settings.undo_age());
+        let undo = undo.unwrap_or_else(|| of_box().unwrap_or(Duration::MAX));
         for entry in self.store.box_log(name)? {
-            let age = Duration::try_from(now.duration_since(entry.time)).unwrap_or_default();
-            for layer in entry.layers().filter(|_| age < undo) {
+            let age = entry.age(now);
+            for layer in entry.layers_before().filter(|_| age < undo) {
                 self.mark_if_whole(layer, &layout::log(name))?;
             }
         }

@@ -1,20 +1,21 @@
 //! Snapshots (one small file each), head and current: moved by compare-and-swap under the lock of the box.
 //!
-//! [`Box_::update`] is the only way to move anything. What a closure stages is written in this order: all
-//! new refs as temporary files, each synced; their renames; removals; fsync of `refs/`; then head and
-//! current, which are one file; then the log. A crash in between leaves each single file old or new; a
-//! failure takes back what was new.
+//! [`Box_::update`] is the only way to move anything: a closure stages changes on a [`State`], which then
+//! writes them. A crash in between leaves each single file old or new; a failure takes back what was new.
+//! What was before stands in the log, and [`State::undo`] brings it back.
 
-mod revert;
-
-use std::collections::BTreeMap;
+mod state;
+mod undo;
+mod write;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use state::State;
+
 use super::lock::SharedLock;
-use super::{Box_, BoxName, LayerId, LogEntry, SnapshotName, Store, file, json_line, layout};
-use crate::fault::{Context, Fault, Kind, Result};
+use super::{Box_, BoxName, LayerId, SnapshotName, Store, layout};
+use crate::fault::{Fault, Kind, Result};
 
 /// What must be there for a move to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +37,42 @@ pub struct SnapshotRef {
     pub created: Timestamp,
     /// What the user said about it.
     pub message: Option<String>,
+    /// Whether the name stays until the user takes this away.
+    pub protected: bool,
 }
 
-/// The file of a ref.
-#[derive(Serialize, Deserialize)]
-struct RefFile {
-    layer: LayerId,
-    created: Timestamp,
+/// The file of a ref; also what the log says of a name before and after a move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefRecord {
+    /// The layer it stands for.
+    pub layer: LayerId,
+    /// When the name was given.
+    pub created: Timestamp,
+    /// What the user said about it.
     #[serde(default)]
-    message: Option<String>,
+    pub message: Option<String>,
+    /// Whether the name stays until the user takes this away.
+    #[serde(default)]
+    pub protected: bool,
+}
+
+impl RefRecord {
+    /// A name that is given now.
+    pub fn new(layer: LayerId, message: Option<String>) -> Self {
+        Self { layer, created: Timestamp::now(), message, protected: false }
+    }
+}
+
+impl SnapshotRef {
+    /// All but the name.
+    pub fn record(&self) -> RefRecord {
+        RefRecord {
+            layer: self.layer,
+            created: self.created,
+            message: self.message.clone(),
+            protected: self.protected,
+        }
+    }
 }
 
 /// The file `head`.
@@ -62,12 +90,18 @@ impl Store {
         name: &BoxName,
         snapshot: &SnapshotName,
     ) -> Result<Option<SnapshotRef>> {
-        let found = self.read_record::<RefFile>(&layout::reference(name, snapshot))?;
-        Ok(found.map(|RefFile { layer, created, message }| SnapshotRef {
+        let found =
+            self.read_record::<RefRecord>(&layout::reference(name, snapshot)).map_err(|fault| {
+                hint_at(fault, || {
+                    format!("take the name away: `sandbox rm {snapshot} --box {name}`; `sandbox log --box {name}` says what it stood for")
+                })
+            })?;
+        Ok(found.map(|RefRecord { layer, created, message, protected }| SnapshotRef {
             name: snapshot.clone(),
             layer,
             created,
             message,
+            protected,
         }))
     }
 
@@ -83,7 +117,20 @@ impl Store {
     }
 
     pub(super) fn box_head(&self, name: &BoxName) -> Result<Head> {
-        Ok(self.read_record(&layout::head(name))?.unwrap_or_default())
+        let head = self.read_record(&layout::head(name)).map_err(|fault| {
+            hint_at(fault, || {
+                format!("set it again, to any snapshot: `sandbox rollback NAME --box {name}`")
+            })
+        })?;
+        Ok(head.unwrap_or_default())
+    }
+}
+
+/// The way out of damage.
+fn hint_at(fault: Fault, hint: impl FnOnce() -> String) -> Fault {
+    match fault.kind {
+        Kind::Damaged => fault.hint(hint()),
+        _ => fault,
     }
 }
 
@@ -118,21 +165,51 @@ impl Box_<'_> {
         _lock: &SharedLock,
         change: impl FnOnce(&mut State<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.store.require_writable()?;
-        let _held = self.store.lock_box(self.name())?;
-        let head = self.store.box_head(self.name())?;
-        let mut state = State {
-            store: self.store,
-            name: self.name(),
-            old: head,
-            head,
-            refs: BTreeMap::new(),
-            changed: revert::Changed::default(),
-            entries: Vec::new(),
-        };
-        let value = change(&mut state)?;
+        let (state, value) = self.stage(Damage::Refuse, change)?;
         state.write()?;
         Ok(value)
+    }
+
+    /// As [`Box_::update`], also if the file `head` is damaged: for moves that set both of what it says.
+    ///
+    /// # Errors
+    /// As [`Box_::update`].
+    pub fn mend<T>(
+        &self,
+        _lock: &SharedLock,
+        change: impl FnOnce(&mut State<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (state, value) = self.stage(Damage::Ignore, change)?;
+        state.write()?;
+        Ok(value)
+    }
+
+    /// What a closure for [`Box_::update`] would do and say; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Box_::update`].
+    pub fn rehearse<T>(
+        &self,
+        _lock: &SharedLock,
+        change: impl FnOnce(&mut State<'_>) -> Result<T>,
+    ) -> Result<T> {
+        Ok(self.stage(Damage::Refuse, change)?.1)
+    }
+
+    fn stage<T>(
+        &self,
+        damage: Damage,
+        change: impl FnOnce(&mut State<'_>) -> Result<T>,
+    ) -> Result<(State<'_>, T)> {
+        self.store.require_writable()?;
+        let held = self.store.lock_box(self.name())?;
+        let head = match (self.store.box_head(self.name()), damage) {
+            (Err(fault), Damage::Ignore) if fault.kind == Kind::Damaged => Head::default(),
+            (head, _) => head?,
+        };
+        let mut state = State::new(self, held, head);
+        let value = change(&mut state)?;
+        Ok((state, value))
     }
 
     /// Lets a snapshot stand for a layer, alone in one [`Box_::update`].
@@ -150,11 +227,9 @@ impl Box_<'_> {
         self.update(lock, |state| state.set(snapshot, new, expected, message))
     }
 
-    /// Removes the name of a snapshot and says what it stood for, alone in one [`Box_::update`].
-    ///
-    /// # Errors
-    /// Not-found if there is none.
-    pub fn remove(&self, lock: &SharedLock, snapshot: &SnapshotName) -> Result<LayerId> {
+    /// Removes the name of a snapshot and says what it stood for, alone in one [`Box_::update`]; errors as
+    /// [`State::remove`].
+    pub fn remove(&self, lock: &SharedLock, snapshot: &SnapshotName) -> Result<Option<LayerId>> {
         self.update(lock, |state| state.remove(snapshot))
     }
 
@@ -175,207 +250,9 @@ impl Box_<'_> {
     }
 }
 
-/// A box whose lock is held: what is there, and what shall be.
-#[derive(Debug)]
-pub struct State<'s> {
-    store: &'s Store,
-    name: &'s BoxName,
-    old: Head,
-    head: Head,
-    /// What is staged; `None` is a removal.
-    refs: BTreeMap<SnapshotName, Option<SnapshotRef>>,
-    changed: revert::Changed,
-    entries: Vec<LogEntry>,
-}
-
-impl State<'_> {
-    /// A snapshot, as it will be.
-    pub fn get(&self, snapshot: &SnapshotName) -> Result<Option<SnapshotRef>> {
-        match self.refs.get(snapshot) {
-            Some(staged) => Ok(staged.clone()),
-            None => self.store.box_ref(self.name, snapshot),
-        }
-    }
-
-    /// Head, as it will be.
-    pub fn head(&self) -> Option<LayerId> {
-        self.head.head
-    }
-
-    /// Current, as it will be.
-    pub fn current(&self) -> Option<LayerId> {
-        self.head.current
-    }
-
-    /// Lets a snapshot stand for a layer.
-    ///
-    /// # Errors
-    /// Conflict if it is not as expected; not-found if there is no such layer.
-    pub fn set(
-        &mut self,
-        snapshot: &SnapshotName,
-        new: &LayerId,
-        expected: Expected,
-        message: Option<String>,
-    ) -> Result<()> {
-        let found = self.get(snapshot)?.map(|found| found.layer);
-        check(&format!("snapshot {snapshot}"), found, expected)?;
-        self.require_layer(new)?;
-        let name = snapshot.clone();
-        let moved = SnapshotRef { name, layer: *new, created: Timestamp::now(), message };
-        self.refs.insert(snapshot.clone(), Some(moved));
-        Ok(())
-    }
-
-    /// Removes the name of a snapshot and says what it stood for.
-    ///
-    /// # Errors
-    /// Not-found if there is none.
-    pub fn remove(&mut self, snapshot: &SnapshotName) -> Result<LayerId> {
-        let Some(found) = self.get(snapshot)? else {
-            return Err(super::resolve::unknown(self.name, snapshot.as_str()));
-        };
-        self.refs.insert(snapshot.clone(), None);
-        Ok(found.layer)
-    }
-
-    /// Moves head; errors as [`State::set`].
-    pub fn set_head(&mut self, new: &LayerId, expected: Expected) -> Result<()> {
-        check("head", self.head.head, expected)?;
-        self.require_layer(new)?;
-        self.head.head = Some(*new);
-        Ok(())
-    }
-
-    /// Moves current; errors as [`State::set`].
-    pub fn set_current(&mut self, new: &LayerId, expected: Expected) -> Result<()> {
-        check("current", self.head.current, expected)?;
-        self.require_layer(new)?;
-        self.head.current = Some(*new);
-        Ok(())
-    }
-
-    /// Adds a line to the log of the box.
-    pub fn log(&mut self, entry: LogEntry) {
-        self.entries.push(entry);
-    }
-
-    /// A name opens whole, always: it is given only to what does so now.
-    fn require_layer(&self, layer: &LayerId) -> Result<()> {
-        match self.store.openable(layer) {
-            Err(fault) if fault.kind == Kind::NotFound => {
-                let why = fault.message.trim_start_matches("open layer: ");
-                Err(Fault { message: format!("name layer: {why}"), ..fault })
-            }
-            other => other.map(drop),
-        }
-    }
-
-    fn write(mut self) -> Result<()> {
-        let written = self.write_all();
-        let changed = std::mem::take(&mut self.changed);
-        if written.is_ok() {
-            changed.forget(self.store);
-        } else {
-            changed.revert(self.store);
-            self.remove_temporaries();
-        }
-        written
-    }
-
-    fn write_all(&mut self) -> Result<()> {
-        self.write_refs()?;
-        self.write_head()?;
-        if self.entries.is_empty() {
-            return Ok(());
-        }
-        self.store.append_log(self.name, &self.entries)
-    }
-
-    fn write_refs(&mut self) -> Result<()> {
-        if self.refs.is_empty() {
-            return Ok(());
-        }
-        let refs = std::mem::take(&mut self.refs);
-        let written = self.write_each(&refs);
-        self.refs = refs;
-        written?;
-        self.store.sync_folder("ref.fsync", &layout::refs(self.name))
-    }
-
-    /// All new refs on disk before the first of them is visible.
-    fn write_each(&mut self, refs: &BTreeMap<SnapshotName, Option<SnapshotRef>>) -> Result<()> {
-        for (snapshot, staged) in refs {
-            let Some(staged) = staged else { continue };
-            let SnapshotRef { layer, created, message, .. } = staged.clone();
-            let bytes = json_line(&RefFile { layer, created, message })?;
-            let steps = ["ref.temp", "ref.temp.fsync"];
-            self.store
-                .write_durably(steps, &temporary(self.name, snapshot), &bytes)
-                .context("write snapshot", snapshot)?;
-        }
-        // New names before old ones go: a crash between leaves a name too many, never one too few.
-        for place in [true, false] {
-            for (snapshot, _) in refs.iter().filter(|(_, staged)| staged.is_some() == place) {
-                let (name, aside) =
-                    (layout::reference(self.name, snapshot), temporary(self.name, snapshot));
-                if place {
-                    self.put_in_place("ref.rename", &aside, name)
-                        .context("write snapshot", snapshot)?;
-                } else {
-                    self.put_aside("ref.remove", name, aside)
-                        .context("remove snapshot", snapshot)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn write_head(&mut self) -> Result<()> {
-        if self.head == self.old {
-            return Ok(());
-        }
-        let bytes = json_line(&self.head)?;
-        let (new, name) = (new_head(self.name), layout::head(self.name));
-        self.store
-            .write_durably(["head.temp", "head.temp.fsync"], &new, &bytes)
-            .and_then(|()| self.put_in_place("head.rename", &new, name))
-            .context("move head", self.name)?;
-        self.store.sync_folder("head.fsync", &layout::boxed(self.name))
-    }
-
-    /// What was written and did not get to its place. Best effort.
-    fn remove_temporaries(&self) {
-        for snapshot in self.refs.keys() {
-            file::unlink(self.store.dir(), &temporary(self.name, snapshot)).ok();
-        }
-        file::unlink(self.store.dir(), &new_head(self.name)).ok();
-    }
-}
-
-/// As [`temporary`], for head.
-fn new_head(name: &BoxName) -> String {
-    format!("{}/{}head", layout::boxed(name), layout::UNFINISHED)
-}
-
-/// Under the lock of the box one name is enough; a stale one is written over, and swept by gc.
-fn temporary(name: &BoxName, snapshot: &SnapshotName) -> String {
-    format!("{}/{}{snapshot}", layout::refs(name), layout::UNFINISHED)
-}
-
-fn check(what: &str, found: Option<LayerId>, expected: Expected) -> Result<()> {
-    match (found, expected) {
-        (None, Expected::Absent) => Ok(()),
-        (Some(found), Expected::Layer(wished)) if found == wished => Ok(()),
-        (Some(_), Expected::Absent) => Err(Fault::conflict(format!("move {what}: exists already"))
-            .hint("choose another name, or remove it with `sandbox rm NAME`")),
-        (Some(found), Expected::Layer(_)) => {
-            Err(Fault::conflict(format!("move {what}: was moved meanwhile: it is {found} now"))
-                .hint("look at `sandbox list` and try again"))
-        }
-        (None, Expected::Layer(_)) => {
-            Err(Fault::conflict(format!("move {what}: was removed meanwhile"))
-                .hint("look at `sandbox list` and try again"))
-        }
-    }
+/// What a damaged `head` means to a move.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Refuse,
+    Ignore,
 }

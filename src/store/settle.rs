@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, RenameFlags, readlinkat, renameat_with, statat, symlin
 use rustix::io::Errno;
 
 use super::failpoint::step;
-use super::{LayerId, Run, RunRecord, RunState, Store, file, layout};
+use super::{LayerId, LogEntry, Run, RunRecord, RunState, Store, file, layout};
 use crate::fault::{Context, Kind, Result};
 
 impl Run {
@@ -85,7 +85,27 @@ impl Store {
         let head = self.box_head(name)?;
         let named = self.box_refs(name)?.iter().any(|found| found.layer == layer)
             || [head.head, head.current].contains(&Some(layer));
-        Ok(named || self.box_log(name)?.iter().any(|entry| entry.layers().any(|id| id == layer)))
+        if named {
+            return Ok(true);
+        }
+        // It had a name if that has been taken away since. A line that only says where a name goes may have
+        // been written by a command that was killed before it went there; old ones were written after it.
+        let log = self.box_log(name)?;
+        let told = |entry: &LogEntry| match entry.id {
+            Some(_) => entry.layers_before().any(|id| id == layer),
+            None => entry.layers().any(|id| id == layer),
+        };
+        Ok(log.iter().any(told) || self.is_mounted_on(layer)?)
+    }
+
+    /// Whether another layer stands on this one. One that cannot be read might: then nothing is settled.
+    fn is_mounted_on(&self, layer: LayerId) -> Result<bool> {
+        for id in self.layers()? {
+            if id != layer && self.layer(&id)?.mount.contains(&layer) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn is_there(&self, name: &str) -> Result<bool> {

@@ -47,7 +47,7 @@ fn list() {
     let devel = &json["snapshots"][1];
     assert_eq!(
         keys(devel),
-        ["created", "current", "depth", "layer", "message", "name", "own_bytes"]
+        ["created", "current", "depth", "layer", "message", "name", "own_bytes", "protected"]
     );
     assert_eq!((&devel["name"], &devel["current"]), (&json!("devel"), &json!(false)));
     assert_eq!((&devel["depth"], &devel["own_bytes"]), (&json!(1), &json!(5000)));
@@ -108,8 +108,10 @@ fn snapshot_and_rm() {
     assert_eq!(list["snapshots"][0]["current"], false);
     // Without a change it is another name for the same layer.
     let json = env.json(&["snapshot", "also"]);
-    assert_eq!(json, json!({"box": "default", "name": "also", "layer": list["head"]}));
-    drop(env.sandbox(&["snapshot", "mine"]).run().fault(4, "mine", ""));
+    assert_eq!(
+        json,
+        json!({"box": "default", "name": "also", "layer": list["head"], "protected": false, "done": "created"})
+    );
     drop(env.sandbox(&["run", "--from", "mine", "--", "ls", "/kept"]).run().ok());
 
     let removed = env.json(&["rm", "mine", "also"]);

@@ -38,6 +38,8 @@ fn bad_names_are_refused_before_anything_is_touched() {
         assert!(!marker.exists() && !env.path("host/ran").exists(), "{name:?}: the command ran");
         drop(env.sandbox(&["snapshot", "--", &name]).run().code(2).stdout("").warns(why));
         drop(env.sandbox(&["rm", "--", &name]).run().code(2).stdout("").warns(why));
+        drop(env.sandbox(&["rename", "--", "postinit", &name]).run().code(2).warns(why));
+        drop(env.sandbox(&["rename", "--", &name, "x"]).run().code(2).stdout("").warns(why));
         drop(env.sandbox(&[&format!("--box={name}"), "list"]).run().code(2).stdout("").warns(why));
         let out = env.sandbox(&[&format!("--box={name}"), "run", "--", "true"]).run();
         drop(out.code(125).stdout("").warns(why));
@@ -74,7 +76,21 @@ fn unknown_ones() {
     drop(env.sandbox(&["rm", "postinit", "nope"]).run().fault(3, "nope", list));
     drop(env.sandbox(&["run", "--from", "nope", "--", "true"]).run().fault(125, "nope", list));
     drop(env.sandbox(&["shell", "--from", "nope"]).dir(&project).run().fault(125, "nope", list));
-    for words in [&["list"][..], &["show"], &["diff"], &["rm", "x"], &["snapshot", "x"]] {
+    drop(env.sandbox(&["rollback", "nope"]).run().fault(3, "nope", list));
+    drop(env.sandbox(&["rename", "nope", "x"]).run().fault(3, "nope", list));
+    drop(env.sandbox(&["snapshot", "nope", "--unprotect"]).run().fault(3, "nope", list));
+    for words in [
+        &["list"][..],
+        &["show"],
+        &["diff"],
+        &["rm", "x"],
+        &["snapshot", "x"],
+        &["rollback", "x"],
+        &["clean"],
+        &["rename", "x", "y"],
+        &["undo"],
+        &["log"],
+    ] {
         drop(env.sandbox(&["-b", "nobox"]).args(words).run().fault(3, "nobox", "sandbox init"));
     }
     drop(env.sandbox(&["-b", "nobox", "run", "--", "true"]).run().fault(
@@ -101,7 +117,16 @@ fn unknown_ones() {
 #[test]
 fn no_store_yet() {
     let env = Env::empty();
-    for words in [&["list"][..], &["show"], &["gc"], &["diff"], &["rm", "x"]] {
+    for words in [
+        &["list"][..],
+        &["show"],
+        &["gc"],
+        &["diff"],
+        &["rm", "x"],
+        &["undo"],
+        &["log"],
+        &["clean"],
+    ] {
         drop(env.sandbox(words).run().fault(3, "there is none yet", "sandbox init"));
     }
     drop(env.sandbox(&["run", "--", "true"]).run().fault(125, "there is none yet", "sandbox init"));
@@ -147,7 +172,12 @@ fn mistakes_on_the_command_line() {
         "list",
         "show",
         "snapshot",
+        "rollback",
+        "clean",
         "rm",
+        "rename",
+        "undo",
+        "log",
         "diff",
         "recover",
         "box",

@@ -44,6 +44,7 @@ const PARTS: &[(&str, &str)] = &[
     ("store/discard.rs", "remove_rest"),
     ("store/discard.rs", "remove_work"),
     ("store/log.rs", "append"),
+    ("store/refs/write.rs", "exchange"),
     ("store/trash.rs", "finish_one"),
     ("store/trash.rs", "remove_own"),
 ];

@@ -116,7 +116,7 @@ fn a_log_keeps_only_what_can_be_opened() {
         })
         .expect("update");
     drop(lock);
-    let young = GcOptions { undo: Duration::from_secs(1000), ..strict_gc() };
+    let young = GcOptions { undo: Some(Duration::from_secs(1000)), ..strict_gc() };
     assert!(store.gc(&young).expect("gc").is_empty(), "the log keeps c with its chain");
     assert_eq!(store.gc(&strict_gc()).expect("gc").layers, sorted([a.id, b.id]));
     // The entry is still young, but what it names is not whole.

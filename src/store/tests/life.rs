@@ -111,7 +111,7 @@ fn moves_are_all_or_nothing_and_compared() {
     assert_eq!(first.head().expect("head"), Some(one));
     assert_eq!(first.log().expect("log").len(), 1);
     assert_eq!(first.remove(&lock, &name).expect_err("gone").kind, Kind::NotFound);
-    assert_eq!(first.remove(&lock, &new).expect("remove"), one);
+    assert_eq!(first.remove(&lock, &new).expect("remove"), Some(one));
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod crash;
 #[path = "../../../tests/common/disk.rs"]
 mod disk;
 mod fold;
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+mod halfway;
 mod life;
 mod mend;
 mod open;
@@ -14,6 +16,7 @@ mod record;
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod scenario;
 mod sweep;
+mod undo;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -59,13 +62,17 @@ fn snapshot(text: &str) -> SnapshotName {
 }
 
 fn make_box<'s>(store: &'s Store, name: &str) -> Result<Box_<'s>> {
+    make_box_with(store, name, BoxSettings::default())
+}
+
+fn make_box_with<'s>(store: &'s Store, name: &str, settings: BoxSettings) -> Result<Box_<'s>> {
     let record = BoxRecord {
         name: box_name(name),
         id_map: map(),
         source: "scratch".into(),
         identity: "scratch".into(),
         created: Timestamp::now(),
-        settings: BoxSettings::default(),
+        settings,
     };
     store.create_box(&store.lock_shared()?, record)
 }
@@ -209,7 +216,7 @@ fn again(test: &str, orders: &[(&str, &OsStr)]) -> Command {
 /// gc that lets nothing live for its youth.
 fn strict_gc() -> GcOptions {
     let zero = std::time::Duration::ZERO;
-    GcOptions { undo: zero, cache: zero, ..GcOptions::default() }
+    GcOptions { undo: Some(zero), cache: zero, ..GcOptions::default() }
 }
 
 /// Ids drawn in one millisecond have no order.

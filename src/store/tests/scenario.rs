@@ -11,7 +11,9 @@ use super::*;
 /// A store with a box `first` whose snapshot `base` is head and current, and what the acts need.
 pub(super) fn prepare(path: &Path) {
     let store = Store::create(path.join("store")).expect("create");
-    let first = make_box(&store, "first").expect("box");
+    // Its log keeps no more than one line: every logged move shortens it.
+    let settings = BoxSettings { undo_size: Some(1), ..BoxSettings::default() };
+    let first = make_box_with(&store, "first", settings).expect("box");
     let base = commit(&store, &first, None, |state, id| {
         state.set(&snapshot("base"), id, Expected::Absent, None)?;
         state.set_head(id, Expected::Absent)?;

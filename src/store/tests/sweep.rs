@@ -22,8 +22,8 @@ fn gc_keeps_what_is_needed_and_takes_the_rest() {
     }
     first
         .update(&lock, |state| {
-            let old = state.remove(&snapshot("undone"))?;
-            state.log(LogEntry { old: Some(old), ..LogEntry::new("rm") });
+            state.remove(&snapshot("undone"))?;
+            state.log(LogEntry::new("rm"));
             Ok(())
         })
         .expect("update");
@@ -33,7 +33,7 @@ fn gc_keeps_what_is_needed_and_takes_the_rest() {
         Kind::Busy
     );
     drop(lock);
-    let young = GcOptions { undo: Duration::from_secs(1000), ..strict_gc() };
+    let young = GcOptions { undo: Some(Duration::from_secs(1000)), ..strict_gc() };
     let dry = store.gc(&GcOptions { dry_run: true, ..young }).expect("dry");
     assert_eq!((dry.layers.as_slice(), dry.freed, dry.dry_run), ([dead.id].as_slice(), 5, true));
     assert_eq!(store.layers().expect("layers").len(), 6);
