@@ -21,6 +21,8 @@ mod boxes;
 mod copyup;
 #[path = "cli/diff.rs"]
 mod diff;
+#[path = "cli/fold.rs"]
+mod fold;
 #[path = "cli/forms.rs"]
 mod forms;
 #[path = "cli/fsck.rs"]

@@ -9,7 +9,7 @@ use rustix::io::{read, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
 use super::copyup::Upper;
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, Powers};
 use crate::store::{
     Expected, LayerId, LayerRecord, LogEntry, Run, RunRecord, SharedLock, SnapshotName, Store,
@@ -17,6 +17,10 @@ use crate::store::{
 use crate::tree::dir::open_file;
 use crate::tree::measure::is_fresh;
 use crate::tree::{Descend, Totals, Visit, measure, walk};
+
+mod fold;
+
+use fold::Staged;
 
 /// How much of a file is read at once, in bytes.
 const CHUNK: usize = 1 << 20;
@@ -92,13 +96,14 @@ pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
     if !found.changed {
         return job.without_layer();
     }
-    let layer = job.layer_record(found.totals)?;
-    let lock = job.store.lock_shared()?;
-    job.store.publish(&lock, job.run, &layer, None, job.run.dir())?;
-    if let Err(fault) = job.name(&lock, &layer.id, Some(layer.id)) {
-        job.store.take_back(&lock, job.run, &layer.id)?;
-        return Err(fault);
+    let (lock, beneath, staged) = job.beneath()?;
+    let layer = job.layer_record(beneath, found.totals)?;
+    let done = job.publish(&lock, &layer, staged.as_ref());
+    drop(lock);
+    if let Some(staged) = staged {
+        staged.discard(job.store);
     }
+    done?;
     let LayerRecord { id, files, own_bytes, .. } = layer;
     Ok(Committed { layer: id, news: News::Made, files, own_bytes })
 }
@@ -116,17 +121,54 @@ fn look(job: &Commit<'_>, upper: &Upper<'_>) -> Result<Found> {
 }
 
 impl Commit<'_> {
-    fn layer_record(&self, totals: Totals) -> Result<LayerRecord> {
-        let id = LayerId::random()?;
-        let mut mount = self.parent.mount.clone();
-        mount.push(id);
-        if mount.len() > 400 {
-            return Err(Fault::failed(format!(
-                "commit: {}: the chain has 400 layers already",
-                self.parent.id
-            ))
-            .hint("start a new box from it: `sandbox init NAME --from DIRECTORY`"));
+    /// What the layer is mounted on, and the store lock that keeps all of it. A chain that has no room for
+    /// one more is folded, unless another snapshot has a fold layer that serves.
+    fn beneath(&self) -> Result<(SharedLock, Vec<LayerId>, Option<Staged>)> {
+        let Some(plan) = self.store.fold_plan(self.parent)? else {
+            return Ok((self.store.lock_shared()?, self.parent.mount.clone(), None));
+        };
+        let lock = self.store.lock_shared()?;
+        // Damage elsewhere in the box is not for a commit to find.
+        let found = self.store.find_fold(&self.record.box_name, &plan).unwrap_or_default();
+        if let Some(fold) = found {
+            return Ok((lock, plan.mount(fold), None));
         }
+        drop(lock);
+        let staged = fold::stage(self, &plan)?;
+        match self.store.lock_shared() {
+            Ok(lock) => Ok((lock, plan.mount(staged.layer()), Some(staged))),
+            Err(fault) => {
+                staged.discard(self.store);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Publishes the layer, after the fold layer that it is mounted on if that is new, and names it. All or
+    /// nothing.
+    fn publish(
+        &self,
+        lock: &SharedLock,
+        layer: &LayerRecord,
+        staged: Option<&Staged>,
+    ) -> Result<()> {
+        let store = self.store;
+        staged.map_or(Ok(()), |staged| staged.publish(store, lock))?;
+        let done = store.publish(lock, self.run, layer, None, self.run.dir()).and_then(|id| {
+            self.name(lock, &id, Some(id)).or_else(|fault| {
+                store.take_back(lock, self.run, &id)?;
+                Err(fault)
+            })
+        });
+        if let (Err(_), Some(staged)) = (&done, staged) {
+            staged.take_back(store, lock);
+        }
+        done
+    }
+
+    fn layer_record(&self, mut mount: Vec<LayerId>, totals: Totals) -> Result<LayerRecord> {
+        let id = LayerId::random()?;
+        mount.push(id);
         Ok(LayerRecord {
             id,
             parent: Some(self.parent.id),

@@ -36,8 +36,12 @@ pub struct Recovered {
 /// was.
 pub fn recover(store: &Store, id: &RunId, name: &SnapshotName) -> Result<Recovered> {
     let (mut run, record) = store.open_run(id)?;
-    refuse_taken(store, &record.box_name, name)?;
-    let answer = save(store, &run, &record, name);
+    // A run in which a layer was being made, not a command: of no use, and left to the reaper.
+    let parent = record.layer.ok_or_else(|| {
+        Fault::conflict(format!("recover run: {id}: it had not started from a layer"))
+    })?;
+    let answer = refuse_taken(store, &record.box_name, name)
+        .and_then(|()| save(store, &run, &record, parent, name));
     match answer {
         Ok(recovered) => {
             run.discard(store)?;
@@ -51,10 +55,13 @@ pub fn recover(store: &Store, id: &RunId, name: &SnapshotName) -> Result<Recover
     }
 }
 
-fn save(store: &Store, run: &Run, record: &RunRecord, name: &SnapshotName) -> Result<Recovered> {
-    let parent = record.layer.ok_or_else(|| {
-        Fault::conflict(format!("recover run: {}: it had not started from a layer", record.run))
-    })?;
+fn save(
+    store: &Store,
+    run: &Run,
+    record: &RunRecord,
+    parent: LayerId,
+    name: &SnapshotName,
+) -> Result<Recovered> {
     ids::check(&record.id_map)?;
     let made = commit(&Commit {
         store,

@@ -46,6 +46,7 @@ const ACTS: &[Act] = &[
     ("", lose_a_race),
     ("", discard_two),
     ("+saved", keep_and_save),
+    ("+folded", fold_a_chain),
     ("", leave_half_a_layer),
     ("", leave_a_corpse),
     ("", shift_owner),
@@ -104,7 +105,7 @@ impl Acknowledged {
             let there = disk.upper_file(id, "file").is_some();
             assert!(there || refs.contains_key(named), "{at}: {id} is lost: {disk:#?}");
         }
-        let known = ["base", "made", "also", "victim", "saved", "after"];
+        let known = ["base", "made", "folded", "also", "victim", "saved", "after"];
         assert!(refs.keys().all(|name| known.contains(&name.as_str())), "{at}: {refs:?}");
         assert!(disk.boxes["first"].head.is_some(), "{at}");
         assert!(disk.boxes["first"].current.is_some(), "{at}");
@@ -233,6 +234,62 @@ fn keep_and_save(path: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
     drop(lock);
     run.discard(store).ok();
     Ok(())
+}
+
+/// What a commit does whose chain is full.
+fn fold_a_chain(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
+    let mut chain = vec![base(store)?];
+    // The lock for all of it: nothing names these layers yet.
+    let lock = store.lock_shared()?;
+    for number in 0..3 {
+        let parent = chain.last();
+        let (mut run, record) = (run_with_file(store, &lock, &[])?, layer_record(parent));
+        fill_to_fold(&run, number);
+        store.publish(&lock, &run, &record, None, run.dir())?;
+        run.write_record(&run_record(&run, &[]))?;
+        run.discard(store)?;
+        chain.push(record);
+    }
+    let plan = FoldPlan {
+        ground: chain[0].id,
+        layers: vec![chain[1].id, chain[2].id],
+        rest: vec![chain[3].id],
+        folds: vec![chain[1].id, chain[2].id],
+    };
+    let mut run = store.new_run(&lock, &map())?;
+    run.write_record(&RunRecord { layer: None, ..run_record(&run, &chain[3].mount) })?;
+    let place = |id| file::open_place(store.dir(), &format!("layers/{id}/fs"));
+    let [ground, low, top] = [0, 1, 2].map(|number| place(chain[number].id).expect("layer"));
+    let layers = [top.as_fd(), low.as_fd()];
+    let filled = crate::tree::fold(&layers, ground.as_fd(), run.fs_dir()?.as_fd(), &mut reached);
+    let fold = LayerRecord { folds: plan.folds.clone(), ..layer_record(None) };
+    let published =
+        filled.and_then(|_| store.publish(&lock, &run, &fold, None, run.dir()).map(drop));
+    let (last, next) = (run_with_file(store, &lock, &[])?, layer_record(chain.last()));
+    let record = LayerRecord { mount: [plan.mount(fold.id), vec![next.id]].concat(), ..next };
+    let named = published.and_then(|()| {
+        store.publish(&lock, &last, &record, None, last.dir())?;
+        first.set(&lock, &snapshot("folded"), &record.id, Expected::Absent, None)
+    });
+    drop(lock);
+    for run in [run, last] {
+        run.discard(store).ok();
+    }
+    named
+}
+
+/// The lower layer gets what the upper one hides: then there is something to decide about.
+fn fill_to_fold(run: &Run, number: usize) {
+    let at = |name: &str| inside(run.dir(), &format!("layer/fs/{name}"));
+    match number {
+        0 => fs::write(at("d"), "").expect("write"),
+        1 => {
+            fs::create_dir(at("d")).expect("mkdir");
+            let (class, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::empty());
+            rustix::fs::mknodat(rustix::fs::CWD, at("gone"), class, mode, 0).expect("whiteout");
+        }
+        _ => {}
+    }
 }
 
 /// What a `recover` leaves that is killed between the layer and its name.
