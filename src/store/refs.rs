@@ -93,7 +93,7 @@ impl Store {
         let found =
             self.read_record::<RefRecord>(&layout::reference(name, snapshot)).map_err(|fault| {
                 hint_at(fault, || {
-                    format!("take the name away: `sandbox rm {snapshot} --box {name}`; `sandbox log --box {name}` says what it stood for")
+                    format!("`sandbox fsck --repair` or `sandbox rm {snapshot} --box {name}` takes the name away; `sandbox log --box {name}` says what it stood for")
                 })
             })?;
         Ok(found.map(|RefRecord { layer, created, message, protected }| SnapshotRef {
@@ -119,7 +119,7 @@ impl Store {
     pub(super) fn box_head(&self, name: &BoxName) -> Result<Head> {
         let head = self.read_record(&layout::head(name)).map_err(|fault| {
             hint_at(fault, || {
-                format!("set it again, to any snapshot: `sandbox rollback NAME --box {name}`")
+                format!("set it again: `sandbox rollback NAME --box {name}`, or to what can be told: `sandbox fsck --repair`")
             })
         })?;
         Ok(head.unwrap_or_default())

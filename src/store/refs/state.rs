@@ -215,6 +215,9 @@ impl<'s> State<'s> {
 
     /// A name opens whole, always: it is given only to what does so now.
     pub(super) fn require_layer(&self, layer: &LayerId) -> Result<()> {
+        if !self.store.has_layer(layer)? {
+            return Err(Fault::not_found(format!("name layer: {layer}: there is no such layer")));
+        }
         match self.store.openable(layer) {
             Err(fault) if fault.kind == Kind::NotFound => {
                 let why = fault.message.trim_start_matches("open layer: ");
