@@ -1,11 +1,11 @@
 #!/bin/bash
-# bench.sh [start|commit]...: the benchmarks as Markdown, for docs/benchmarks.md. Root has them run by the
+# bench.sh [start|commit|store]...: the benchmarks as Markdown, for docs/benchmarks.md. Root has them run by the
 # test user with sub-ids, because that is what users are. See integration/bench/*.rs for their variables.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
 PATH=$PATH:$HOME/.cargo/bin
-[ $# -gt 0 ] || set -- start commit
+[ $# -gt 0 ] || set -- start commit store
 
 stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-bench.XXXXXX")
 trap 'rm -rf "$stage"' EXIT

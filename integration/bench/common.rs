@@ -23,7 +23,8 @@ pub(crate) fn number(name: &str, default: usize) -> Result<usize> {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     program: PathBuf,
-    base_dir: PathBuf,
+    /// Where its store is.
+    pub(crate) base_dir: PathBuf,
 }
 
 impl Sandbox {

@@ -3,18 +3,27 @@
 use std::process::ExitCode;
 
 use super::args::Common;
+use super::boxes;
 use super::output::{Ink, Table, ink, print, print_json, size, time};
-use super::report::Outcome;
+use super::report::{self, Outcome};
 use super::trash;
-use crate::ops::list::{Listing, Snapshot, list};
+use crate::ops::list::{Everything, Listing, Snapshot, list, list_all};
+use crate::store::Store;
 
-/// The arguments: none of its own.
+/// The arguments.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// The snapshots of all boxes
+    #[arg(long, conflicts_with = "box_name")]
+    all_boxes: bool,
+}
 
 /// Lists the snapshots, the oldest first; a star marks those that name the current layer.
-pub(super) fn run(_: Args, common: &Common) -> Outcome {
+pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let store = common.store()?;
+    if args.all_boxes {
+        return all_boxes(&store, common);
+    }
     let listing = list(&store, &common.box_name()?)?;
     if common.json {
         print_json(&listing)?;
@@ -23,6 +32,24 @@ pub(super) fn run(_: Args, common: &Common) -> Outcome {
     }
     trash::tidy(&store, common);
     Ok(ExitCode::SUCCESS)
+}
+
+fn all_boxes(store: &Store, common: &Common) -> Outcome {
+    let all = list_all(store)?;
+    if common.json {
+        print_json(&all)?;
+    } else {
+        print(&all_text(&all, common.color.on_stdout()))?;
+        all.damaged.iter().for_each(|one| report::tell(&one.error, false));
+    }
+    trash::tidy(store, common);
+    Ok(boxes::damaged(all.damaged.is_empty()))
+}
+
+/// One table a box, each under the name of its box.
+fn all_text(all: &Everything, color: bool) -> String {
+    let table = |listing: &Listing| format!("box {}:\n{}", listing.box_name, text(listing, color));
+    all.boxes.iter().map(table).collect::<Vec<_>>().join("\n")
 }
 
 fn text(listing: &Listing, color: bool) -> String {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rustix::fs::{Mode as Permissions, OFlags, openat};
 use serde::Serialize;
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::store::{BoxName, BoxSettings, Cache, LayerId, RunId, RunState, SnapshotName, Store};
 use crate::tree::{Descend, Visit, walk};
@@ -58,6 +58,8 @@ pub fn list(store: &Store) -> Result<Overview> {
     for (box_name, name) in store.box_entries()? {
         match name.and_then(|name| summary(store, &name)) {
             Ok(summary) => all.boxes.push(summary),
+            // It was removed since we read the directory.
+            Err(fault) if fault.kind == Kind::NotFound => {}
             Err(error) => all.damaged.push(Damage { box_name, error }),
         }
     }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::fault::Result;
+use super::boxes::Damage;
+use crate::fault::{Kind, Result};
 use crate::store::{BoxName, LayerId, SnapshotName, Store};
 
 /// A box and its snapshots.
@@ -47,6 +48,38 @@ pub struct Snapshot {
 /// Not found for a box that is not there; damaged for a name whose layer is not there.
 pub fn list(store: &Store, box_name: &BoxName) -> Result<Listing> {
     let _lock = store.lock_shared()?;
+    of_box(store, box_name)
+}
+
+/// The snapshots of all boxes.
+#[derive(Debug, Serialize)]
+pub struct Everything {
+    /// Those that can be read, by name.
+    pub boxes: Vec<Listing>,
+    /// Those that cannot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Damage>,
+}
+
+/// The snapshots of all boxes. One that is damaged is told beside the others.
+///
+/// # Errors
+/// What reading the directory of boxes says.
+pub fn list_all(store: &Store) -> Result<Everything> {
+    let _lock = store.lock_shared()?;
+    let mut all = Everything { boxes: Vec::new(), damaged: Vec::new() };
+    for (box_name, name) in store.box_entries()? {
+        match name.and_then(|name| of_box(store, &name)) {
+            Ok(listing) => all.boxes.push(listing),
+            // It was removed since we read the directory.
+            Err(fault) if fault.kind == Kind::NotFound => {}
+            Err(error) => all.damaged.push(Damage { box_name, error }),
+        }
+    }
+    Ok(all)
+}
+
+fn of_box(store: &Store, box_name: &BoxName) -> Result<Listing> {
     let open = store.open_box(box_name)?;
     let current = open.current()?;
     let mut snapshots = Vec::new();

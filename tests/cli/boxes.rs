@@ -189,3 +189,32 @@ fn one_damaged_box_does_not_stand_in_the_way_of_others() {
     drop(env.line(&["--commit", "x"], "touch /x").run().ok());
     drop(env.line(&[], "touch /y").run().ok());
 }
+
+#[test]
+fn the_snapshots_of_all_boxes() {
+    let env = Env::filled();
+    drop(env.init(&["other", "--from", "scratch"]).run().ok());
+    drop(env.line(&["--commit", "more"], "touch /x").run().ok());
+    let all = env.json(&["list", "--all-boxes"]);
+    let own = env.json(&["list"]);
+    assert_eq!(all["boxes"][0], own, "each is as `list` shows it");
+    assert_eq!(all["boxes"][1]["box"], "other");
+    assert!(all.get("damaged").is_none());
+    let out = env.sandbox(&["list", "--all-boxes"]).run().ok().stderr("");
+    drop(out.says("box default:\nNAME").says("more").says("\n\nbox other:\nNAME"));
+    drop(env.sandbox(&["list", "--all-boxes", "-b", "other"]).run().code(2).stdout(""));
+    // A ref that cannot be read damages its box only.
+    std::fs::write(env.base().join("boxes/other/refs/postinit"), "{").unwrap();
+    let out = env.sandbox(&["list", "--all-boxes"]).run().code(7);
+    drop(out.says("more").warns("boxes/other/refs/postinit"));
+    let json = env.sandbox(&["list", "--all-boxes", "--json"]).run().code(7).json();
+    assert_eq!(json["boxes"], serde_json::json!([own]));
+    assert_eq!(json["damaged"][0]["box"], "other");
+    // Something foreign among the boxes, too.
+    std::fs::write(env.base().join("boxes/other/refs/postinit"), "").unwrap();
+    std::fs::create_dir(env.base().join("boxes/_foreign")).unwrap();
+    let json = env.sandbox(&["box", "list", "--json"]).run().code(7).json();
+    assert_eq!(json["damaged"][0]["box"], "_foreign");
+    assert_eq!(json["boxes"].as_array().unwrap().len(), 2);
+    std::fs::remove_dir(env.base().join("boxes/_foreign")).unwrap();
+}
