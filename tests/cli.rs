@@ -43,6 +43,8 @@ mod moves;
 mod names;
 #[path = "cli/packages.rs"]
 mod packages;
+#[path = "cli/refresh.rs"]
+mod refresh;
 #[path = "cli/rename.rs"]
 mod rename;
 #[path = "cli/run.rs"]

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::builder::OsStringValueParser;
 
 use super::args::Common;
 use super::list::short;
 use super::output::{count, print, print_json, size};
+use super::parse;
 use super::report::Outcome;
 use super::trash;
 use crate::fault::{Fault, Result};
@@ -29,9 +31,22 @@ pub(super) struct Args {
     #[arg(value_name = "BOX", conflicts_with = "box_name")]
     name: Option<BoxName>,
 
-    /// Where the root file system comes from
-    #[arg(long, value_name = "SOURCE", value_parser = OsStringValueParser::new())]
-    from: OsString,
+    /// Where the root file system comes from; where it came from before with --refresh and --max-age
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        required_unless_present_any = ["refresh", "max_age"],
+        value_parser = OsStringValueParser::new()
+    )]
+    from: Option<OsString>,
+
+    /// Make the first layer of a box anew: `postinit` moves, and head if it stood there
+    #[arg(long)]
+    refresh: bool,
+
+    /// The same if `postinit` is older than T (7d, 12h), unless its archive is unchanged
+    #[arg(long, value_name = "T", value_parser = parse::time)]
+    max_age: Option<Duration>,
 
     /// How ids are mapped: auto, subuid, range, identity, single
     #[arg(
@@ -65,12 +80,17 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
         None => common.box_name()?,
     };
     let base_dir = common.base_dir()?;
-    let source = args
-        .from
-        .to_str()
-        .ok_or_else(|| Fault::usage("--from: the source is not UTF-8"))?
-        .parse()?;
-    let request = Request { box_name, source, ids: args.ids.0 };
+    let source = |text: OsString| {
+        let text = text.to_str().ok_or_else(|| Fault::usage("--from: the source is not UTF-8"))?;
+        text.parse()
+    };
+    let request = Request {
+        box_name,
+        source: args.from.map(source).transpose()?,
+        ids: args.ids.0,
+        refresh: args.refresh,
+        max_age: args.max_age,
+    };
     common.verbose(|| format!("store: {}", base_dir.display()));
     let done = common.patiently(|| init(&base_dir, &request))?;
     if common.json {
@@ -83,21 +103,31 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
 }
 
 fn text(done: &Initialised) -> String {
-    if !done.created {
+    if !done.created && done.refreshed.is_none() {
         return format!(
             "box {}: already made from {}: nothing changed\n",
             done.box_name, done.source
         );
     }
     let totals = done.totals.unwrap_or_default();
+    let content = match &done.shared_with {
+        Some(donor) => format!("the same layer as in box {donor}"),
+        None => {
+            format!("{} in {}", size(totals.bytes), count(totals.files, "entry", "entries"))
+        }
+    };
     let mut text = format!(
-        "box {}: postinit is {}: {} in {}, ids: {}\n",
+        "box {}: postinit is {}: {content}, ids: {}\n",
         done.box_name,
-        short(&done.layer.to_string()),
-        size(totals.bytes),
-        count(totals.files, "entry", "entries"),
+        short(done.layer.as_str()),
         done.id_map.mode,
     );
+    if done.refreshed.is_some_and(|refreshed| !refreshed.head_moved) {
+        text.push_str(&format!(
+            "head stays where it was; to go over: `sandbox --box {} rollback postinit`\n",
+            done.box_name
+        ));
+    }
     let mut say = |number: u64, one: &str, many: &str, what: &str| {
         if number > 0 {
             text.push_str(&format!("{} {what}\n", count(number, one, many)));

@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Display};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fault::{Context, Fault, Result};
 
@@ -29,6 +31,9 @@ pub enum Source {
 
 /// Forms that are planned and not there yet.
 const LATER: [&str; 5] = ["oci:", "oci-archive:", "docker-archive:", "docker://", "dnf:"];
+
+/// For so long after a change another one may leave the same times: clocks of files are coarse.
+const UNSETTLED: Duration = Duration::from_secs(2);
 
 impl FromStr for Source {
     type Err = Fault;
@@ -143,6 +148,33 @@ impl Source {
             include.dedup();
         }
         Ok(same.to_string())
+    }
+}
+
+impl Source {
+    /// A text that changes whenever the content may have changed: file system, inode, size and times of an
+    /// archive. `None` where nothing tells: a directory, packages of a mirror, and an archive that was
+    /// changed a moment ago, whose times may be the same after the next change.
+    ///
+    /// # Errors
+    /// What stat(2) says.
+    pub fn stamp(&self) -> Result<Option<String>> {
+        let Self::Tar(path) = self else { return Ok(None) };
+        let found = fs::metadata(path).context("look at", path.display())?;
+        let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(found.ctime()).unwrap_or(0));
+        // The clock was set back if it is in the future: then the times tell nothing either.
+        let settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > UNSETTLED);
+        let stamp = format!(
+            "{}:{}:{}:{}.{:09}:{}.{:09}",
+            found.dev(),
+            found.ino(),
+            found.size(),
+            found.mtime(),
+            found.mtime_nsec(),
+            found.ctime(),
+            found.ctime_nsec()
+        );
+        Ok(settled.then_some(stamp))
     }
 }
 

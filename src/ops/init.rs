@@ -12,16 +12,17 @@ use serde::Serialize;
 use crate::fault::{Fault, Kind, Result};
 use crate::ids::{self, IdMap, Mode};
 use crate::image::Source;
-use crate::store::{
-    BoxName, BoxRecord, BoxSettings, Expected, LayerId, LayerRecord, LogEntry, Run, RunRecord,
-    RunState, SharedLock, SnapshotName, Store,
-};
+use crate::store::{BoxName, LayerId, Run, RunRecord, RunState, Store};
 use crate::tree::Totals;
 
 use super::trash;
 
 mod fill;
 mod fresh;
+mod refresh;
+mod settle;
+
+pub use refresh::Refreshed;
 
 use fill::{Filled, fill};
 use fresh::Fresh;
@@ -37,10 +38,14 @@ const LAST_STEPS: Duration = Duration::from_secs(30);
 pub struct Request {
     /// The box.
     pub box_name: BoxName,
-    /// What to fill it from.
-    pub source: Source,
+    /// What to fill it from; what it was filled from before if none.
+    pub source: Option<Source>,
     /// How to map ids; none for the best way there is.
     pub ids: Option<Mode>,
+    /// Whether a box that is there gets a new first layer.
+    pub refresh: bool,
+    /// The age from which on it does; that of its settings if none.
+    pub max_age: Option<Duration>,
 }
 
 /// A box that is filled.
@@ -53,8 +58,12 @@ pub struct Initialised {
     pub source: String,
     /// Whether this call filled it; it was there already if not.
     pub created: bool,
-    /// The layer of its head.
+    /// Whether `postinit` is another layer now.
+    pub refreshed: Option<Refreshed>,
+    /// The layer that was made, or that of head if none was.
     pub layer: LayerId,
+    /// The box that has the same layer already, of the same archive: nothing was unpacked.
+    pub shared_with: Option<BoxName>,
     /// How it maps ids.
     pub id_map: IdMap,
     /// What was copied, and what could not be; none if nothing was.
@@ -70,11 +79,11 @@ pub struct Initialised {
 /// machine has not; whatever reading the source says. Nothing stays of what was begun then, the store
 /// included if this made it.
 pub fn init(base_dir: &Path, request: &Request) -> Result<Initialised> {
-    let source = request.source.clone().canonical()?;
-    let identity = source.identity()?;
+    let source = source_of(base_dir, request)?.canonical()?;
+    let (identity, stamp) = (source.identity()?, source.stamp()?);
     let fresh = Fresh::look(base_dir);
     let store = Store::create(base_dir)?;
-    let job = Job { store: &store, request, source, identity };
+    let job = Job { store: &store, request, source, identity, stamp };
     let made = job.make();
     if made.is_err() {
         // What cannot be removed now is found by the next command.
@@ -84,22 +93,46 @@ pub fn init(base_dir: &Path, request: &Request) -> Result<Initialised> {
     made
 }
 
+/// The source that was typed, or that of the box.
+fn source_of(base_dir: &Path, request: &Request) -> Result<Source> {
+    match &request.source {
+        Some(source) => Ok(source.clone()),
+        None => Store::open(base_dir)?.box_record(&request.box_name)?.source.parse(),
+    }
+}
+
 struct Job<'a> {
     store: &'a Store,
     request: &'a Request,
     source: Source,
     identity: String,
+    /// Of the source, before it was read.
+    stamp: Option<String>,
 }
 
 impl Job<'_> {
     fn make(&self) -> Result<Initialised> {
         if let Some(there) = self.there()? {
-            return Ok(there);
+            return match self.stale()? {
+                Some(stale) => self.refresh(&stale),
+                None => Ok(there),
+            };
         }
         let map = ids::choose(self.request.ids)?;
-        let run = self.claim(&map)?;
-        let made =
-            fill(&self.source, &run, &map).and_then(|filled| self.settle(&run, &map, filled));
+        match self.share(&map)? {
+            Some(done) => Ok(done),
+            None => self.in_a_run(&map, |run, filled| self.settle(run, &map, filled)),
+        }
+    }
+
+    /// Fills a run from the source, and lets `settle` make a layer of it. What is left of it goes.
+    fn in_a_run(
+        &self,
+        map: &IdMap,
+        settle: impl FnOnce(&Run, Filled) -> Result<Initialised>,
+    ) -> Result<Initialised> {
+        let run = self.claim(map)?;
+        let made = fill(&self.source, &run, map).and_then(|filled| settle(&run, filled));
         let discarded = run.discard(self.store);
         let made = made?;
         discarded?;
@@ -132,13 +165,8 @@ impl Job<'_> {
             .hint("leave out --ids, or give another box a name of its own"));
         }
         Ok(Some(Initialised {
-            box_name: record.name,
             source: record.source,
-            created: false,
-            layer,
-            id_map: record.id_map,
-            totals: None,
-            remembered: 0,
+            ..Initialised::nothing(self, layer, &record.id_map)
         }))
     }
 
@@ -186,83 +214,5 @@ impl Job<'_> {
                 Err(fault)
             }
         }
-    }
-
-    /// Makes the box and its layer, all in one hold of the store lock.
-    fn settle(&self, run: &Run, map: &IdMap, filled: Filled) -> Result<Initialised> {
-        let lock = self.store.lock_shared()?;
-        let record = BoxRecord {
-            name: self.name().clone(),
-            id_map: map.clone(),
-            source: self.source.to_string(),
-            identity: self.identity.clone(),
-            created: Timestamp::now(),
-            settings: BoxSettings::default(),
-        };
-        // The box first: of two that fill it at the same time the second has made no layer yet.
-        match self.store.create_box(&lock, record) {
-            Err(fault) if fault.kind == Kind::Conflict => {
-                drop(lock);
-                return self.there()?.ok_or(fault);
-            }
-            made => drop(made?),
-        }
-        let published = self.publish(&lock, run, &filled);
-        match published {
-            Ok(layer) => Ok(Initialised {
-                box_name: self.name().clone(),
-                source: self.source.to_string(),
-                created: true,
-                layer,
-                id_map: map.clone(),
-                totals: Some(filled.totals),
-                remembered: filled.remembered.len(),
-            }),
-            Err(fault) => {
-                self.store.remove_box(&lock, self.name()).ok();
-                Err(fault)
-            }
-        }
-    }
-
-    fn publish(&self, lock: &SharedLock, run: &Run, filled: &Filled) -> Result<LayerId> {
-        let id = LayerId::random()?;
-        let record = LayerRecord {
-            id,
-            parent: None,
-            depth: 0,
-            mount: vec![id],
-            folds: Vec::new(),
-            created: Timestamp::now(),
-            argv: Vec::new(),
-            exit: None,
-            files: filled.totals.files,
-            own_bytes: filled.totals.bytes,
-            diff_id: None,
-            unmapped: filled.totals.unmapped,
-        };
-        let owners = filled.owners()?;
-        self.store.publish(lock, run, &record, owners.as_deref(), run.dir())?;
-        if let Err(fault) = self.take_names(lock, &id) {
-            self.store.take_back(lock, run, &id).ok();
-            return Err(fault);
-        }
-        Ok(id)
-    }
-
-    fn take_names(&self, lock: &SharedLock, id: &LayerId) -> Result<()> {
-        let name: SnapshotName = POSTINIT.parse()?;
-        self.store.open_box(self.name())?.update(lock, |state| {
-            state.set(&name, id, Expected::Absent, None)?;
-            state.set_head(id, Expected::Absent)?;
-            state.set_current(id, Expected::Absent)?;
-            state.log(LogEntry {
-                new: Some(*id),
-                name: Some(name.clone()),
-                layer: Some(*id),
-                ..LogEntry::new("init")
-            });
-            Ok(())
-        })
     }
 }

@@ -71,9 +71,22 @@ pub struct BoxRecord {
     pub identity: String,
     /// When it was made.
     pub created: Timestamp,
+    /// The layer that was last made of the source.
+    #[serde(default)]
+    pub first: Option<FirstLayer>,
     /// The defaults of its runs.
     #[serde(default)]
     pub settings: BoxSettings,
+}
+
+/// A layer that was made of a source. It may be gone: nothing is kept for being named here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstLayer {
+    /// The layer.
+    pub layer: LayerId,
+    /// Changes whenever the content of the source may have; none if that cannot be told.
+    #[serde(default)]
+    pub stamp: Option<String>,
 }
 
 /// An open box. (`Box` is taken.)
@@ -287,5 +300,7 @@ impl Store {
 
 /// What to do about a box whose record cannot be read.
 fn way_out(name: &BoxName) -> String {
-    format!("mend the file, or give the box up: `sandbox scrub {name} --all --force`")
+    format!(
+        "`sandbox fsck --repair` makes it again; to give it up: `sandbox scrub {name} --all --force`"
+    )
 }

@@ -54,7 +54,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use boxes::{Box_, BoxRecord, BoxSettings};
+pub use boxes::{Box_, BoxRecord, BoxSettings, FirstLayer};
 pub use caches::Cache;
 pub use discard::Discarded;
 pub(crate) use failpoint::reached;

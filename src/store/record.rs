@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::failpoint::step;
 use super::lock::SharedLock;
-use super::{Box_, BoxRecord, BoxSettings, Store, file, json_line, layout};
+use super::{Box_, BoxRecord, BoxSettings, FirstLayer, Store, file, json_line, layout};
 use crate::fault::{Context, Result};
 
 impl Box_<'_> {
@@ -23,7 +23,18 @@ impl Box_<'_> {
         self.rewrite(lock, |record| change(&mut record.settings))
     }
 
-    pub(super) fn rewrite<T>(
+    /// Says which layer was last made of the source of this box, durably.
+    ///
+    /// # Errors
+    /// As [`Box_::update_settings`].
+    pub fn set_first(&mut self, lock: &SharedLock, first: FirstLayer) -> Result<()> {
+        self.rewrite(lock, |record| {
+            record.first = Some(first);
+            Ok(())
+        })
+    }
+
+    fn rewrite<T>(
         &mut self,
         _lock: &SharedLock,
         change: impl FnOnce(&mut BoxRecord) -> Result<T>,

@@ -61,9 +61,14 @@ fn an_init_that_is_ended_at_any_moment() {
         tar.dir(&format!("d{number}/"), 0o755, 0, 0);
         tar.file(&format!("d{number}/file"), 0o644, 1, 5, &[7; 4000]);
     }
-    let source = format!("tar:{}", env.file("many.tar", tar.end()));
+    let content = tar.end();
+    let source = format!("tar:{}", env.path("many.tar").display());
     let name = |number: usize| format!("n{number}");
-    let command = |number: usize| env.init(&[&name(number), "--from", &source]);
+    let command = |number: usize| {
+        // Changed a moment ago, so that none takes the layer of another.
+        env.file("many.tar", &content);
+        env.init(&[&name(number), "--from", &source])
+    };
     end_at_every_moment(&env, command, |number, success| {
         // Either it was made, or it can be made now.
         let out = env.init(&[&name(number), "--from", &source]).run().ok();

@@ -21,6 +21,7 @@ pub(super) fn boxes(store: &Store, survey: &Survey) -> Result<Vec<BoxRecord>> {
             others.chain(candidates()).find(|map| fits(store, survey, name.as_str(), map))
         });
         made.extend(map.map(|id_map| BoxRecord {
+            first: None,
             name: name.clone(),
             id_map,
             source: "unknown: the record was lost".to_owned(),

@@ -47,6 +47,7 @@ pub(super) fn prepare(path: &Path) {
 
 fn record() -> BoxRecord {
     BoxRecord {
+        first: None,
         name: box_name("second"),
         id_map: map(),
         source: "unknown".into(),

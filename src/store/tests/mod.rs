@@ -72,6 +72,7 @@ fn make_box_with<'s>(store: &'s Store, name: &str, settings: BoxSettings) -> Res
         source: "scratch".into(),
         identity: "scratch".into(),
         created: Timestamp::now(),
+        first: None,
         settings,
     };
     store.create_box(&store.lock_shared()?, record)
