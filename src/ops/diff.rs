@@ -13,6 +13,10 @@ use crate::rootfs::overlay::{Base, assemble};
 use crate::store::{BoxName, LayerId, LayerRecord, Resolved, RunRecord, Store};
 use crate::tree::change::{Change, compare};
 
+mod apart;
+
+use apart::{Member, apart};
+
 /// What to compare.
 #[derive(Debug)]
 pub enum Sides<'a> {
@@ -35,12 +39,11 @@ pub struct Difference {
     pub changes: Vec<Change>,
 }
 
-/// One side: its id and the directories it is mounted from, the base first, as paths beneath
-/// base_dir.
+/// One side: its id and what it is mounted from, the base first.
 #[derive(Debug)]
 struct Side {
     name: String,
-    trees: Vec<String>,
+    chain: Vec<Member>,
 }
 
 /// Compares. Only paths that a layer of the difference holds are looked at; lowers are never walked.
@@ -93,11 +96,11 @@ fn map_of(store: &Store, found: &Resolved) -> Result<IdMap> {
 
 /// The upper on top of the chain that the run was started with, and that chain.
 fn sides_of_run(run: &RunRecord) -> (Option<Side>, Side) {
-    let chain: Vec<_> = run.chain.iter().map(tree).collect();
-    let mut trees = chain.clone();
-    trees.push(format!("runs/{}/layer/fs", run.run));
-    let from = run.layer.map(|layer| Side { name: layer.to_string(), trees: chain });
-    (from, Side { name: run.run.to_string(), trees })
+    let beneath: Vec<_> = run.chain.iter().copied().map(Member::Layer).collect();
+    let mut chain = beneath.clone();
+    chain.push(Member::Upper(run.run));
+    let from = run.layer.map(|layer| Side { name: layer.to_string(), chain: beneath });
+    (from, Side { name: run.run.to_string(), chain })
 }
 
 fn side(store: &Store, layer: &LayerId) -> Result<Side> {
@@ -105,29 +108,15 @@ fn side(store: &Store, layer: &LayerId) -> Result<Side> {
 }
 
 fn side_of(record: &LayerRecord) -> Side {
-    Side { name: record.id.to_string(), trees: record.mount.iter().map(tree).collect() }
+    let chain = record.mount.iter().copied().map(Member::Layer).collect();
+    Side { name: record.id.to_string(), chain }
 }
 
 /// The parent, as what the layer itself is mounted on: the parent's own chain may have been folded away.
 fn beneath(record: &LayerRecord, parent: &LayerId) -> Side {
     let mut side = Side { name: parent.to_string(), ..side_of(record) };
-    side.trees.pop();
+    side.chain.pop();
     side
-}
-
-fn tree(layer: &LayerId) -> String {
-    format!("layers/{layer}/fs")
-}
-
-/// What one chain has and the other has not: only there can paths differ. Chains that share a beginning
-/// are cut where they part; a layer further up stands on another ground even if both have it.
-fn apart<'a>(from: &'a [String], to: &'a [String]) -> Vec<&'a str> {
-    let common = from.iter().zip(to).take_while(|(a, b)| a == b).count();
-    let rests = from.iter().skip(common).chain(to.iter().skip(common));
-    let mut trees: Vec<&str> = rests.map(String::as_str).collect();
-    trees.sort_unstable();
-    trees.dedup();
-    trees
 }
 
 /// What is open for the comparison, in mounts of the child's own namespace.
@@ -140,17 +129,20 @@ struct Opened {
 
 fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Result<Difference> {
     ids::check(map)?;
-    let none: &[String] = &[];
-    let apart = apart(from.as_ref().map_or(none, |side| &side.trees), &to.trees);
+    let chains = (from.as_ref().map_or(&[][..], |side| &side.chain), &to.chain[..]);
+    let apart = apart(chains.0, chains.1, |layer| store.stands_for(layer))?;
     let open = || {
         let base = Base::clone_cwd(store.dir()).context("clone the mount of", "the store")?;
-        let place = |tree: &str| base.open(tree).context("open layer", tree);
+        let place = |member: &Member| {
+            let tree = member.tree();
+            base.open(&tree).context("open layer", &tree)
+        };
         // Overlay takes the top first.
-        let all = |side: &Side| side.trees.iter().rev().map(|tree| place(tree)).collect();
+        let all = |side: &Side| side.chain.iter().rev().map(place).collect();
         Ok(Opened {
             from: from.as_ref().map(all).transpose()?,
             to: all(&to)?,
-            apart: apart.iter().map(|tree| place(tree)).collect::<Result<_>>()?,
+            apart: apart.iter().map(place).collect::<Result<_>>()?,
             base,
         })
     };
@@ -197,25 +189,4 @@ fn merged(base: &Base, lowers: &[OwnedFd]) -> Result<OwnedFd> {
 fn readable(place: &OwnedFd) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(place, ".", flags, Mode::empty()).context("read", "a layer")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_layers_that_one_side_has_are_looked_at() {
-        let cases: &[(&[&str], &[&str], &[&str])] = &[
-            (&[], &["a"], &["a"]),
-            (&["a"], &["a", "b"], &["b"]),
-            (&["a", "b"], &["a"], &["b"]),
-            (&["a", "b"], &["a", "c"], &["b", "c"]),
-            (&["a", "b", "c"], &["a", "d", "c"], &["b", "c", "d"]),
-            (&["a"], &["a"], &[]),
-        ];
-        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        for (from, to, expected) in cases {
-            assert_eq!(apart(&owned(from), &owned(to)), *expected);
-        }
-    }
 }
