@@ -25,6 +25,8 @@ mod diff;
 mod fold;
 #[path = "cli/forms.rs"]
 mod forms;
+#[path = "cli/from_mock.rs"]
+mod from_mock;
 #[path = "cli/fsck.rs"]
 mod fsck;
 #[path = "cli/init.rs"]

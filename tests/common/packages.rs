@@ -33,6 +33,15 @@ chown -R www-data:www-data /var/lib/probe
 chmod 2770 /var/lib/probe
 ";
 
+/// The spec of an rpm with one file of root, in this version.
+pub(crate) fn plain_spec(version: &str) -> String {
+    format!(
+        "Name: probe\nVersion: {version}\nRelease: 1\nSummary: One file\nLicense: MIT\nBuildArch: noarch\n\
+         AutoReqProv: no\n%description\nOne file.\n%install\nmkdir -p %{{buildroot}}/opt/probe\n\
+         echo {version} >%{{buildroot}}/opt/probe/version\n%files\n/opt/probe\n"
+    )
+}
+
 /// An rpm whose files belong to several users, with a setgid program and a %post that chowns.
 pub(crate) fn rpm(env: &Env) -> String {
     rpm_of(env, "probe", SPEC)

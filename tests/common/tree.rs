@@ -250,15 +250,18 @@ fn put(mut field: &mut [u8], text: &str) {
     field.write_all(text.as_bytes()).expect("a short name");
 }
 
+/// The tar of the Debian tree.
+pub(crate) fn debian_tar() -> String {
+    let tree = std::env::var("SANDBOX_TEST_TREE").ok().filter(|path| !path.is_empty());
+    tree.expect("SANDBOX_TEST_TREE: a tar of a Debian tree: integration/base-tree.sh")
+}
+
 /// The store with a Debian tree that has rpm, perl and dpkg; its box is `default`.
 pub(crate) fn debian() -> &'static Env {
     static DEBIAN: OnceLock<Env> = OnceLock::new();
     DEBIAN.get_or_init(|| {
-        let tree = std::env::var("SANDBOX_TEST_TREE").ok().filter(|path| !path.is_empty());
-        let tree =
-            tree.expect("SANDBOX_TEST_TREE: a tar of a Debian tree: integration/base-tree.sh");
         let env = Env::within(&shared().dir);
-        drop(env.init(&["--from", &format!("tar:{tree}")]).run().ok());
+        drop(env.init(&["--from", &format!("tar:{}", debian_tar())]).run().ok());
         env
     })
 }
