@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build demo test lint docs integration bench dist install clean-users
+.PHONY: help build demo test lint docs integration soak bench dist install clean-users
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ docs: ## the documentation of the library
 integration: ## the demo as user and as root, real package managers (network, minutes)
 	@integration/setup.sh build test
 	@integration/integration.sh
+
+soak: ## random kills for an hour (SOAK_KILLS=20000): the store loses nothing
+	@integration/setup.sh build test
+	@integration/soak.sh
 
 bench: ## start and commit against bubblewrap and buildah, as Markdown tables
 	@integration/setup.sh build test bench

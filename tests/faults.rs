@@ -11,6 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
+#[path = "faults/acts.rs"]
+mod acts;
 #[path = "faults/discard.rs"]
 mod discard;
 #[path = "common/disk.rs"]
@@ -31,6 +33,8 @@ mod pty;
 mod race;
 #[path = "faults/signals.rs"]
 mod signals;
+#[path = "faults/soak.rs"]
+mod soak;
 #[path = "faults/sweep.rs"]
 mod sweep;
 #[path = "faults/terminal.rs"]
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         ("race", race::CASES),
         ("discard", discard::CASES),
         ("sweep", sweep::CASES),
+        ("soak", soak::CASES),
     ];
     let (mut passed, mut failed) = (0, 0);
     for (group, cases) in groups {

@@ -90,6 +90,12 @@ impl Disk {
         at(run.join("layer")).or_else(|| at(layer))
     }
 
+    /// The layer that a run was started from.
+    pub(crate) fn run_base(&self, run: &str) -> Option<String> {
+        let record = self.json(&format!("runs/{run}/run.json"))?;
+        record["layer"].as_str().map(str::to_owned)
+    }
+
     fn json(&self, name: &str) -> Option<Value> {
         serde_json::from_slice(&fs::read(self.base.join(name)).ok()?).ok()
     }
@@ -157,23 +163,37 @@ impl Disk {
                 self.garbage.push(format!("runs/{name}"));
                 continue;
             }
+            let run = self.base.join("runs").join(&name);
+            // Without its upper it has become a layer, with a name or (killed before that) without.
+            let becomes = fs::read_link(run.join("becomes")).unwrap_or_default();
+            let becomes = becomes.to_string_lossy();
+            let waits = self.layers.contains_key(&*becomes) && !self.is_named(&becomes);
+            if !run.join("layer/fs").is_dir() && !waits {
+                self.garbage.push(format!("runs/{name}: kept, and there is nothing in it"));
+                continue;
+            }
             for layer in ids(&record["chain"]) {
                 if !self.layers.contains_key(&layer) {
                     self.damage.push(format!("runs/{name}: {layer} is missing"));
                 }
             }
-            let run = self.base.join("runs").join(&name);
-            if run.join("layer").exists() && run.join("becomes").is_symlink() {
-                // gc put it back and was killed, or nobody has published it yet: harmless.
-                self.kept.insert(name);
-                continue;
-            }
-            if !run.join("layer/fs").is_dir() {
-                // It was published and its supervisor killed before it could discard the rest.
-                self.garbage.push(format!("runs/{name}: kept, and there is nothing in it"));
-            }
             self.kept.insert(name);
         }
+    }
+
+    /// All layers that names, head and current need.
+    pub(crate) fn needed(&self) -> BTreeSet<String> {
+        let tips = self.boxes.values().flat_map(Moving::layers);
+        tips.filter_map(|layer| self.layers.get(layer)).flatten().cloned().collect()
+    }
+
+    /// Whether a name, head, current or the log of a box knows a layer.
+    fn is_named(&self, layer: &str) -> bool {
+        let log = |name: &String| self.base.join("boxes").join(name).join("log");
+        self.boxes.iter().any(|(name, moving)| {
+            moving.layers().any(|id| id == layer)
+                || fs::read_to_string(log(name)).is_ok_and(|text| text.contains(layer))
+        })
     }
 
     /// The first layer of a chain that is not there.
@@ -184,10 +204,7 @@ impl Disk {
 
     /// Layers that neither a name nor a kept run needs.
     fn find_orphans(&mut self) {
-        let mut needed = BTreeSet::new();
-        for layer in self.boxes.values().flat_map(Moving::layers) {
-            needed.extend(self.layers.get(layer).into_iter().flatten().cloned());
-        }
+        let mut needed = self.needed();
         for run in &self.kept {
             let record = self.json(&format!("runs/{run}/run.json")).unwrap_or_default();
             needed.extend(ids(&record["chain"]));

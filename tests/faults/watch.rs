@@ -48,10 +48,19 @@ fn contains(file: &str, word: &str) -> bool {
 
 /// Processes with this word in arguments or environment; zombies have neither.
 pub(crate) fn marked(word: &str) -> Vec<i32> {
+    marked_since(i32::MAX, word)
+}
+
+/// The same among the processes that are younger than one that was just started.
+pub(crate) fn marked_since(pid: i32, word: &str) -> Vec<i32> {
+    // Numbers begin anew after the highest; close to it, ask all.
+    let top = fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max");
+    let top: i32 = top.trim().parse().expect("a number");
+    let oldest = if pid > top - 4096 { 0 } else { pid };
     let has = |pid: &i32| {
         ["cmdline", "environ"].iter().any(|file| contains(&format!("/proc/{pid}/{file}"), word))
     };
-    pids().into_iter().filter(has).collect()
+    pids().into_iter().filter(|pid| *pid >= oldest).filter(has).collect()
 }
 
 /// Waits until no process has this word.
@@ -96,8 +105,19 @@ pub(crate) fn ticks(pid: i32) -> u64 {
 
 /// The children of a process, by its ids.
 pub(crate) fn children(parent: i32) -> Vec<i32> {
+    // Where the kernel has a list, that is much quicker than to ask all.
+    if let Ok(list) = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")) {
+        return list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
     let is_child = |pid: &i32| stat(*pid).is_some_and(|s| s[1] == parent.to_string());
     pids().into_iter().filter(is_child).collect()
+}
+
+/// Whether a process is in a pid namespace of its own.
+pub(crate) fn is_inside(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("NSpid:")).unwrap_or_default();
+    line.split_whitespace().count() > 2
 }
 
 /// PID 1 of the sandbox of a supervisor: its child in another pid namespace.

@@ -230,12 +230,17 @@ impl Place {
         snapshots.map(|one| (text(&one["name"]), text(&one["layer"]))).collect()
     }
 
+    #[track_caller]
+    pub(crate) fn no_mount_left(&self) {
+        assert_eq!(watch::mounts(), self.mounts, "a mount is left");
+    }
+
     /// Collects garbage and asserts that nothing is left over: no run, no trash, no unnamed layer, nothing
     /// half-made, no lock, no mount, and that every snapshot opens.
     #[track_caller]
     pub(crate) fn pristine(&self) {
         self.said(&["gc", "--all"]).code(0);
-        assert_eq!(watch::mounts(), self.mounts, "a mount is left");
+        self.no_mount_left();
         assert_eq!(watch::held(&self.base), Vec::<PathBuf>::new(), "a lock is left");
         assert_eq!(watch::names(&self.base.join("runs")), Vec::<String>::new());
         assert_eq!(watch::names(&self.base.join("trash")), Vec::<String>::new());
