@@ -13,6 +13,8 @@ use std::time::Instant;
 
 #[path = "faults/acts.rs"]
 mod acts;
+#[path = "faults/crowd.rs"]
+mod crowd;
 #[path = "faults/discard.rs"]
 mod discard;
 #[path = "common/disk.rs"]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ("discard", discard::CASES),
         ("sweep", sweep::CASES),
         ("soak", soak::CASES),
+        ("crowd", crowd::CASES),
     ];
     let (mut passed, mut failed) = (0, 0);
     for (group, cases) in groups {
