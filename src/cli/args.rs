@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::output::{Color, note};
 use super::parse;
+use super::quick::Plain;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::{BoxName, Store};
 
@@ -17,7 +18,7 @@ use crate::store::{BoxName, Store};
 const RUN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The common flags, as typed.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Common {
     /// Directory of the store [env: SANDBOX_BASE_DIR] [default: ~/.local/share/sandbox]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Common options")]
@@ -61,7 +62,7 @@ pub(super) struct Common {
 }
 
 /// Patience with others who hold what we need.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Wait {
     /// Wait while the store or box is busy: for ever, or at most T (10, 5m)
     #[arg(
@@ -77,6 +78,16 @@ struct Wait {
 }
 
 impl Common {
+    /// Of a plain line; nothing if a value cannot be right.
+    pub(super) fn plain(plain: &Plain) -> Option<Self> {
+        let box_name = plain.box_name.as_ref().map(|name| name.to_str().map(str::to_owned));
+        Some(Self {
+            base_dir: plain.base_dir.clone().map(PathBuf::from),
+            box_name: box_name.map_or(Some(None), |name| name.map(Some))?,
+            ..Self::default()
+        })
+    }
+
     /// The store's directory: the flag, the environment, or the user's own data directory; for root
     /// without `XDG_DATA_HOME` it is `/var/lib/sandbox`.
     ///

@@ -14,6 +14,7 @@ mod list;
 mod log;
 mod output;
 mod parse;
+mod quick;
 mod recover;
 mod rename;
 mod report;
@@ -121,7 +122,7 @@ pub fn main() -> ExitCode {
     // A limit on the size of files is an error to tell, not a reason to die half-way.
     crate::sys::signal::ignore(nix::sys::signal::Signal::SIGXFSZ).ok();
     let words: Vec<OsString> = std::env::args_os().collect();
-    let cli = match parse_run(&words) {
+    let cli = match quick::parse(&words).or_else(|| parse_run(&words)) {
         Some(cli) => cli,
         None => {
             let typed = Typed::of(words.get(1..).unwrap_or_default());

@@ -7,6 +7,7 @@ use clap::builder::OsStringValueParser;
 
 use super::args::Common;
 use super::output::{print, print_json};
+use super::quick::Plain;
 use super::report::Outcome;
 use super::runflags::RunFlags;
 use super::{parse, report, trash};
@@ -65,6 +66,28 @@ impl Args {
     #[cfg(test)]
     pub(super) fn words(&self) -> &[OsString] {
         &self.command
+    }
+
+    /// Of a plain line; nothing if a value cannot be right.
+    pub(super) fn plain(plain: Plain) -> Option<Self> {
+        let text = |word: OsString| word.into_string().ok();
+        let commit = match plain.commit {
+            Some(name) => Some(text(name)?.parse().ok()?),
+            None => None,
+        };
+        let from = match plain.from {
+            Some(from) => Some(text(from)?),
+            None => None,
+        };
+        let flags = RunFlags::default();
+        Some(Self {
+            from,
+            commit,
+            keep: None,
+            keep_on_failure: false,
+            flags,
+            command: plain.command,
+        })
     }
 
     fn options(self) -> Result<RunOptions> {

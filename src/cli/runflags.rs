@@ -23,7 +23,7 @@ fn words<T: Clone + Send + Sync + 'static>(
 }
 
 /// What the command finds.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct RunFlags {
     /// Show a host path inside, mode ro (default), rw or overlay (changes dropped); `\:` is a colon of a path
     #[arg(

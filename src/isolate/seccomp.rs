@@ -7,12 +7,11 @@
 //! A file is a header of 16 bytes (a mark with the format number, the length, a checksum) and the
 //! program. It is not synced: a file torn by a crash fails its checksum and is made again.
 
-use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::{Errno, read, write};
-use sha2::{Digest, Sha256};
 
 use super::compile;
 use super::profile::Profile;
@@ -23,6 +22,8 @@ const MARK: [u8; 4] = *b"sbx1";
 const HEADER: usize = 16;
 /// The longest program the kernel takes: BPF_MAXINSNS times sizeof(struct sock_filter).
 const MOST_BYTES: usize = 4096 * 8;
+/// What one read takes, so that no memory is touched for nothing.
+const USUAL_BYTES: usize = 8 << 10;
 
 /// What else than the profile decides about the program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,39 +74,37 @@ fn effective(profile: &Profile, request: &Request) -> Result<Request> {
     Ok(Request { single: request.single && profile.remember_ids, ..*request })
 }
 
-/// A digest over the profile's text, the request, the library, the kernel and the machine.
+/// A digest over the profile's text, the request, the library, the kernel and the machine. Only whoever
+/// owns the store chooses these, so a hash without secrets will do; one of SHA-2 would first ask the
+/// processor what it can do, which under a hypervisor takes longer than all the rest here.
 fn file_name(profile: &Profile, request: &Request) -> String {
     let version = libseccomp::ScmpVersion::current()
         .map_or((0, 0, 0), |version| (version.major, version.minor, version.micro));
     let uname = rustix::system::uname();
-    let mut digest = Sha256::new();
-    digest.update(MARK);
-    // Prefixed by their lengths, so that no two lists of parts give the same bytes.
-    for part in [
+    let parts = (
         profile.identity(),
-        format!("{request:?} {version:?}").as_bytes(),
-        uname.release().to_bytes(),
-        uname.version().to_bytes(),
-        uname.machine().to_bytes(),
-    ] {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    let mut name = String::from("seccomp-");
-    for byte in &digest.finalize()[..20] {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    name.push_str(".bpf");
-    name
+        (request.single, request.nesting),
+        version,
+        (uname.release(), uname.version(), uname.machine()),
+    );
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, MARK, parts).hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("seccomp-{:016x}{:016x}.bpf", half(1), half(2))
 }
 
 fn cached(dir: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = openat(dir, name, flags, Mode::empty()).ok()?;
-    let mut bytes = vec![0; HEADER + MOST_BYTES];
-    // One read: a regular file of this size never comes in parts, and a short one fails the checks.
-    let length = read(&file, &mut bytes).ok()?;
+    let mut bytes = vec![0; USUAL_BYTES];
+    // A regular file of this size never comes in parts, and a short one fails the checks.
+    let mut length = read(&file, &mut bytes).ok()?;
+    if length == bytes.len() {
+        bytes.resize(HEADER + MOST_BYTES, 0);
+        length += read(&file, &mut bytes[length..]).ok()?;
+    }
     bytes.truncate(length);
     let program = bytes.get(HEADER..)?;
     if bytes.get(..HEADER)? != header(program) || program.is_empty() {

@@ -91,7 +91,7 @@ pub enum Op {
 }
 
 /// Where a bind comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// An absolute path of the host.
     Host(PathBuf),

@@ -73,9 +73,10 @@ pub struct RunSpec {
 pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Where an upper lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Upper {
     /// In the run's directory.
+    #[default]
     Disk,
     /// In memory, with a limit in bytes; it cannot be kept. Needs Linux 6.6 (user xattrs on tmpfs).
     Tmpfs(Option<u64>),

@@ -9,8 +9,8 @@ use rustix::io::{Errno, read, retry_on_intr, write};
 /// No record is larger; a chain of 400 layers takes 12 KiB, the rest is for command lines.
 pub(crate) const RECORD_LIMIT: usize = 4 << 20;
 
-/// What a first read(2) asks for: every usual record in one call.
-const FIRST_READ: usize = 16 << 10;
+/// What a first read(2) asks for: every usual record in one call, and no memory touched for nothing.
+const FIRST_READ: usize = 4 << 10;
 
 /// Permission bits of our directories.
 pub(crate) const PRIVATE_DIR: Mode = Mode::RWXU;

@@ -8,6 +8,7 @@
 
 pub mod detach;
 pub mod exec;
+pub mod heap;
 pub mod mount;
 pub mod namespace;
 pub mod net;

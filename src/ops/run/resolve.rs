@@ -1,6 +1,6 @@
 //! From what was typed to a [`RunSpec`]: names to numbers, paths to canonical paths, all before the clone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -230,7 +230,7 @@ fn plan_of(
     hostname: &str,
     network: Net,
     caches: &[Cache],
-) -> Result<(MountPlan, HashMap<Source, bool>)> {
+) -> Result<(MountPlan, BTreeMap<Source, bool>)> {
     let mut request = plan::Request {
         binds: Vec::new(),
         tmpfs: options.tmpfs.clone(),
@@ -250,7 +250,7 @@ fn plan_of(
         request.binds.push(plan::Bind { source, target, mode });
     }
     let mut plan = plan::build(&request)?;
-    let mut directories = HashMap::new();
+    let mut directories = BTreeMap::new();
     for op in &mut plan.ops {
         if let Op::Bind { source: source @ Source::Host(_), .. } = op {
             // resolv.conf is often a symlink; what is bound is what it leads to.
