@@ -54,23 +54,28 @@ impl Heap {
     }
 }
 
+// Never inline: in every destructor they would make the program half as large again.
 // SAFETY: dlmalloc keeps the contract of malloc and friends, and gets the layout that a block was made with.
 unsafe impl GlobalAlloc for Heap {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: size and alignment are those of a layout.
         self.with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) })
     }
 
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`.
         self.with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) })
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: by the contract of the caller the block is ours and was made with this layout.
         self.with(|heap| unsafe { heap.free(block, layout.size(), layout.align()) });
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as in `dealloc`.
         self.with(|heap| unsafe { heap.realloc(block, layout.size(), layout.align(), size) })
