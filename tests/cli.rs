@@ -51,6 +51,8 @@ mod refresh;
 mod rename;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/scrub.rs"]
+mod scrub;
 #[path = "cli/settings.rs"]
 mod settings;
 #[path = "cli/shell.rs"]

@@ -22,6 +22,7 @@ mod rm;
 mod rollback;
 mod run;
 mod runflags;
+mod scrub;
 mod shell;
 mod show;
 mod snapshot;
@@ -95,6 +96,8 @@ enum Command {
     Diff(diff::Args),
     /// Make a snapshot of what a kept run has left
     Recover(recover::Args),
+    /// Remove the snapshots or caches of a box, or the box itself
+    Scrub(scrub::Args),
     /// List boxes, show one, or change its defaults
     #[command(name = "box")]
     Boxes(boxes::Args),
@@ -181,6 +184,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Undo(args) => undo::run(&args, common),
         Command::Diff(args) => diff::run(&args, common),
         Command::Recover(args) => recover::run(&args, common),
+        Command::Scrub(args) => scrub::run(&args, common),
         Command::Boxes(args) => boxes::run(&args, common),
         Command::Gc(args) => gc::run(&args, common),
         Command::Fsck(args) => fsck::run(&args, common),

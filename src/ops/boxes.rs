@@ -156,9 +156,10 @@ pub fn show(store: &Store, box_name: &BoxName) -> Result<Shown> {
     })
 }
 
-/// The runs of a box that go on or were kept, oldest first.
+/// The runs of a box that go on or were kept, oldest first; without those whose record is damaged, which `fsck`
+/// tells.
 pub(super) fn runs(store: &Store, box_name: &BoxName) -> Result<Vec<BoxRun>> {
-    let all = store.runs()?.into_iter();
+    let all = store.readable_runs()?.into_iter();
     let own = all.filter(|(record, state)| {
         record.box_name == *box_name && *state != RunState::Dead && record.layer.is_some()
     });

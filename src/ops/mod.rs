@@ -16,6 +16,7 @@ pub mod recover;
 pub mod rm;
 pub mod rollback;
 pub mod run;
+pub mod scrub;
 mod seal;
 pub mod settings;
 pub mod show;

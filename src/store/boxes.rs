@@ -258,9 +258,23 @@ impl Store {
     ///
     /// # Errors
     /// Not-found if there is no such box.
-    pub fn remove_box(&self, _lock: &SharedLock, name: &BoxName) -> Result<()> {
+    pub fn remove_box(&self, lock: &SharedLock, name: &BoxName) -> Result<()> {
+        self.remove_box_if(lock, name, || Ok(()))
+    }
+
+    /// The same, if `check` has nothing against it while nobody else changes the box.
+    ///
+    /// # Errors
+    /// What `check` says; as [`Store::remove_box`].
+    pub fn remove_box_if(
+        &self,
+        _lock: &SharedLock,
+        name: &BoxName,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.require_writable()?;
         let _held = self.lock_box(name)?;
+        check()?;
         let trash = format!("box-{}", LayerId::random()?);
         step("box.remove", || self.to_trash(&layout::boxed(name), &trash))
             .context("remove box", name)?;

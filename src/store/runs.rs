@@ -280,23 +280,40 @@ impl Store {
     }
 
     /// All runs, oldest first. One that is just being made or removed is left out.
+    ///
+    /// # Errors
+    /// Damaged, if the record of one of them is.
     pub fn runs(&self) -> Result<Vec<(RunRecord, RunState)>> {
-        let mut runs = Vec::new();
-        for name in self.names(layout::RUNS)?.iter().filter(|name| !name.starts_with('.')) {
-            let id: RunId = self.own_name(layout::RUNS, name)?;
-            // A shared lock: others who only look do not take each other for the supervisor.
-            let name = layout::run(&id);
-            let operation = FlockOperation::NonBlockingLockShared;
-            let Some(mut probe) = self.probe(&name, operation)? else { continue };
-            let Some(record) = probe.take_record()? else { continue };
-            let state = match (&probe.lock, record.state) {
-                (None, _) => RunState::Running,
-                (Some(_), RunState::Kept) => RunState::Kept,
-                (Some(_), _) => RunState::Dead,
-            };
-            runs.push((record, state));
-        }
-        Ok(runs)
+        self.run_names()?.iter().filter_map(|name| self.found_run(name).transpose()).collect()
+    }
+
+    /// Those of all runs whose record can be read, for what concerns some of them only.
+    ///
+    /// # Errors
+    /// What reading the directory says.
+    pub fn readable_runs(&self) -> Result<Vec<(RunRecord, RunState)>> {
+        let found = |name: &String| self.found_run(name).ok().flatten();
+        Ok(self.run_names()?.iter().filter_map(found).collect())
+    }
+
+    fn run_names(&self) -> Result<Vec<String>> {
+        let mut names = self.names(layout::RUNS)?;
+        names.retain(|name| !name.starts_with('.'));
+        Ok(names)
+    }
+
+    fn found_run(&self, name: &str) -> Result<Option<(RunRecord, RunState)>> {
+        let id: RunId = self.own_name(layout::RUNS, name)?;
+        // A shared lock: others who only look do not take each other for the supervisor.
+        let operation = FlockOperation::NonBlockingLockShared;
+        let Some(mut probe) = self.probe(&layout::run(&id), operation)? else { return Ok(None) };
+        let Some(record) = probe.take_record()? else { return Ok(None) };
+        let state = match (&probe.lock, record.state) {
+            (None, _) => RunState::Running,
+            (Some(_), RunState::Kept) => RunState::Kept,
+            (Some(_), _) => RunState::Dead,
+        };
+        Ok(Some((record, state)))
     }
 
     /// Looks at a run: its lock, if that was free, and its record. `None` if there is nothing, or nothing yet.

@@ -181,6 +181,7 @@ fn mistakes_on_the_command_line() {
         "diff",
         "recover",
         "box",
+        "scrub",
         "gc",
         "fsck",
         "doctor",

@@ -63,6 +63,11 @@ impl Job<'_> {
             ))
             .hint(format!("give it another name: `sandbox rename --box {name} {POSTINIT} NAME`")));
         }
+        if let Some(found) = postinit.as_ref().filter(|found| found.protected) {
+            let name = self.name();
+            return Err(Fault::conflict(format!("init box {name}: {} is protected", found.name))
+                .hint(format!("`sandbox snapshot --box {name} --unprotect {POSTINIT}`")));
+        }
         Ok(Some(Stale { record, postinit: postinit.map(|found| found.layer) }))
     }
 
