@@ -24,3 +24,6 @@ pub mod snapshot;
 pub mod trash;
 pub mod undo;
 pub mod words;
+
+#[cfg(test)]
+mod tests;

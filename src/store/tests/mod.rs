@@ -40,7 +40,7 @@ fn folder() -> TempDir {
     TempDir::with_prefix_in("sandbox-store-", place).expect("temporary directory")
 }
 
-fn store() -> (TempDir, Store) {
+pub(crate) fn store() -> (TempDir, Store) {
     let folder = folder();
     let store = Store::create(folder.path().join("store")).expect("create");
     (folder, store)
@@ -53,15 +53,15 @@ fn map() -> IdMap {
     IdMap { mode: Mode::Single, uids: one(uid.as_raw()), gids: one(gid.as_raw()) }
 }
 
-fn box_name(text: &str) -> BoxName {
+pub(crate) fn box_name(text: &str) -> BoxName {
     text.parse().expect("box name")
 }
 
-fn snapshot(text: &str) -> SnapshotName {
+pub(crate) fn snapshot(text: &str) -> SnapshotName {
     text.parse().expect("snapshot name")
 }
 
-fn make_box<'s>(store: &'s Store, name: &str) -> Result<Box_<'s>> {
+pub(crate) fn make_box<'s>(store: &'s Store, name: &str) -> Result<Box_<'s>> {
     make_box_with(store, name, BoxSettings::default())
 }
 
@@ -131,7 +131,7 @@ fn abandon(run: Run) -> RunId {
 }
 
 /// Publishes a layer on top of `parent` and lets the caller name it, as a commit does.
-fn commit(
+pub(crate) fn commit(
     store: &Store,
     box_: &Box_<'_>,
     parent: Option<&LayerRecord>,
@@ -176,7 +176,7 @@ fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
 }
 
 /// Empties the trash in this process.
-fn drain(store: &Store) -> Result<()> {
+pub(crate) fn drain(store: &Store) -> Result<()> {
     while store.trash_pending()? > 0 {
         // A child that another test is just starting may hold a lock that was dropped.
         let Some(trash) = store.trash()? else { continue };
@@ -215,7 +215,7 @@ fn again(test: &str, orders: &[(&str, &OsStr)]) -> Command {
 }
 
 /// gc that lets nothing live for its youth.
-fn strict_gc() -> GcOptions {
+pub(crate) fn strict_gc() -> GcOptions {
     let zero = std::time::Duration::ZERO;
     GcOptions { undo: Some(zero), cache: zero, ..GcOptions::default() }
 }
