@@ -15,7 +15,7 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// Also what was removed from a box during the last day
+    /// Also what only an undo would need
     #[arg(long)]
     all: bool,
 }
