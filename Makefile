@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build demo test lint docs integration soak bench dist install clean-users
+.PHONY: help build demo test lint docs integration soak powercut bench dist install clean-users
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,19 +28,23 @@ lint: ## formatting, clippy, scripts
 	@integration/setup.sh build lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	@for script in .ci/run integration/*.sh; do bash -n "$$script" || exit 1; done
+	@for script in .ci/run integration/*.sh integration/vm/*.sh integration/vm/guest/*.sh; do bash -n "$$script" || exit 1; done
 
 docs: ## the documentation of the library
 	@integration/setup.sh build
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
-integration: ## the demo as user and as root, real package managers (network, minutes)
-	@integration/setup.sh build test
+integration: ## the demo as user and as root, real package managers, other kernels and power cuts (network, minutes)
+	@integration/setup.sh build test vm dist
 	@integration/integration.sh
 
 soak: ## random kills for an hour (SOAK_KILLS=20000): the store loses nothing
 	@integration/setup.sh build test
 	@integration/soak.sh
+
+powercut: ## 100 power cuts of a virtual machine, and every state of a disk that a cut may leave (an hour)
+	@integration/setup.sh build vm dist
+	@integration/vm/long.sh
 
 bench: ## start and commit against bubblewrap and buildah, as Markdown tables
 	@integration/setup.sh build test bench

@@ -35,6 +35,17 @@ fi
 step "demo as $(id -un)" "$stage/demo.sh"
 step "packages as $(id -un)" "$stage/packages.sh"
 
+# Short forms of what `make powercut` does at length; as whoever calls, for none of it needs rights.
+if [ "$(uname -m)" = x86_64 ]; then
+    step "other kernels" "$here/vm/kernels.sh"
+    step "power cuts" "$here/vm/powercut.sh" 4
+    step "flushes on ext4" "$here/vm/flushes.sh" ext4 1 0
+    step "flushes on xfs" "$here/vm/flushes.sh" xfs 1 0
+    step "flushes, without syncfs" "$here/vm/flushes.sh" ext4 1 0 syncfs
+else
+    summary+=("virtual machines             not run: on x86-64 only")
+fi
+
 printf '\n==== integration\n'
 printf '%s\n' "${summary[@]}"
 [ $bad = no ]

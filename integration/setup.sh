@@ -1,10 +1,10 @@
 #!/bin/sh
 # setup.sh GROUP...: what the make targets need from the machine; installs what is missing.
 #
-# Groups: build, test, dist, bench, lint. Root, or a user whom `sudo -n` lets, gets the packages
+# Groups: build, test, vm, dist, bench, lint. Root, or a user whom `sudo -n` lets, gets the packages
 # installed; anybody else is told in one line for each package manager. Nothing missing: no output.
 set -eu
-PATH=$PATH:$HOME/.cargo/bin
+PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 
 apt='' dnf='' rust=''
 # lacks CHECK APT DNF: remembers both packages when the shell command CHECK fails.
@@ -40,6 +40,22 @@ look() {
             lacks 'has dpkg-deb' dpkg dpkg
             lacks 'has xz' xz-utils xz
             lacks 'has zstd' zstd zstd
+            ;;
+        vm)
+            lacks 'has qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core
+            # Debian's plain busybox is not static.
+            lacks 'has busybox && ! ldd "$(command -v busybox)" 2>/dev/null | grep -q "=>"' busybox-static busybox
+            lacks 'has apt-get && has dpkg-deb' 'apt dpkg' 'apt dpkg'
+            lacks '[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]' debian-archive-keyring debian-keyring
+            lacks 'has depmod && has modprobe' kmod kmod
+            lacks 'has cpio' cpio cpio
+            lacks 'has xz' xz-utils xz
+            lacks 'has strip' binutils binutils
+            lacks 'has dmsetup' dmsetup device-mapper
+            lacks 'has strace' strace strace
+            lacks 'has newuidmap && has newgidmap' uidmap shadow-utils
+            lacks 'has mkfs.ext4' e2fsprogs e2fsprogs
+            lacks 'has mkfs.xfs' xfsprogs xfsprogs
             ;;
         dist)
             lacks 'has musl-gcc' musl-tools 'musl-gcc musl-libc-static'

@@ -1,0 +1,75 @@
+# store.sh: a store whose snapshots s1, s2, ... have known content, and what must hold of it. Sourced by jobs
+# and by what they do as a user.
+export SANDBOX_BASE_DIR=/mnt/store
+# Chains start anew now and then, so that gc has layers to remove.
+chain=30
+
+# commit N [STRACE WORDS...]: takes the snapshot sN of state N.
+commit() {
+    local n=$1 from
+    shift
+    from=s$((n - 1))
+    [ $((n % chain)) != 1 ] || from=postinit
+    "$@" sandbox run -q --from $from --commit "s$n" -- /bin/vm-guest fill /data "$n"
+}
+
+# listed: the numbers of all snapshots.
+listed() {
+    sandbox list --json >/tmp/list || return
+    tr '{' '\n' </tmp/list | sed -n 's/.*"name": *"s\([0-9]*\)".*/\1/p' | sort -n
+}
+
+# verify STATE GONE: says what does not hold. Every snapshot from GONE+1 to STATE was acknowledged and must
+# be there; those up to GONE were removed, acknowledged too, and must not. Whatever is listed, acknowledged or
+# not, must be whole. $last becomes the last one that is there.
+verify() {
+    local n names
+    names=$(listed 2>/tmp/why) || {
+        violation "list: $(cat /tmp/why)"
+        return
+    }
+    last=0
+    for n in $names; do
+        last=$n
+        [ "$n" -gt "$2" ] || violation "s$n was removed and is there again"
+        sandbox run -q --from "s$n" -- /bin/vm-guest check /data "$n" 2>/tmp/why ||
+            violation "s$n: $(cat /tmp/why)"
+    done
+    n=$(($2 + 1))
+    while [ $n -le "$1" ]; do
+        case " "$(echo $names)" " in
+        *" $n "*) ;;
+        *) violation "s$n was acknowledged and is lost" ;;
+        esac
+        n=$((n + 1))
+    done
+}
+
+violations=0
+violation() {
+    violations=$((violations + 1))
+    echo "VIOLATION $*" >&3
+}
+
+# swept: gc works, and then nothing is left of runs that a power cut ended.
+swept() {
+    sandbox gc -q 2>/tmp/why || violation "gc: $(cat /tmp/why)"
+    [ -z "$(ls /mnt/store/runs)" ] || violation "left after gc: $(echo /mnt/store/runs/*)"
+}
+
+none_found() { [ $violations = 0 ]; }
+
+# goes_on: after verify, the store takes the next commit.
+goes_on() {
+    local n=$((last + 1))
+    commit $n 2>/tmp/why && sandbox run -q --from "s$n" -- /bin/vm-guest check /data $n 2>>/tmp/why ||
+        violation "next commit: $(cat /tmp/why)"
+}
+
+# begin_again: a store whose `init` was cut short is filled by another one.
+begin_again() {
+    sandbox init -q --from tar:/tree.tar 2>/tmp/why || violation "init again: $(cat /tmp/why)"
+    verify 0 0
+    goes_on
+    none_found
+}
