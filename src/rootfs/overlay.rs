@@ -318,7 +318,13 @@ fn bind_here(source: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(source, "", flags)?;
+    let tree = match open_tree(source, "", flags) {
+        // Before 6.15 a mount that is still detached (an upper in memory) cannot be cloned: move it itself.
+        Err(Errno::INVAL) => {
+            return move_mount(source, "", CWD, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        }
+        tree => tree?,
+    };
     move_mount(&tree, "", CWD, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 

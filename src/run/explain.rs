@@ -158,6 +158,10 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
     };
     let message = format!("{what}: {reason}");
     match errno {
+        Errno::OPNOTSUPP if stage == Stage::Upper => Fault::host(
+            "prepare the upper: in memory: the tmpfs of this kernel has no user xattrs (Linux 6.6 has)",
+        )
+        .hint("leave out --upper tmpfs"),
         Errno::NOSPC | Errno::USERS if stage == Stage::Network => Fault::host(message)
             .hint("as root: `sysctl -w user.max_net_namespaces=15000`; or use --net host"),
         Errno::NOSPC | Errno::DQUOT => {

@@ -31,6 +31,7 @@ use crate::rootfs::overlay::{Base, Writable, assemble, attach};
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
+use crate::tree::xattr;
 
 /// Runs the child of a run to its end. The working directory is base_dir, `store` a descriptor of it.
 pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> ! {
@@ -195,6 +196,9 @@ fn memory_upper(upper: Upper) -> Result<Option<OwnedFd>, Errno> {
     fsconfig_create(&fs)?;
     let room = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
     mkdirat(&room, "fs", Mode::from_raw_mode(0o755))?;
+    // Else overlayfs mounts all the same, and answers EIO to whoever removes a directory of a layer.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    xattr::try_user(openat(&room, "fs", flags, Mode::empty())?.as_fd())?;
     mkdirat(&room, "work", Mode::RWXU)?;
     Ok(Some(room))
 }

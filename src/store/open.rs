@@ -16,6 +16,7 @@ use super::file::{self, PRIVATE_DIR};
 use super::format::Format;
 use super::{Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
+use crate::tree::xattr;
 
 const OVERLAYFS: u64 = 0x794c_7630;
 const NFS: u64 = 0x6969;
@@ -139,6 +140,7 @@ fn make(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
         ))
         .hint("choose an empty or a new directory with --base-dir"));
     }
+    check_xattrs(&dir, shown)?;
     fill(dir, shown, made)?;
     Ok(Outcome::Ready)
 }
@@ -281,5 +283,17 @@ fn check_filesystem(dir: &OwnedFd, shown: &str) -> Result<()> {
         NINEP => refuse("lies on 9p, which cannot hold the upper of an overlay", elsewhere()),
         FUSE => refuse("lies on FUSE, which cannot hold the upper of an overlay", elsewhere()),
         _ => Ok(()),
+    }
+}
+
+/// Overlayfs keeps its notes in user xattrs. Without them it mounts and then answers EIO to whoever removes
+/// a directory of a layer. Tried once, when the store is made.
+fn check_xattrs(dir: &OwnedFd, shown: &str) -> Result<()> {
+    match xattr::try_user(dir.as_fd()) {
+        Err(Errno::OPNOTSUPP) => Err(Fault::host(format!(
+            "open store: {shown}: lies on a filesystem without user xattrs, which cannot hold the upper of an overlay"
+        ))
+        .hint("choose a place on a local disk with --base-dir (a tmpfs: from Linux 6.6)")),
+        tried => tried.context("try user xattrs", shown),
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
 /// A name and its value.
@@ -64,6 +64,16 @@ pub fn all(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
 /// What fsetxattr(2) says.
 pub fn set(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     fsetxattr(fd, name, value, XattrFlags::empty())
+}
+
+/// Whether the file system of a directory of ours has user xattrs, by setting one and taking it away.
+///
+/// # Errors
+/// EOPNOTSUPP if it has none; what fsetxattr(2) and fremovexattr(2) say.
+pub fn try_user(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    let name = c"user.sandbox.try";
+    set(dir, name, b"")?;
+    fremovexattr(dir, name)
 }
 
 fn grow(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {

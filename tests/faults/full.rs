@@ -13,14 +13,15 @@ pub(crate) const CASES: &[Case] = &[
     ("space", || inside("space")),
     ("inodes", || inside("inodes")),
     ("read_only", || inside("read_only")),
+    ("no_user_xattrs", || inside("no_user_xattrs")),
 ];
 
 const FULL: &str = "no space left on device";
 
 #[track_caller]
-fn mount(options: &str, at: &Path) {
+fn mount(kind: &str, options: &str, at: &Path) {
     let mut command = Command::new("mount");
-    command.args(["-t", "tmpfs", "-o", options, "none"]).arg(at);
+    command.args(["-t", kind, "-o", options, "none"]).arg(at);
     assert!(command.status().expect("mount").success());
 }
 
@@ -36,7 +37,7 @@ fn small(options: &str) -> (Place, Disk) {
     let mut place = Place::empty();
     let disk = Disk(place.base.clone());
     fs::create_dir(&*disk).expect("create directory");
-    mount(&format!("mode=0700,{options}"), &disk);
+    mount("tmpfs", &format!("mode=0700,{options}"), &disk);
     place.base = disk.join("store");
     place.look_again();
     (place, disk)
@@ -238,4 +239,16 @@ pub(crate) fn read_only_inside() {
     fs::remove_dir_all(&place.base).expect("remove store");
     remount("ro", &disk);
     place.init(&[]).refused(1, REASON);
+}
+
+/// Where overlayfs can keep no notes, it would say EIO in the midst of a run.
+pub(crate) fn no_user_xattrs_inside() {
+    let mut place = Place::empty();
+    let disk = Disk(place.base.clone());
+    fs::create_dir(&*disk).expect("create directory");
+    mount("ramfs", "mode=0700", &disk);
+    place.base = disk.join("store");
+    let said = place.init(&[]).refused(6, "user xattrs");
+    assert!(said.err.contains("--base-dir"), "{said:?}");
+    assert_eq!(watch::names(&disk), Vec::<String>::new(), "something is left of a refused init");
 }

@@ -13,6 +13,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("space", crate::full::space_inside),
     ("inodes", crate::full::inodes_inside),
     ("read_only", crate::full::read_only_inside),
+    ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),
 ];
 
