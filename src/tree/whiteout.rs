@@ -141,7 +141,8 @@ pub fn is_whiteout(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<bool
 }
 
 /// The attributes that belong to the file itself, under the names that a payload sees: overlayfs's own
-/// are left out, escaped ones are unescaped.
+/// are left out, escaped ones are unescaped. Labels of security modules are the machine's, and a copy of a
+/// file may get another one than the file.
 ///
 /// # Errors
 /// What reading them says.
@@ -149,6 +150,7 @@ pub fn own_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<xattr::Xattr>, Errno> {
     let mut own = Vec::new();
     for (name, value) in xattr::all(fd)? {
         match meaning(&name) {
+            Meaning::Foreign if is_label(&name) => {}
             Meaning::Foreign => own.push((name, value)),
             Meaning::Escaped(inner) => own.push((inner, value)),
             _ => {}
@@ -156,6 +158,11 @@ pub fn own_xattrs(fd: BorrowedFd<'_>) -> Result<Vec<xattr::Xattr>, Errno> {
     }
     own.sort_unstable();
     Ok(own)
+}
+
+fn is_label(name: &CStr) -> bool {
+    let bytes = name.to_bytes();
+    bytes.starts_with(b"security.") && bytes != b"security.capability"
 }
 
 /// Why a file or directory of an upper must not become part of a layer; `None` if its attributes are in
