@@ -124,6 +124,37 @@ fn old_layers_go_with_their_names_and_not_before() {
     drop(env.sandbox(&["show", &old[5]]).run().fault(3, "folded away", "sandbox list"));
     drop(env.sandbox(&["run", "--from", &new[1], "--", "true"]).run().fault(125, "4 layers", ""));
     drop(env.sandbox(&["diff", "head"]).run().ok().stdout("A /opt/n6\n"));
+    // What follows parents sees where they end.
+    drop(env.sandbox(&["fsck"]).run().ok());
+    drop(env.sandbox(&["log", "--graph"]).run().ok().says(&new[3][..8]));
+    let gone = env.sandbox(&["rollback", &old[5]]).run();
+    drop(gone.fault(3, "folded away", ""));
+}
+
+#[test]
+fn moves_are_taken_back_across_a_fold() {
+    let env = full();
+    let five = look(&env, "head");
+    keep(&env, "echo 6 >/opt/n6");
+    let six = look(&env, "head");
+    drop(env.sandbox(&["undo"]).run().ok());
+    assert_eq!(look(&env, "head"), five);
+    assert_eq!(chain(&env, "head").len(), 6);
+    keep(&env, "echo 6 >/opt/n6");
+    drop(env.sandbox(&["snapshot", "six"]).run().ok());
+    drop(env.sandbox(&["rollback", "s2"]).run().ok());
+    for name in ["s3", "s4", "s5"] {
+        drop(env.sandbox(&["rm", name]).run().ok());
+    }
+    // The log keeps what it can take back.
+    drop(env.sandbox(&["gc"]).run().ok());
+    for _ in 0..4 {
+        drop(env.sandbox(&["undo"]).run().ok());
+    }
+    assert_eq!(look(&env, "s5"), five);
+    let listed = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "").len();
+    assert_eq!(listed(&look(&env, "head")), listed(&six));
+    drop(env.sandbox(&["fsck"]).run().ok());
 }
 
 #[test]
