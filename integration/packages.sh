@@ -94,6 +94,25 @@ is "rpm verifies it" verified --from rpm -- sh -c "rpm -V --nodeps $owners probe
 inside --from rpm --commit erased -- rpm -e probe
 is "erased" gone --from erased -- sh -c 'test ! -e /srv/probe/file && ! rpm -q probe >/dev/null && echo gone'
 
+echo "== rpm: a query makes no layer, with every database that this rpm can write"
+for backend in sqlite ndb; do
+    rpm="rpm --dbpath /var/lib/rpm --define '_db_backend $backend'"
+    if inside --from built -- sh -c "rm -rf /var/lib/rpm/* && $rpm --initdb" 2>&1 | grep -q 'invalid %_db_backend'; then
+        echo "not run: the rpm of this tree has no $backend (SANDBOX_TEST_SUITE=trixie has)"
+        continue
+    fi
+    inside --from built --commit "in-$backend" -- sh -c "rm -rf /var/lib/rpm/* && $rpm -i --nodeps /srv/rpm/RPMS/noarch/*.rpm"
+    for flag in mapped always never; do
+        told=$(inside --from "in-$backend" --touch-rpmdb=$flag --commit "asked-$backend-$flag" -- \
+            sh -c "$rpm -qa && $rpm -Va --nouser --nogroup && $rpm -qi probe" 2>&1)
+        case $told in
+        *"nothing changed, no layer was made"*) ;;
+        *) fail "$backend, $flag: a query made a layer: $told" ;;
+        esac
+    done
+    is "$backend: the package is there" probe-3-1.noarch --from "asked-$backend-always" -- sh -c "$rpm -q probe"
+done
+
 echo "== programs that rename directories and link files of a lower layer"
 is "mv of a directory" moved --from deb1 -- sh -c 'mv /usr/share/probe /usr/share/other && test -e /usr/share/other/data && echo moved'
 is "hard links of a new tree" 2 --from deb1 -- sh -c 'echo x >/srv/a && ln /srv/a /srv/b && stat -c %h /srv/b'
