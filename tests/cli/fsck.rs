@@ -173,7 +173,7 @@ fn records_of_a_box() {
     let at = |name: &str| env.base().join("boxes/default").join(name);
     let head = fs::read(at("head")).unwrap();
     fs::write(at("refs/b"), "").unwrap();
-    drop(env.sandbox(&["list"]).run().fault(7, "boxes/default/refs/b", "sandbox fsck --repair"));
+    drop(env.sandbox(&["list"]).run().fault(7, "boxes/default/refs/b", "sandbox rm b"));
     assert_eq!(damage(&fsck(&env, 7, &[]), "boxes/default/refs/b").0, "record");
     drop(fsck(&env, 0, &["--repair"]));
     assert_eq!(env.snapshots(), ["postinit", "a", "side"]);
@@ -182,7 +182,7 @@ fn records_of_a_box() {
     drop(env.sandbox(&["run", "--", "true"]).run().fault(
         125,
         "boxes/default/head",
-        "fsck --repair",
+        "sandbox rollback",
     ));
     drop(fsck(&env, 0, &["--repair"]));
     assert_eq!(fs::read(at("head")).unwrap(), head);
