@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
         print_json(&collected)?;
     } else if !common.quiet {
         let (removed, freed) = match args.dry_run {
-            true => ("would remove", "would free about"),
+            true => ("would remove", "would free"),
             false => ("removed", "freed"),
         };
         print(&format!(
@@ -41,5 +41,9 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
             size(collected.freed),
         ))?;
     }
+    common.verbose(|| {
+        let hold = collected.longest_hold.as_secs_f64() * 1000.0;
+        format!("store lock: held {} times, at most {hold:.1} ms", collected.holds)
+    });
     Ok(ExitCode::SUCCESS)
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::fault::Result;
 use crate::store::{Collected, GcOptions, Store};
+use crate::tree::usage::Usage;
 
 use super::trash;
+use super::usage::{maps, measure};
 
 /// What to collect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,7 +19,7 @@ pub struct Request {
 }
 
 /// Moves dead runs and layers to the trash and empties it, all of it, also what lay there before. `freed`
-/// then are the bytes of the files that were removed; in a dry run it is an estimate by the records.
+/// then are the bytes on disk that are free again; in a dry run those that would be, by the same measure.
 ///
 /// # Errors
 /// Busy, before anything was done, if others hold the store for longer than `wait`; damaged if it cannot
@@ -29,7 +31,11 @@ pub fn gc(store: &Store, request: Request, wait: Duration) -> Result<Collected> 
     }
     let collected = store.gc(&options)?;
     if request.dry_run {
-        return Ok(collected);
+        let mut all = Usage::default();
+        for usage in measure(store, &mut maps(store)?, &collected.paths)? {
+            all.merge(&usage);
+        }
+        return Ok(Collected { freed: all.freed(), ..collected });
     }
     Ok(Collected { freed: trash::empty(store)?, ..collected })
 }

@@ -52,19 +52,41 @@ impl LayerMaps {
         for layer in layers {
             let place = match self.needed.get(layer) {
                 Some(place) => *place,
-                None => self.guess(store, layer)?,
+                None => self.guess(store, &format!("layers/{layer}"))?,
             };
             groups.entry(place).or_default().push(*layer);
         }
         Ok(groups.into_iter().map(|(place, all)| (self.known[place].clone(), all)).collect())
     }
 
-    fn guess(&mut self, store: &Store, layer: &LayerId) -> Result<usize> {
+    /// The same for entries of the store, which are given and returned by their place in `paths`.
+    ///
+    /// # Errors
+    /// As [`LayerMaps::group`].
+    pub(super) fn group_paths(
+        &mut self,
+        store: &Store,
+        paths: &[String],
+    ) -> Result<Vec<(IdMap, Vec<usize>)>> {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (number, path) in paths.iter().enumerate() {
+            let layer = path.strip_prefix("layers/").and_then(|id| id.parse().ok());
+            let place = match layer.and_then(|layer: LayerId| self.needed.get(&layer)) {
+                Some(place) => *place,
+                None => self.guess(store, path)?,
+            };
+            groups.entry(place).or_default().push(number);
+        }
+        Ok(groups.into_iter().map(|(place, all)| (self.known[place].clone(), all)).collect())
+    }
+
+    /// The owner of what a payload may have made decides, if there is a choice.
+    fn guess(&mut self, store: &Store, path: &str) -> Result<usize> {
         if self.known.len() == 1 {
             return Ok(0);
         }
-        let path = format!("layers/{layer}/fs");
-        let stat = statat(store.dir(), &path, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let look = |path: &str| statat(store.dir(), path, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let stat = ["/fs", "/layer/fs", ""].iter().find_map(|rest| look(&format!("{path}{rest}")));
         let owner = stat.map(|stat| (stat.st_uid, stat.st_gid));
         if let Some(place) = self.known.iter().position(|map| Some(map.root_owner()) == owner) {
             return Ok(place);

@@ -23,6 +23,7 @@ pub mod show;
 pub mod snapshot;
 pub mod trash;
 pub mod undo;
+mod usage;
 pub mod words;
 
 #[cfg(test)]

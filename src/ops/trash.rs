@@ -37,7 +37,7 @@ pub fn tidy(store: &Store, wait: bool) -> Result<()> {
         return empty(store).map(drop);
     }
     // Our hold of the trash ends here; of two removers that start at once one finds it taken, and ends.
-    match next(store)? {
+    match next(store, &mut 0)? {
         Some(trash) => drop(trash),
         None => return Ok(()),
     }
@@ -47,7 +47,7 @@ pub fn tidy(store: &Store, wait: bool) -> Result<()> {
     })
 }
 
-/// Empties the trash here and now, and says how many bytes of files are gone. Waits for a remover that is
+/// Empties the trash here and now, and says how many bytes on disk are free again. Waits for a remover that is
 /// at work.
 ///
 /// # Errors
@@ -76,7 +76,7 @@ fn sweep(store: &Store) -> Result<(u64, Result<()>)> {
         if store.trash_pending()? == 0 {
             break;
         }
-        while let Some(trash) = next(store)? {
+        while let Some(trash) = next(store, &mut freed)? {
             let emptied = ids::inside(Entry::Map(&map), Powers::Files, || {
                 let mut bytes = 0;
                 let fault = trash.empty(&mut |dir, name| remove(dir, name, &mut bytes)).err();
@@ -89,7 +89,9 @@ fn sweep(store: &Store) -> Result<(u64, Result<()>)> {
                 }
                 Err(fault) => verdict = Err(fault),
             }
-            if trash.finish()? == 0 {
+            let emptied = trash.finish()?;
+            freed += emptied.bytes;
+            if emptied.entries == 0 {
                 break;
             }
         }
@@ -98,12 +100,15 @@ fn sweep(store: &Store) -> Result<(u64, Result<()>)> {
 }
 
 /// The next part of the trash whose content needs a user namespace; what needs none is removed on the way.
-fn next(store: &Store) -> Result<Option<Trash>> {
+/// `freed` grows by that.
+fn next(store: &Store, freed: &mut u64) -> Result<Option<Trash>> {
     while let Some(trash) = store.trash()? {
         if !trash.is_ours() {
             return Ok(Some(trash));
         }
-        if trash.finish()? == 0 {
+        let emptied = trash.finish()?;
+        *freed += emptied.bytes;
+        if emptied.entries == 0 {
             break;
         }
     }

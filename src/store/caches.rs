@@ -185,6 +185,21 @@ impl Store {
         step("cache.trash", || self.to_trash(wrapper, &trash))
     }
 
+    /// The caches of boxes that are gone, as paths.
+    pub(super) fn lost_caches(&self) -> Result<Vec<String>> {
+        let mut lost = Vec::new();
+        for folder in self.names(layout::CACHE)? {
+            let Some(Ok(box_name)) = folder.strip_prefix(layout::CACHES).map(str::parse) else {
+                continue;
+            };
+            let there = statat(self.dir(), layout::boxed(&box_name), AtFlags::SYMLINK_NOFOLLOW);
+            if matches!(there, Err(Errno::NOENT)) {
+                lost.push(format!("{}/{folder}", layout::CACHE));
+            }
+        }
+        Ok(lost)
+    }
+
     /// The caches of boxes that are not there: a box was removed while a run made one. To be called under
     /// the exclusive store lock.
     pub(super) fn sweep_caches(&self) -> Result<()> {

@@ -1,18 +1,30 @@
-//! Garbage collection: mark what is needed, move the rest to the trash, all under the exclusive store lock.
+//! Garbage collection: mark what is needed, move the rest to the trash.
+//!
+//! What can take long is done under the shared lock, while others work: all names are read and all chains
+//! marked ([`plan`]). Under the exclusive lock only what has changed meanwhile is read again ([`watch`]), and
+//! what still nothing needs is moved. What has become garbage in between stays for the next time.
 //!
 //! Nothing is moved before everything is marked: if what is needed cannot be told (a damaged ref, record or
 //! head), nothing is removed at all.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+mod plan;
+mod watch;
+
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::failpoint::step;
-use super::mark::Marked;
-use super::reap::{Corpse, Fate};
-use super::{LayerId, RunId, Store, file, layout};
+use super::{LayerId, RunId, Store, layout};
 use crate::fault::{Context, Result};
+
+use plan::{Plan, absent_is_fine};
+
+/// For how long layers are moved in one hold of the exclusive lock.
+const HOLD: Duration = Duration::from_millis(20);
+
+/// How many layers are moved between two looks at the clock.
+const CHECK_CLOCK: u32 = 16;
 
 /// How gc works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +54,19 @@ pub struct Collected {
     pub layers: Vec<LayerId>,
     /// Killed runs.
     pub runs: Vec<RunId>,
-    /// The bytes of the files of these layers, by their records: an estimate.
+    /// The bytes on disk that this gave back, or would: for the caller to fill in.
     pub freed: u64,
     /// Whether nothing was done.
     pub dry_run: bool,
+    /// Of a dry run: all that would be emptied, beneath the base directory.
+    #[serde(skip)]
+    pub paths: Vec<String>,
+    /// For how long the exclusive lock was held at most.
+    #[serde(skip)]
+    pub longest_hold: Duration,
+    /// How often it was taken.
+    #[serde(skip)]
+    pub holds: u32,
 }
 
 impl Store {
@@ -57,101 +78,70 @@ impl Store {
     /// nothing was moved.
     pub fn gc(&self, options: &GcOptions) -> Result<Collected> {
         self.require_writable()?;
-        let _lock = self.lock_exclusive(options.wait)?;
-        if !options.dry_run {
-            self.settle_all()?;
+        let lock = self.lock_shared()?;
+        let mut plan = Plan::new(self, &lock, options)?;
+        if options.dry_run {
+            return self.foresee(plan);
         }
-        let mut marked = Marked::new(self)?;
-        let mut scaffolds = BTreeSet::new();
-        let dead = self.mark_runs(&mut marked, &mut scaffolds)?;
-        marked.mark_boxes(options.undo)?;
-        let layers: Vec<_> = marked.present.difference(&marked.living).copied().collect();
-        let bytes = |id| self.layer(id).map_or(0, |record| record.own_bytes);
-        let collected = Collected {
-            freed: layers.iter().map(bytes).sum(),
-            runs: dead.iter().map(|corpse| corpse.id).collect(),
-            layers,
-            dry_run: options.dry_run,
-        };
-        if !options.dry_run {
-            self.sweep(&collected, &dead)?;
-            self.sweep_cache(&scaffolds, options.cache)?;
-            self.sweep_caches()?;
-            self.sweep_unfinished()?;
+        drop(lock);
+        self.carry_out(&mut plan, options)
+    }
+
+    /// What a gc would do now.
+    fn foresee(&self, mut plan: Plan<'_>) -> Result<Collected> {
+        let (dead, scaffolds) = plan.look_at_runs()?;
+        plan.cache.retain(|path| !scaffolds.contains(path));
+        let runs: Vec<_> = dead.iter().map(|corpse| corpse.id).collect();
+        let mut paths: Vec<String> = dead.iter().map(|corpse| corpse.path().to_owned()).collect();
+        paths.extend(plan.layers.iter().map(layout::layer));
+        paths.extend([plan.cache, plan.boxes, plan.files, self.lost_caches()?].concat());
+        let trash = self.names(layout::TRASH)?.into_iter();
+        paths.extend(trash.map(|name| format!("{}/{name}", layout::TRASH)));
+        let layers = plan.layers.into_iter().collect();
+        Ok(Collected { layers, runs, dry_run: true, paths, ..Collected::default() })
+    }
+
+    /// Moves what is planned. Each hold of the exclusive lock is short; after each everything that can have
+    /// changed is looked at again.
+    fn carry_out(&self, plan: &mut Plan<'_>, options: &GcOptions) -> Result<Collected> {
+        let mut collected = Collected::default();
+        let mut first = true;
+        loop {
+            let lock = self.lock_exclusive(options.wait)?;
+            let begun = Instant::now();
+            if first {
+                self.settle_all()?;
+            }
+            let dead = plan.check()?;
+            if first {
+                plan.sweep_rest(&dead)?;
+                collected.runs = dead.iter().map(|corpse| corpse.id).collect();
+                first = false;
+            }
+            drop(dead);
+            let mut moved = 0;
+            while let Some(id) = plan.layers.pop_last() {
+                // The younger first: what a crash leaves never names a layer that is gone.
+                let trash = format!("layer-{id}");
+                let gone = step("gc.layer", || self.to_trash(&layout::layer(&id), &trash));
+                match gone {
+                    Ok(()) => collected.layers.push(id),
+                    other => absent_is_fine(other).context("remove layer", id)?,
+                }
+                moved += 1;
+                if moved % CHECK_CLOCK == 0 && begun.elapsed() >= HOLD {
+                    break;
+                }
+            }
+            drop(lock);
+            collected.longest_hold = collected.longest_hold.max(begun.elapsed());
+            collected.holds += 1;
+            if plan.layers.is_empty() {
+                break;
+            }
         }
+        collected.layers.reverse();
         Ok(collected)
-    }
-
-    /// Marks what runs need, and returns the dead ones. Nobody can be making a run: that takes the store lock.
-    fn mark_runs(
-        &self,
-        marked: &mut Marked<'_>,
-        scaffolds: &mut BTreeSet<String>,
-    ) -> Result<Vec<Corpse>> {
-        let mut dead = Vec::new();
-        for name in self.names(layout::RUNS)? {
-            let record = match self.fate(&name, Duration::ZERO)? {
-                Fate::Live(Some(record)) | Fate::Kept(record) => record,
-                // It is being removed: whoever makes a run holds the store lock until it has a record.
-                Fate::Live(None) | Fate::Gone => continue,
-                Fate::Dead(corpse) => {
-                    dead.push(corpse);
-                    continue;
-                }
-            };
-            let file = format!("{}/{name}/{}", layout::RUNS, layout::RUN_RECORD);
-            for layer in record.chain.iter().copied().chain(record.layer) {
-                marked.mark_one(layer, &file)?;
-            }
-            scaffolds.extend(record.scaffold);
-        }
-        Ok(dead)
-    }
-
-    fn sweep(&self, collected: &Collected, dead: &[Corpse]) -> Result<()> {
-        for corpse in dead {
-            self.bury(corpse)?;
-        }
-        // A layer before its parents: what a crash leaves never names a layer that is gone.
-        for id in collected.layers.iter().rev() {
-            step("gc.layer", || self.to_trash(&layout::layer(id), &format!("layer-{id}")))
-                .context("remove layer", id)?;
-        }
-        Ok(())
-    }
-
-    fn sweep_cache(&self, used: &BTreeSet<String>, age: Duration) -> Result<()> {
-        for name in self.names(layout::CACHE)? {
-            let path = format!("{}/{name}", layout::CACHE);
-            let candidate = name.starts_with(layout::SCAFFOLD) && !used.contains(&name);
-            if candidate && self.is_older(&path, age).unwrap_or(false) {
-                let trash = format!("cache-{}", LayerId::random()?);
-                step("gc.cache", || self.to_trash(&path, &trash))
-                    .context("remove from cache", &name)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What killed commands have left of boxes and refs: whoever makes these holds the store lock.
-    fn sweep_unfinished(&self) -> Result<()> {
-        for name in self.names(layout::BOXES)? {
-            let path = format!("{}/{name}", layout::BOXES);
-            if name.starts_with(layout::UNFINISHED) {
-                let trash = format!("box-{}", LayerId::random()?);
-                step("gc.temp", || self.to_trash(&path, &trash)).context("remove box", &name)?;
-                continue;
-            }
-            for folder in [path.clone(), format!("{path}/refs")] {
-                let unfinished = self.names(&folder)?;
-                for file in unfinished.iter().filter(|file| file.starts_with(layout::UNFINISHED)) {
-                    let file = format!("{folder}/{file}");
-                    step("gc.temp", || file::unlink(self.dir(), &file))
-                        .context("remove file", self.show(&file))?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) const CACHES: &str = "box-";
 pub(crate) const CACHE_FS: &str = "fs";
 /// How the name of such a cache starts in the trash.
 pub(crate) const TRASHED_CACHE: &str = "boxcache-";
+/// How the name of a compiled filter in the cache starts.
+pub(crate) const SECCOMP: &str = "seccomp-";
 /// How the name of a scaffold in the cache starts.
 pub(crate) const SCAFFOLD: &str = "scaffold-";
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{BoxName, LayerId, Store, layout};
+use super::{BoxName, LayerId, SnapshotName, Store, layout};
 use crate::fault::{Fault, Result};
 
 /// The layers that are needed.
@@ -37,11 +37,25 @@ impl<'s> Marked<'s> {
         Ok(())
     }
 
-    fn mark_box(&mut self, name: &BoxName, undo: Option<Duration>) -> Result<()> {
+    /// The same for one box, which may be gone.
+    pub(super) fn mark_box(&mut self, name: &BoxName, undo: Option<Duration>) -> Result<()> {
         for found in self.store.box_refs(name)? {
             let file = layout::reference(name, &found.name);
             self.mark(found.layer, &file)?;
         }
+        self.mark_moves(name, undo)
+    }
+
+    /// One name, which may be gone.
+    pub(super) fn mark_ref(&mut self, name: &BoxName, snapshot: &SnapshotName) -> Result<()> {
+        match self.store.box_ref(name, snapshot)? {
+            Some(found) => self.mark(found.layer, &layout::reference(name, snapshot)),
+            None => Ok(()),
+        }
+    }
+
+    /// Head, current, and what the log keeps.
+    pub(super) fn mark_moves(&mut self, name: &BoxName, undo: Option<Duration>) -> Result<()> {
         let head = self.store.box_head(name)?;
         for layer in [head.head, head.current].into_iter().flatten() {
             self.mark(layer, &layout::head(name))?;
@@ -65,7 +79,7 @@ impl<'s> Marked<'s> {
         if !self.chains.insert(layer) {
             return Ok(());
         }
-        if !self.present.contains(&layer) {
+        if !self.is_there(layer) {
             return Err(self.missing(layer, by));
         }
         let record = self.store.layer(&layer)?;
@@ -75,17 +89,28 @@ impl<'s> Marked<'s> {
 
     /// Marks one member of a chain that the file `by` records.
     pub(super) fn mark_one(&mut self, layer: LayerId, by: &str) -> Result<()> {
-        if !self.present.contains(&layer) {
+        if !self.is_there(layer) {
             return Err(self.missing(layer, by));
         }
         self.living.insert(layer);
         Ok(())
     }
 
+    /// Whether a layer exists: when all were listed, or since then.
+    fn is_there(&self, layer: LayerId) -> bool {
+        self.present.contains(&layer) || self.store.layer(&layer).is_ok()
+    }
+
+    /// The layers that were listed and that nothing needs.
+    pub(super) fn dead(&self) -> BTreeSet<LayerId> {
+        self.present.difference(&self.living).copied().collect()
+    }
+
     /// Marks the chain of a layer that only a log names, if it can still be opened.
     fn mark_if_whole(&mut self, layer: LayerId, log: &str) -> Result<()> {
-        let there = |member| self.present.contains(member);
-        if there(&layer) && self.store.layer(&layer)?.mount.iter().all(there) {
+        if self.is_there(layer)
+            && self.store.layer(&layer)?.mount.into_iter().all(|member| self.is_there(member))
+        {
             self.mark(layer, log)?;
         }
         Ok(())

@@ -41,6 +41,7 @@ mod resolve;
 mod runs;
 mod settle;
 mod trash;
+mod usage;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -70,7 +71,8 @@ pub use name::{BoxName, RESERVED, SnapshotName};
 pub use refs::{Expected, RefRecord, SnapshotRef, State};
 pub use resolve::Resolved;
 pub use runs::{Run, RunRecord, RunState};
-pub use trash::Trash;
+pub use trash::{Emptied, Trash};
+pub use usage::Part;
 
 use crate::fault::{Context, Fault, Result};
 

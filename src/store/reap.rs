@@ -43,6 +43,13 @@ pub(super) struct Corpse {
     probe: Option<Probe>,
 }
 
+impl Corpse {
+    /// Where it lies, beneath the base directory.
+    pub(super) fn path(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Store {
     /// Moves what killed runs have left to the trash, and says how many there were. Safe against runs that
     /// are being made, and against other reapers. A run whose record cannot be read is left alone, since it

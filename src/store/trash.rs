@@ -10,12 +10,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, flock, unlinkat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, flock, fstat, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::failpoint::step;
 use super::{Store, file, layout};
 use crate::fault::{Context, Fault, Result};
+use crate::tree::usage::on_disk;
 
 /// How many entries one [`Trash`] holds: each costs up to three descriptors.
 const BATCH: usize = 64;
@@ -35,6 +36,17 @@ struct Entry {
     name: String,
     /// The directories whose content is not ours.
     foreign: Vec<OwnedFd>,
+    /// What these take on disk themselves, in bytes, as they were before they were emptied.
+    bytes: u64,
+}
+
+/// What became of a [`Trash`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Emptied {
+    /// How many entries are gone.
+    pub entries: usize,
+    /// Bytes on disk that this gave back, but for what [`Trash::empty`] has removed.
+    pub bytes: u64,
 }
 
 impl Store {
@@ -58,7 +70,9 @@ impl Store {
         let mut entries = Vec::new();
         for name in names.into_iter().take(BATCH) {
             let foreign = open_foreign(dir.as_fd(), &name).context("open trash", &name)?;
-            entries.push(Entry { name, foreign });
+            let sizes = foreign.iter().map(|dir| fstat(dir).map(|stat| on_disk(&stat)));
+            let bytes = sizes.sum::<Result<u64, Errno>>().context("look at trash", &name)?;
+            entries.push(Entry { name, foreign, bytes });
         }
         Ok((!entries.is_empty()).then_some(Trash { dir, entries }))
     }
@@ -114,23 +128,26 @@ impl Trash {
     ///
     /// # Errors
     /// What the system calls say, but for permissions: inside a range of ids this is not ours to remove.
-    pub fn finish(self) -> Result<usize> {
-        let mut count = 0;
+    pub fn finish(self) -> Result<Emptied> {
+        let mut emptied = Emptied::default();
         for entry in &self.entries {
             match step("trash.own", || finish_one(self.dir.as_fd(), &entry.name)) {
-                Ok(()) => count += 1,
+                Ok(bytes) => {
+                    emptied.entries += 1;
+                    emptied.bytes += entry.bytes + bytes;
+                }
                 Err(Errno::NOTEMPTY | Errno::ACCESS | Errno::PERM) => {}
                 Err(errno) => return Err(Fault::errno("empty trash", &entry.name, errno)),
             }
         }
         // Given up here and not by closing alone, because a forked remover may still share it.
         flock(&self.dir, FlockOperation::Unlock).ok();
-        Ok(count)
+        Ok(emptied)
     }
 }
 
 /// The directories in an entry whose content is not ours, as paths in it.
-fn foreign_names(entry: &str) -> &'static [&'static str] {
+pub(super) fn foreign_names(entry: &str) -> &'static [&'static str] {
     match entry.split_once('-') {
         Some(("run", _)) => &[layout::LAYER_FS, layout::WORK, layout::NEST],
         Some(("layer", _)) => &["fs"],
@@ -176,33 +193,48 @@ fn empty_one(
     verdict
 }
 
-/// Removes an entry of which only what is ours is left.
-fn finish_one(trash: BorrowedFd<'_>, entry: &str) -> Result<(), Errno> {
+/// Removes an entry of which only what is ours is left, and says what that took on disk.
+fn finish_one(trash: BorrowedFd<'_>, entry: &str) -> Result<u64, Errno> {
     for name in foreign_names(entry).iter().filter(|name| **name != ".") {
         match file::rmdir(trash, &format!("{entry}/{name}")) {
             Ok(()) | Err(Errno::NOTDIR) => {}
             Err(errno) => return Err(errno),
         }
     }
+    let mut bytes = 0;
     if foreign_names(entry) == ["."] {
-        return match file::rmdir(trash, entry) {
-            Err(Errno::NOTDIR) => file::unlink(trash, entry),
-            other => other,
-        };
+        match file::rmdir(trash, entry) {
+            Err(Errno::NOTDIR) => remove_own(trash, entry, 0, &mut bytes)?,
+            other => other?,
+        }
+    } else {
+        remove_own(trash, entry, DEPTH, &mut bytes)?;
     }
-    remove_own(trash, entry, DEPTH)
+    Ok(bytes)
 }
 
-fn remove_own(parent: BorrowedFd<'_>, name: &str, depth: u32) -> Result<(), Errno> {
+fn remove_own(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    depth: u32,
+    bytes: &mut u64,
+) -> Result<(), Errno> {
+    let stat = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        stat => stat?,
+    };
     // unlink(2) of a directory is EISDIR on Linux, and EPERM by POSIX.
     match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {}
-        Err(errno) => return Err(errno),
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {
+            let dir = file::open_dir(parent, name)?;
+            for inner in file::names(dir.as_fd())? {
+                remove_own(dir.as_fd(), &inner, depth - 1, bytes)?;
+            }
+            file::rmdir(parent, name)?;
+        }
+        other => other?,
     }
-    let dir = file::open_dir(parent, name)?;
-    for inner in file::names(dir.as_fd())? {
-        remove_own(dir.as_fd(), &inner, depth - 1)?;
-    }
-    file::rmdir(parent, name)
+    *bytes += on_disk(&stat);
+    Ok(())
 }

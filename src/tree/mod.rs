@@ -12,6 +12,7 @@
 //! | `xattr` | extended attributes by descriptor |
 //! | `walk` | the ordered walk |
 //! | `remove` | taking a tree away |
+//! | `usage` | what a tree takes on disk |
 //! | `whiteout` | what overlayfs writes into an upper; the only file that knows these names |
 //! | `measure` | the validating walk of a commit |
 //! | `manifest` | digests of a layer, and what differs from them |
@@ -37,6 +38,7 @@ pub mod owners;
 pub mod path;
 pub mod remove;
 pub mod settle;
+pub mod usage;
 pub mod walk;
 pub mod whiteout;
 pub mod xattr;

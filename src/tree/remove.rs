@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::{Names, Trail, kind, lstat_if_any, open_child};
 use super::path;
+use super::usage::on_disk;
 use crate::fault::{Context, Fault, Result, printable};
 
 /// How often a directory that is not empty after all is emptied again: some file systems skip entries
@@ -21,7 +22,7 @@ const ATTEMPTS: u32 = 5;
 pub struct Removed {
     /// Entries, directories and the top itself included.
     pub files: u64,
-    /// Bytes on disk that this gave back: blocks of files whose last name it was.
+    /// Bytes on disk that this gave back: blocks of directories, and of files whose last name it was.
     pub bytes: u64,
 }
 
@@ -44,7 +45,7 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Removed> {
         return Ok(job.removed);
     }
     for _ in 0..ATTEMPTS {
-        let root = job.open(parent, &top)?;
+        let (root, _) = job.open(parent, &top)?;
         job.empty(root.as_fd())?;
         match unlinkat(parent, &top, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY) => {}
@@ -70,6 +71,8 @@ struct Level {
     left: Vec<CString>,
     /// Length of its path.
     prefix: usize,
+    /// What it took on disk before it was emptied.
+    bytes: u64,
 }
 
 impl Job {
@@ -85,26 +88,29 @@ impl Job {
             self.path.truncate(level.prefix);
             if let Some(name) = level.left.last() {
                 path::join(&mut self.path, name);
-                let child = self.open(trail.here(), name)?;
-                levels.push(self.strip(child.as_fd())?);
+                let (child, bytes) = self.open(trail.here(), name)?;
+                levels.push(Level { bytes, ..self.strip(child.as_fd())? });
                 trail.push(child).context("open directory", self.shown())?;
                 continue;
             }
-            levels.pop();
+            let bytes = levels.pop().map_or(0, |level| level.bytes);
             if let Some(level) = levels.last_mut()
                 && let Some(name) = level.left.pop()
             {
                 trail.pop().context("climb out of directory", self.shown())?;
-                self.rmdir(trail.here(), &name)?;
+                self.rmdir(trail.here(), &name, bytes)?;
             }
         }
         Ok(())
     }
 
     /// Removes an emptied directory. If something is left in it after all, the next attempt finds it.
-    fn rmdir(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    fn rmdir(&mut self, dir: BorrowedFd<'_>, name: &CStr, bytes: u64) -> Result<()> {
         match unlinkat(dir, name, AtFlags::REMOVEDIR) {
-            Ok(()) => self.removed.files += 1,
+            Ok(()) => {
+                self.removed.files += 1;
+                self.removed.bytes += bytes;
+            }
             Err(Errno::NOTEMPTY) => {}
             Err(errno) => return Err(Fault::errno("remove directory", self.shown(), errno)),
         }
@@ -130,7 +136,7 @@ impl Job {
             }
         }
         self.path.truncate(prefix);
-        Ok(Level { left, prefix })
+        Ok(Level { left, prefix, bytes: 0 })
     }
 
     fn unlink(&mut self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<()> {
@@ -147,12 +153,13 @@ impl Job {
     fn gone(&mut self, stat: &Stat) {
         self.removed.files += 1;
         if stat.st_nlink <= 1 || kind(stat) == FileType::Directory {
-            self.removed.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            self.removed.bytes += on_disk(stat);
         }
     }
 
-    /// Opens a directory and makes sure that its content can be listed and unlinked.
-    fn open(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    /// Opens a directory and makes sure that its content can be listed and unlinked; also says what it takes
+    /// on disk.
+    fn open(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<(OwnedFd, u64)> {
         let child = match open_child(dir, name) {
             Err(Errno::ACCESS) => {
                 unlock(dir, name).context("change mode", self.shown())?;
@@ -168,7 +175,7 @@ impl Job {
         if !Mode::from_raw_mode(stat.st_mode).contains(Mode::RWXU) {
             fchmod(&child, Mode::RWXU).context("change mode", self.shown())?;
         }
-        Ok(child)
+        Ok((child, on_disk(&stat)))
     }
 
     fn mounted(&self) -> Fault {

@@ -182,7 +182,7 @@ pub(crate) fn drain(store: &Store) -> Result<()> {
         let Some(trash) = store.trash()? else { continue };
         let count = trash.len();
         trash.empty(&mut remove)?;
-        assert_eq!(trash.finish()?, count);
+        assert_eq!(trash.finish()?.entries, count);
     }
     Ok(())
 }

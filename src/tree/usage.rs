@@ -1,0 +1,83 @@
+//! What a tree takes on disk, as du(1) counts: blocks of every inode, directories included, each inode once.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{FileType, Stat, fstat};
+use serde::{Deserialize, Serialize};
+
+use super::dir::{Trail, kind};
+use super::walk::{Descend, Visit, walk};
+use crate::fault::{Context, Result};
+
+/// Bytes on disk.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of directories, and of files that have one name only.
+    pub bytes: u64,
+    /// Files with several names, which may lie in other trees: by inode.
+    pub linked: BTreeMap<u64, Linked>,
+}
+
+/// A file with several names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    /// Its bytes on disk.
+    pub bytes: u64,
+    /// How many names it has anywhere.
+    pub names: u64,
+    /// How many of them were seen.
+    pub seen: u64,
+}
+
+/// Measures the tree `dir`, itself included.
+///
+/// # Errors
+/// What the system says, naming the path.
+pub fn usage(dir: BorrowedFd<'_>) -> Result<Usage> {
+    let mut usage = Usage::default();
+    // The descriptor may be one that only stands for the place.
+    let root = Trail::new(dir).context("open directory", "/")?;
+    usage.add(&fstat(root.here().as_fd()).context("look at", "/")?);
+    walk(root.here(), &mut |visit: &Visit<'_>| {
+        usage.add(visit.stat);
+        Ok(Descend::Yes)
+    })?;
+    Ok(usage)
+}
+
+/// What an inode takes on disk, in bytes.
+pub fn on_disk(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or_default() * 512
+}
+
+impl Usage {
+    fn add(&mut self, stat: &Stat) {
+        if kind(stat) == FileType::Directory || stat.st_nlink <= 1 {
+            self.bytes += on_disk(stat);
+            return;
+        }
+        let new = Linked { bytes: on_disk(stat), names: u64::from(stat.st_nlink), seen: 0 };
+        self.linked.entry(stat.st_ino).or_insert(new).seen += 1;
+    }
+
+    /// Adds another tree of the same file system.
+    pub fn merge(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        for (inode, linked) in &other.linked {
+            let known = self.linked.entry(*inode).or_insert(Linked { seen: 0, ..*linked });
+            known.seen += linked.seen;
+        }
+    }
+
+    /// All of it, each inode once.
+    pub fn total(&self) -> u64 {
+        self.bytes + self.linked.values().map(|linked| linked.bytes).sum::<u64>()
+    }
+
+    /// What is free again when all these names go: not what has further names elsewhere.
+    pub fn freed(&self) -> u64 {
+        let whole = self.linked.values().filter(|linked| linked.seen >= linked.names);
+        self.bytes + whole.map(|linked| linked.bytes).sum::<u64>()
+    }
+}
