@@ -19,6 +19,8 @@ mod binds;
 mod boxes;
 #[path = "cli/copyup.rs"]
 mod copyup;
+#[path = "cli/df.rs"]
+mod df;
 #[path = "cli/diff.rs"]
 mod diff;
 #[path = "cli/fold.rs"]
@@ -29,6 +31,8 @@ mod forms;
 mod from_mock;
 #[path = "cli/fsck.rs"]
 mod fsck;
+#[path = "cli/gc.rs"]
+mod gc;
 #[path = "cli/init.rs"]
 mod init;
 #[path = "cli/isolation.rs"]

@@ -4,6 +4,7 @@
 mod args;
 mod boxes;
 mod completions;
+mod df;
 mod diff;
 mod doctor;
 mod fsck;
@@ -103,6 +104,8 @@ enum Command {
     Boxes(boxes::Args),
     /// Free the space of what nothing needs any more
     Gc(gc::Args),
+    /// Show what takes space in the store
+    Df(df::Args),
     /// Look for damage in the store, and mend it
     Fsck(fsck::Args),
     /// Try what this machine can do and say how to get the rest
@@ -187,6 +190,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Scrub(args) => scrub::run(&args, common),
         Command::Boxes(args) => boxes::run(&args, common),
         Command::Gc(args) => gc::run(&args, common),
+        Command::Df(args) => df::run(&args, common),
         Command::Fsck(args) => fsck::run(&args, common),
         Command::Doctor(args) => doctor::run(args, common),
         Command::Completions(args) => completions::run(args),

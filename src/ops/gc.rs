@@ -37,5 +37,5 @@ pub fn gc(store: &Store, request: Request, wait: Duration) -> Result<Collected> 
         }
         return Ok(Collected { freed: all.freed(), ..collected });
     }
-    Ok(Collected { freed: trash::empty(store)?, ..collected })
+    Ok(Collected { freed: collected.freed + trash::empty(store)?, ..collected })
 }

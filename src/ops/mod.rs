@@ -4,6 +4,7 @@
 pub mod boxes;
 mod commit;
 mod copyup;
+pub mod df;
 pub mod diff;
 pub mod doctor;
 pub mod fsck;

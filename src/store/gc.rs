@@ -54,7 +54,7 @@ pub struct Collected {
     pub layers: Vec<LayerId>,
     /// Killed runs.
     pub runs: Vec<RunId>,
-    /// The bytes on disk that this gave back, or would: for the caller to fill in.
+    /// The bytes on disk of what is gone; what was moved to the trash is for the caller to add.
     pub freed: u64,
     /// Whether nothing was done.
     pub dry_run: bool,
@@ -77,6 +77,15 @@ impl Store {
     /// Busy if others held the store lock all the time; damaged if what is needed cannot be told: then
     /// nothing was moved.
     pub fn gc(&self, options: &GcOptions) -> Result<Collected> {
+        self.gc_after(options, || ())
+    }
+
+    /// The same; `meanwhile` is what others do between the two holds of the lock.
+    pub(super) fn gc_after(
+        &self,
+        options: &GcOptions,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Collected> {
         self.require_writable()?;
         let lock = self.lock_shared()?;
         let mut plan = Plan::new(self, &lock, options)?;
@@ -84,6 +93,7 @@ impl Store {
             return self.foresee(plan);
         }
         drop(lock);
+        meanwhile();
         self.carry_out(&mut plan, options)
     }
 
@@ -114,7 +124,7 @@ impl Store {
             }
             let dead = plan.check()?;
             if first {
-                plan.sweep_rest(&dead)?;
+                collected.freed = plan.sweep_rest(&dead)?;
                 collected.runs = dead.iter().map(|corpse| corpse.id).collect();
                 first = false;
             }

@@ -76,7 +76,7 @@ fn foreign(path: &str) -> impl Fn(&str) -> bool + use<> {
             Some(last) => inner.split_once('/').is_some_and(|(_, rest)| rest == last),
             None => inner == *pattern || (*pattern == "." && inner.is_empty()),
         };
-        fixed.iter().any(|pattern| is(pattern))
+        fixed.iter().any(is)
     }
 }
 

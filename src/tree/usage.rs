@@ -57,7 +57,7 @@ impl Usage {
             self.bytes += on_disk(stat);
             return;
         }
-        let new = Linked { bytes: on_disk(stat), names: u64::from(stat.st_nlink), seen: 0 };
+        let new = Linked { bytes: on_disk(stat), names: stat.st_nlink, seen: 0 };
         self.linked.entry(stat.st_ino).or_insert(new).seen += 1;
     }
 

@@ -184,6 +184,7 @@ fn mistakes_on_the_command_line() {
         "scrub",
         "gc",
         "fsck",
+        "df",
         "doctor",
         "completions",
     ] {

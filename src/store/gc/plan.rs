@@ -147,8 +147,8 @@ impl<'s> Plan<'s> {
         Ok(())
     }
 
-    /// All but the layers, under the exclusive lock.
-    pub(super) fn sweep_rest(&mut self, dead: &[Corpse]) -> Result<()> {
+    /// All but the layers, under the exclusive lock. Gives the bytes on disk of what is gone at once.
+    pub(super) fn sweep_rest(&mut self, dead: &[Corpse]) -> Result<u64> {
         for corpse in dead {
             self.store.bury(corpse)?;
         }
@@ -161,11 +161,14 @@ impl<'s> Plan<'s> {
                 absent_is_fine(moved).context("remove", self.store.show(&path))?;
             }
         }
+        let mut bytes = 0;
         for path in self.files.drain(..) {
+            bytes += self.store.part(&path)?.own;
             step("gc.temp", || file::unlink(self.store.dir(), &path))
                 .context("remove file", self.store.show(&path))?;
         }
-        self.store.sweep_caches()
+        self.store.sweep_caches()?;
+        Ok(bytes)
     }
 }
 

@@ -6,6 +6,7 @@ mod crash;
 #[path = "../../../tests/common/disk.rs"]
 mod disk;
 mod fold;
+mod gc;
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod halfway;
 mod life;
