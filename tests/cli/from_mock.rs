@@ -187,7 +187,16 @@ const CHECKS: &[(&str, Check)] = &[
     ("ccache", |desk, _| {
         drop(desk.env.line(&["--cache", "ccache:/mnt/c"], "test -e /mnt/c/x").run().ok());
     }),
-    ("sandbox gc --all", |desk, _| drop(desk.inside("true"))),
+    ("mock --scrub=cache", |desk, _| {
+        drop(desk.env.line(&["--cache", "ccache:/mnt/c"], "test ! -e /mnt/c/x").run().ok());
+    }),
+    ("mock --scrub=overlayfs", |desk, _| {
+        assert_eq!(desk.env.snapshots(), ["postinit"]);
+        assert!(desk.probe().contains("not installed"));
+    }),
+    ("mock --scrub=all", |desk, _| drop(desk.env.sandbox(&["list"]).run().code(3))),
+    ("mock --scrub-all-chroots", |desk, _| assert_eq!(desk.env.entries("boxes"), [""; 0])),
+    ("sandbox gc --all", |desk, _| assert_eq!(desk.env.entries("layers"), [""; 0])),
 ];
 
 #[test]
