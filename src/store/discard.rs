@@ -41,16 +41,23 @@ impl Run {
         Ok(Discarded::Trash(name))
     }
 
-    /// Removes the run if nothing was written to its upper, and says whether it did. What it has begun
-    /// and could not end is for [`Run::discard`].
+    /// Removes the run if nothing was written to its upper, and says whether it did; its directory may be
+    /// put aside for another run, once the lock is free. What it has begun and could not end is for
+    /// [`Run::discard`]. Its overlay may still be on its way down.
     pub fn remove_empty(&self, store: &Store) -> bool {
-        self.remove(store).is_ok()
+        self.empty().and_then(|()| self.put_aside(store).or_else(|_| self.remove(store))).is_ok()
+    }
+
+    /// Removes the upper and what overlayfs has left beside it.
+    fn empty(&self) -> Result<(), Errno> {
+        // This decides: it fails if the upper holds anything, and nothing has been touched then.
+        step("discard.fs", || file::rmdir(self.dir(), layout::LAYER_FS))?;
+        step("discard.work", || self.empty_work())
     }
 
     fn remove(&self, store: &Store) -> Result<(), Errno> {
-        // This decides: it fails if the upper holds anything, and nothing has been touched then.
-        step("discard.fs", || file::rmdir(self.dir(), layout::LAYER_FS))?;
-        step("discard.work", || self.remove_work())?;
+        self.empty()?;
+        file::rmdir(self.dir(), layout::WORK)?;
         step("discard.layer", || {
             match file::rmdir(self.dir(), layout::LAYER) {
                 Err(Errno::NOTEMPTY) => {}
@@ -81,7 +88,7 @@ impl Run {
         file::rmdir(store.dir(), name)
     }
 
-    fn remove_work(&self) -> Result<(), Errno> {
+    fn empty_work(&self) -> Result<(), Errno> {
         // Nobody but the kernel and we can name anything in here: there is no symlink to follow. Where it
         // is not ours (a range of ids), we are root and need no permission.
         for name in LEFT_IN_WORK {
@@ -95,7 +102,7 @@ impl Run {
         for name in LEFT_IN_WORK.iter().rev() {
             file::rmdir(self.dir(), name)?;
         }
-        file::rmdir(self.dir(), layout::WORK)
+        Ok(())
     }
 }
 

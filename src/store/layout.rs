@@ -32,6 +32,8 @@ pub(crate) const TRASHED_CACHE: &str = "boxcache-";
 pub(crate) const SECCOMP: &str = "seccomp-";
 /// How the name of a scaffold in the cache starts.
 pub(crate) const SCAFFOLD: &str = "scaffold-";
+/// How the name of a spare run directory in the cache starts.
+pub(crate) const SPARE: &str = "spare-";
 
 /// In a run: the wrapper that becomes the layer.
 pub(crate) const LAYER: &str = "layer";
@@ -129,6 +131,11 @@ pub(crate) fn reference(name: &BoxName, snapshot: &SnapshotName) -> String {
 /// `runs/ID`.
 pub(crate) fn run(id: &RunId) -> String {
     format!("{RUNS}/{id}")
+}
+
+/// `cache/spare-UID-GID`: a run directory without a run, of inside root's ids on disk.
+pub(crate) fn spare(uid: u32, gid: u32) -> String {
+    format!("{CACHE}/{SPARE}{uid}-{gid}")
 }
 
 /// `runs/.new-ID`: a run that is being made.

@@ -40,6 +40,7 @@ mod refs;
 mod resolve;
 mod runs;
 mod settle;
+mod spare;
 mod trash;
 mod usage;
 

@@ -22,7 +22,7 @@ use crate::ids::IdMap;
 use crate::tree::measure::FRESH_MODE;
 
 /// The root directory of a new layer.
-const ROOT_MODE: Mode = Mode::from_raw_mode(FRESH_MODE);
+pub(super) const ROOT_MODE: Mode = Mode::from_raw_mode(FRESH_MODE);
 
 /// How often an id that exists is drawn again.
 const TRIES: usize = 8;
@@ -189,6 +189,9 @@ impl Store {
 
     fn try_new_run(&self, _lock: &SharedLock, map: &IdMap, id: RunId) -> Result<Option<Run>> {
         self.require_writable()?;
+        if let Some(run) = self.take_spare(id, map) {
+            return Ok(Some(run));
+        }
         let new = layout::new_run(&id);
         match step("run.mkdir", || mkdirat(self.dir(), &new, PRIVATE_DIR)) {
             Err(Errno::EXIST) => return Ok(None),

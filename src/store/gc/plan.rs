@@ -117,6 +117,7 @@ impl<'s> Plan<'s> {
             let path = format!("{}/{name}", layout::CACHE);
             let limit = match name.as_str() {
                 name if name.starts_with(layout::SCAFFOLD) => age,
+                name if name.starts_with(layout::SPARE) => age,
                 // Of another profile, kernel or library; one that is used is made again now and then.
                 name if name.starts_with(layout::SECCOMP) => age.saturating_mul(30),
                 name if name.starts_with('.') => age.min(STALE),

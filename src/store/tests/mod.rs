@@ -16,6 +16,7 @@ mod race;
 mod record;
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod scenario;
+mod spare;
 mod sweep;
 mod undo;
 

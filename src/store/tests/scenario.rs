@@ -45,6 +45,7 @@ const ACTS: &[Act] = &[
     ("-victim", remove_victim),
     ("", lose_a_race),
     ("", discard_two),
+    ("", use_twice),
     ("+saved", keep_and_save),
     ("+folded", fold_a_chain),
     ("", leave_half_a_layer),
@@ -213,6 +214,17 @@ fn discard_two(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     empty.write_record(&record)?;
     empty.discard(store)?;
     run_with_file(store, &lock, &base.mount)?.discard(store).map(drop)
+}
+
+/// What two runs in a row do that change nothing.
+fn use_twice(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    let lock = store.lock_shared()?;
+    let mut first = store.new_run(&lock, &map())?;
+    first.write_record(&run_record(&first, &base.mount))?;
+    first.remove_empty(store);
+    drop(first);
+    store.new_run(&lock, &map())?.discard(store).map(drop)
 }
 
 /// What `run --keep-on-failure` and `recover` do.
