@@ -19,6 +19,8 @@ mod crowd;
 mod discard;
 #[path = "common/disk.rs"]
 mod disk;
+#[path = "faults/frozen.rs"]
+mod frozen;
 #[path = "faults/full.rs"]
 mod full;
 #[path = "faults/host.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ("kills", kills::CASES),
         ("terminal", terminal::CASES),
         ("full", full::CASES),
+        ("frozen", frozen::CASES),
         ("limits", limits::CASES),
         ("host", host::CASES),
         ("race", race::CASES),

@@ -12,6 +12,7 @@ use crate::world::{Place, Said, ids, tree};
 pub(crate) const CASES: &[Case] = &[
     ("space", || inside("space")),
     ("inodes", || inside("inodes")),
+    ("ext4", ext4),
     ("read_only", || inside("read_only")),
     ("no_user_xattrs", || inside("no_user_xattrs")),
 ];
@@ -200,6 +201,41 @@ pub(crate) fn space_inside() {
         remount("size=60m", &disk);
         place.said(&["rm", "never"]).code(0);
     }
+    place.pristine();
+}
+
+/// The same on a disk of 64 MiB as people have them, which only root can mount.
+#[expect(clippy::print_stdout, reason = "what is not run is told")]
+fn ext4() {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("uid_map");
+    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    if first && rustix::process::geteuid().is_root() {
+        inside("ext4");
+    } else {
+        println!("full::ext4: not run: only root can mount a disk");
+    }
+}
+
+pub(crate) fn ext4_inside() {
+    let mut place = Place::empty();
+    let image = place.work().join("image");
+    fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("image");
+    // No blocks set aside for root, who runs this.
+    let made = Command::new("mkfs.ext4").args(["-q", "-m", "0", "-N", "600"]).arg(&image).status();
+    assert!(made.expect("mkfs.ext4").success());
+    let disk = Disk(place.base.clone());
+    fs::create_dir(&*disk).expect("create directory");
+    let mounted = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&*disk).status();
+    assert!(mounted.expect("mount").success());
+    place.base = disk.join("store");
+    place.look_again();
+    place.init(&[]).code(0);
+    // Each directory takes a block here.
+    step_by_step(&place, &disk, 14, |disk, room| leave_pages(disk, 3 * room));
+    step_by_step(&place, &disk, 24, leave_inodes);
+    let said = place.line(&["--commit", "never"], "dd if=/dev/zero of=/big bs=1M status=none");
+    said.code(1);
+    place.said(&["run", "--", "true"]).code(0);
     place.pristine();
 }
 

@@ -12,6 +12,7 @@ use crate::world::{fell, ids};
 const INSIDE: &[(&str, fn())] = &[
     ("space", crate::full::space_inside),
     ("inodes", crate::full::inodes_inside),
+    ("ext4", crate::full::ext4_inside),
     ("read_only", crate::full::read_only_inside),
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),

@@ -25,6 +25,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What all is well with is collected and looked through this often.
 const INSPECT: u64 = 100;
 
+/// After so many kills a word is said.
+const TELL: u64 = 1000;
+
 pub(crate) fn wanted_kills() -> u64 {
     let text = std::env::var("SANDBOX_SOAK_KILLS").ok();
     text.map_or(150, |text| text.parse().expect("SANDBOX_SOAK_KILLS: a number"))
@@ -74,12 +77,17 @@ fn random_kills() {
     };
     soak.known = Seen::of(&Disk::read(&soak.place.base).sound("begin"));
     let begun = Instant::now();
-    let mut rounds = 0;
+    let (mut rounds, mut told) = (0, 0);
     while soak.tally.killed() < wanted_kills() {
         rounds += 1;
         soak.round();
         if rounds % INSPECT == 0 {
             soak.inspect();
+        }
+        let kills = soak.tally.killed();
+        if kills >= told + TELL {
+            told = kills;
+            say(&format!("soak: {kills} kills so far, {} s", begun.elapsed().as_secs()));
         }
     }
     soak.inspect();
