@@ -55,14 +55,20 @@ pub fn tidy(store: &Store, wait: bool) -> Result<()> {
 pub fn empty(store: &Store) -> Result<u64> {
     let mut freed = 0;
     loop {
+        let before = store.trash_names()?;
         let (bytes, verdict) = sweep(store)?;
         freed += bytes;
-        if store.trash_pending()? == 0 {
+        let left = store.trash_names()?;
+        if left.is_empty() {
             return Ok(freed);
         }
         match store.trash()? {
-            // It was ours to empty, and did not go.
-            Some(_) => return verdict.map(|()| freed),
+            // It was ours to empty with every map there is, and did not go.
+            Some(_) if left.iter().any(|name| before.contains(name)) => {
+                return verdict.map(|()| freed);
+            }
+            // It has come meanwhile, perhaps when the map it wants had had its turn.
+            Some(_) => {}
             None => sleep(PATIENCE),
         }
     }

@@ -20,7 +20,8 @@ const GRACE: Duration = Duration::from_secs(10);
 fn holds_something(run: &OwnedFd) -> bool {
     let is_there =
         |name| !matches!(statat(run, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT));
-    is_there(layout::LAYER) || is_there(layout::RUN_BECOMES)
+    // Not only the wrapper: who discards a run takes the upper first.
+    is_there(layout::LAYER_FS) || is_there(layout::RUN_BECOMES)
 }
 
 /// What an entry of `runs/` is.

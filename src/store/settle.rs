@@ -49,7 +49,9 @@ impl Store {
         let run = layout::run(&record.run);
         let (wrapper, becomes) =
             (format!("{run}/{}", layout::LAYER), format!("{run}/{}", layout::RUN_BECOMES));
-        if record.state != RunState::Kept || self.is_there(&wrapper)? {
+        if record.state != RunState::Kept
+            || self.is_there(&format!("{run}/{}", layout::LAYER_FS))?
+        {
             return Ok(true);
         }
         let layer = match readlinkat(self.dir(), &becomes, Vec::new()) {
@@ -58,6 +60,8 @@ impl Store {
             other => return other.map(|_| false).context("read link", self.show(&becomes)),
         };
         let lost = match layer {
+            // A wrapper without an upper: somebody was about to discard it.
+            _ if self.is_there(&wrapper)? => None,
             Some(layer) if !self.is_named(record, layer)? => Some(layer),
             _ => None,
         };

@@ -79,7 +79,12 @@ impl Store {
 
     /// How many entries wait in the trash, whoever empties it.
     pub fn trash_pending(&self) -> Result<usize> {
-        Ok(self.names(layout::TRASH)?.len())
+        Ok(self.trash_names()?.len())
+    }
+
+    /// The names of these entries; none is used twice.
+    pub fn trash_names(&self) -> Result<Vec<String>> {
+        self.names(layout::TRASH)
     }
 }
 

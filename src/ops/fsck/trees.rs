@@ -58,12 +58,13 @@ pub(in crate::ops) fn look_into(
         for layer in batch {
             candidates.extend(candidate(store, layer)?);
         }
-        let found: Vec<Found> =
-            ids::inside(Entry::Map(map), Powers::Files, || candidates.iter().map(one).collect())?;
+        let found: Vec<Result<Found>> = ids::inside(Entry::Map(map), Powers::Files, || {
+            Ok(candidates.iter().map(one).collect())
+        })?;
         for (found, candidate) in found.into_iter().zip(&candidates) {
-            // gc has moved it away meanwhile, and its files are being removed.
+            // Or gc has moved it away meanwhile, and its files are being removed: no failure either.
             if store.is_tree_of(&candidate.tree, &candidate.layer)? {
-                all.push(found);
+                all.push(found?);
             }
         }
     }

@@ -49,6 +49,7 @@ const ACTS: &[Act] = &[
     ("+saved", keep_and_save),
     ("+folded", fold_a_chain),
     ("", leave_half_a_layer),
+    ("", discard_a_kept_one),
     ("", leave_a_corpse),
     ("", shift_owner),
     ("", remove_box),
@@ -314,6 +315,15 @@ fn leave_half_a_layer(path: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     store.publish(&store.lock_shared()?, &run, &layer, None, run.dir())?;
     abandon(run);
     Ok(())
+}
+
+/// What `recover` does with a run that changed nothing.
+fn discard_a_kept_one(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    let run = store.new_run(&store.lock_shared()?, &map())?;
+    let (id, record) = (run.id(), run_record(&run, &[]));
+    run.keep(&record)?;
+    let (run, _) = store.open_run(&id)?;
+    run.discard(store).map(drop)
 }
 
 fn leave_a_corpse(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
