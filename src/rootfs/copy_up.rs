@@ -206,6 +206,21 @@ fn there(opened: Result<OwnedFd, Errno>) -> Result<Option<OwnedFd>, Errno> {
 mod tests {
     use super::*;
 
+    /// Without openat2(2) nothing is followed: neither a link, nor a mount.
+    #[test]
+    fn the_plain_way_follows_nothing() {
+        let link = tempfile::Builder::new().prefix("link").tempdir_in("/var/tmp").expect("dir");
+        let path = link.path().join("to-etc");
+        std::os::unix::fs::symlink("/etc", &path).expect("symlink");
+        let relative = |path: &str| path.trim_start_matches('/').to_owned();
+        let through = relative(path.join("passwd").to_str().expect("UTF-8"));
+        let read = OFlags::RDONLY | OFlags::CLOEXEC;
+        assert!(open_plainly("etc/passwd", read).is_ok());
+        assert!(matches!(open_plainly(&through, read), Err(Errno::LOOP | Errno::NOTDIR)));
+        assert!(there(open_plainly("proc/self/environ", read)).expect("passed over").is_none());
+        assert!(there(open_plainly("etc/nothing/at/all", read)).expect("passed over").is_none());
+    }
+
     #[test]
     fn databases_come_by_themselves() {
         let lines = |paths: &[&str], rpmdb| {

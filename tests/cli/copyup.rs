@@ -200,6 +200,10 @@ fn queries_of_rpm_make_no_layer() {
             );
             assert_eq!(head(), before, "{name} {flags:?}");
         }
+        // A shell has nothing to show for it, either.
+        let shell = store.sandbox(&["-b", "queries", "shell"]).input(format!("{rpm} -qa\n")).run();
+        let quiet = !shell.errors().contains("changed:");
+        drop(shell.ok().says("probe-1.0").check(quiet, "a query is no change"));
         // Files beside the database that its last user left, or that it takes away.
         let line = format!("rm -f {dbpath}/rpmdb.sqlite-shm {dbpath}/rpmdb.sqlite-wal");
         drop(run(&["--keep"], &line));
