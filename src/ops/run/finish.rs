@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use super::report::Facts;
 use super::resolve::Base;
 use super::{After as Wanted, Finished, RunOptions, Upper};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::ops::commit::{self, Commit, Committed, News, Target};
 use crate::ops::copyup;
@@ -124,11 +124,22 @@ impl After<'_> {
         match kept {
             Ok(()) => Fault {
                 hint: Some(format!(
-                    "the changes are kept: `sandbox recover {id} --as NAME` makes a snapshot of them"
+                    "the changes are kept: `sandbox recover {id} --as NAME` makes a snapshot of them{}",
+                    self.beside(&fault)
                 )),
                 ..fault
             },
             Err(_) => fault,
+        }
+    }
+
+    /// What else there is to say to who has lost the race for head.
+    fn beside(&self, fault: &Fault) -> &'static str {
+        match (&self.options.after, fault.kind) {
+            (Wanted::Keep | Wanted::KeepForce, Kind::Conflict) => {
+                ", beside the new head; the same command again makes them on top of it"
+            }
+            _ => "",
         }
     }
 }
