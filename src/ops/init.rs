@@ -82,7 +82,8 @@ pub fn init(base_dir: &Path, request: &Request) -> Result<Initialised> {
     let source = source_of(base_dir, request)?.canonical()?;
     let (identity, stamp) = (source.identity()?, source.stamp()?);
     let fresh = Fresh::look(base_dir);
-    let store = Store::create(base_dir)?;
+    let mut store = Store::create(base_dir)?;
+    store.set_patience(PATIENCE);
     let job = Job { store: &store, request, source, identity, stamp };
     let made = job.make();
     if made.is_err() {
@@ -100,6 +101,9 @@ fn source_of(base_dir: &Path, request: &Request) -> Result<Source> {
         None => Store::open(base_dir)?.box_record(&request.box_name)?.source.parse(),
     }
 }
+
+/// How long a lock is waited for: the work of minutes would be lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Job<'a> {
     store: &'a Store,

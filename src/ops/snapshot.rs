@@ -12,7 +12,7 @@ use crate::store::{
 pub struct Request {
     /// The name.
     pub name: SnapshotName,
-    /// What to say about it; none leaves what was said.
+    /// What to say about it; none leaves what was said, an empty text takes it away.
     pub message: Option<String>,
     /// Whether it shall be protected; none leaves it as it is, and a new one unprotected.
     pub protect: Option<bool>,
@@ -96,17 +96,19 @@ fn wanted(
     box_name: &BoxName,
 ) -> Result<RefRecord> {
     let name = &request.name;
+    let said = |message: Option<&String>| message.filter(|text| !text.is_empty()).cloned();
+    let new = || RefRecord::new(head, said(request.message.as_ref()));
     let Some(found) = found else {
         if request.protect == Some(false) {
             return Err(Fault::not_found(format!("unprotect snapshot: {name}: there is none"))
                 .hint(format!("`sandbox list --box {box_name}` shows all")));
         }
         let protected = request.protect.unwrap_or_default();
-        return Ok(RefRecord { protected, ..RefRecord::new(head, request.message.clone()) });
+        return Ok(RefRecord { protected, ..new() });
     };
     let protected = request.protect.unwrap_or(found.protected);
     if here || (request.protect.is_some() && !request.force) {
-        let message = request.message.clone().or_else(|| found.message.clone());
+        let message = said(request.message.as_ref().or(found.message.as_ref()));
         return Ok(RefRecord { protected, message, ..found.record() });
     }
     if !request.force {
@@ -116,7 +118,7 @@ fn wanted(
         return Err(Fault::conflict(format!("move snapshot: {name}: it is protected"))
             .hint(format!("take that away first: `sandbox snapshot {name} --unprotect`")));
     }
-    Ok(RefRecord { protected, ..RefRecord::new(head, request.message.clone()) })
+    Ok(RefRecord { protected, ..new() })
 }
 
 /// Makes a layer current, whatever was.

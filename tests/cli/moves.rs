@@ -48,6 +48,10 @@ fn names_are_lazy_and_several() {
     // A message can be given later.
     assert_eq!(env.json(&["snapshot", "c", "-m", "said"])["done"], "changed");
     assert_eq!(env.json(&["list"])["snapshots"][3]["message"], "said");
+    assert_eq!(env.json(&["snapshot", "c", "-m", ""])["done"], "changed");
+    assert_eq!(env.json(&["list"])["snapshots"][3]["message"], Value::Null);
+    drop(env.sandbox(&["undo"]).run().ok());
+    assert_eq!(env.json(&["list"])["snapshots"][3]["message"], "said");
     drop(env.sandbox(&["undo"]).run().ok());
     assert_eq!(env.json(&["list"])["snapshots"][3]["message"], Value::Null);
 }

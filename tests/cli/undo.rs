@@ -155,3 +155,60 @@ fn damage_has_a_name_and_a_way_out() {
     drop(env.sandbox(&["snapshot", "mine"]).run().ok());
     drop(env.sandbox(&["undo"]).run().ok());
 }
+
+/// Moves of many at once are each in the log, once, and all of them can be taken back, by many at once.
+#[test]
+fn moves_of_many_at_once() {
+    let env = Env::filled();
+    let before = all(&env);
+    let entries = |env: &Env| env.json(&["log"])["entries"].as_array().unwrap().len();
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let env = &env;
+            scope.spawn(move || {
+                for turn in 0..4 {
+                    let name = format!("w{worker}-{turn}");
+                    drop(env.sandbox(&["snapshot", &name, "--wait=100"]).run().ok());
+                    let new = format!("{name}x");
+                    drop(env.sandbox(&["rename", &name, &new, "--wait=100"]).run().ok());
+                }
+            });
+        }
+    });
+    assert_eq!((env.snapshots().len(), entries(&env)), (17, 33));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let env = &env;
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    drop(env.sandbox(&["undo", "--wait=100"]).run().ok());
+                }
+            });
+        }
+    });
+    assert_eq!((all(&env), entries(&env)), (before, 65));
+    drop(env.sandbox(&["undo"]).run().fault(3, "no move to take back", ""));
+}
+
+/// A command that is killed at any moment has done all of a move, or what it did is taken back by undo.
+#[test]
+fn moves_that_are_killed_at_any_moment() {
+    let env = Env::filled();
+    keep(&env, "one");
+    let before = all(&env);
+    for turn in 0..24_u64 {
+        let mut child = env.sandbox(&["snapshot", "postinit", "--force"]).start();
+        std::thread::sleep(std::time::Duration::from_micros(turn * 500));
+        drop(child.kill());
+        let done = child.wait().unwrap().success();
+        let now = all(&env);
+        if done || now != before {
+            drop(env.sandbox(&["undo"]).run().ok().says("undone: snapshot"));
+        }
+        assert_eq!(all(&env), before, "turn {turn}");
+        assert_eq!(env.json(&["undo", "--dry-run"])["action"], "run", "turn {turn}");
+    }
+    drop(env.sandbox(&["gc", "--all"]).run().ok());
+    assert_eq!(env.entries("boxes/default"), ["box.json", "head", "lock", "log", "refs"]);
+    assert_eq!(env.entries("boxes/default/refs"), ["postinit"]);
+}
