@@ -84,7 +84,7 @@ fn of_box(store: &Store, box_name: &BoxName) -> Result<Listing> {
     let current = open.current()?;
     let mut snapshots = Vec::new();
     for entry in open.refs()? {
-        let record = store.layer(&entry.layer)?;
+        let record = store.layer_size(&entry.layer)?;
         snapshots.push(Snapshot {
             current: current.as_ref() == Some(&entry.layer),
             name: entry.name,

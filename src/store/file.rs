@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::fs::{openat, unlinkat};
 use rustix::io::{Errno, read, retry_on_intr, write};
@@ -38,20 +39,24 @@ pub(crate) fn read_small(dir: BorrowedFd<'_>, name: &str, limit: usize) -> Resul
     // NONBLOCK: a fifo that somebody put there must not hang us.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = retry_on_intr(|| openat(dir, name, flags, Mode::empty()))?;
-    let mut bytes = vec![0; FIRST_READ.min(limit + 1)];
-    let mut filled = 0;
+    // Not zeroed before: this is done for each of thousands of snapshots.
+    let mut bytes = Vec::with_capacity(FIRST_READ);
+    let mut filled = retry_on_intr(|| read(&file, spare_capacity(&mut bytes)))?;
+    // A short read of a regular file is its end.
+    if filled < FIRST_READ {
+        return if filled > limit { Err(Errno::FBIG) } else { Ok(bytes) };
+    }
     loop {
+        if filled > limit {
+            return Err(Errno::FBIG);
+        }
+        bytes.resize((filled * 2).min(limit + 1), 0);
         let space = bytes.get_mut(filled..).unwrap_or_default();
         filled += retry_on_intr(|| read(&file, &mut *space))?;
-        // A short read of a regular file is its end.
         if filled < bytes.len() {
             bytes.truncate(filled);
             return Ok(bytes);
         }
-        if filled > limit {
-            return Err(Errno::FBIG);
-        }
-        bytes.resize((bytes.len() * 2).min(limit + 1), 0);
     }
 }
 

@@ -4,6 +4,7 @@
 //! values, so that the order of the names is the order of time.
 
 use std::fmt::{self, Debug, Display};
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,26 @@ use super::name::escaped;
 use crate::fault::{Context, Fault, Result};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Whether this is one of [`ALPHABET`], without a search.
+fn is_digit(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z')
+}
+
+/// Reads an id from a string of JSON.
+struct Text<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = Fault>> de::Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(|fault: Fault| E::custom(fault.message))
+    }
+}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $length:literal, $prefix:literal, $first:literal, $what:literal) => {
@@ -49,7 +70,7 @@ macro_rules! id {
                 let digits = bytes.strip_prefix($prefix.as_bytes()).ok_or_else(wrong)?;
                 // The digits hold more bits than the number: the first one cannot be large.
                 let fits = digits.first().is_some_and(|first| *first <= $first);
-                if !fits || !digits.iter().all(|digit| ALPHABET.contains(digit)) {
+                if !fits || !digits.iter().all(is_digit) {
                     return Err(wrong());
                 }
                 Ok(Self(bytes))
@@ -76,8 +97,8 @@ macro_rules! id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(|fault: Fault| de::Error::custom(fault.message))
+                // A chain has hundreds of them: none is copied to be looked at.
+                deserializer.deserialize_str(Text(PhantomData))
             }
         }
     };
@@ -167,6 +188,15 @@ mod tests {
         assert!(early.as_str() < late.as_str() && early < late);
         assert_eq!(LayerId::encode(u128::MAX).as_str(), "7zzzzzzzzzzzzzzzzzzzzzzzzz");
         assert_eq!(RunId::encode(u128::from(u64::MAX)).as_str(), "r-fzzzzzzzzzzzz");
+    }
+
+    #[test]
+    fn digits_are_those_of_the_alphabet() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(is_digit(&byte), ALPHABET.contains(&byte), "{byte}");
+        }
+        assert!(serde_json::from_str::<LayerId>("\"x\"").is_err());
+        assert!(serde_json::from_str::<LayerId>("7").is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{LayerId, Store, file, layout};
@@ -45,6 +46,16 @@ pub struct LayerRecord {
     pub unmapped: u64,
 }
 
+/// What a listing tells of a layer: a part of its record, read without the chain, which is the most of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LayerSize {
+    id: LayerId,
+    /// How many layers are beneath it by `parent`.
+    pub depth: u32,
+    /// The bytes of the files in its tree.
+    pub own_bytes: u64,
+}
+
 impl LayerRecord {
     /// Whether the record fits itself: it is the last of its own chain.
     pub(crate) fn is_sound(&self) -> bool {
@@ -58,12 +69,28 @@ impl Store {
     /// # Errors
     /// Damaged if there is no such layer, or if its record is not what we wrote.
     pub fn layer(&self, id: &LayerId) -> Result<LayerRecord> {
+        self.layer_as(id, |record: &LayerRecord| record.id == *id && record.is_sound())
+    }
+
+    /// A part of the record of a layer.
+    ///
+    /// # Errors
+    /// As [`Store::layer`].
+    pub fn layer_size(&self, id: &LayerId) -> Result<LayerSize> {
+        self.layer_as(id, |record: &LayerSize| record.id == *id)
+    }
+
+    fn layer_as<T: DeserializeOwned>(
+        &self,
+        id: &LayerId,
+        is_it: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
         let name = layout::layer_record(id);
-        let Some(record) = self.read_record::<LayerRecord>(&name)? else {
+        let Some(record) = self.read_record::<T>(&name)? else {
             // Ids come from records of ours: what they name must be there.
             return Err(Fault::damaged(format!("open layer: {}: it is missing", self.show(&name))));
         };
-        if record.id != *id || !record.is_sound() {
+        if !is_it(&record) {
             return Err(Fault::damaged(format!(
                 "read record: {}: it is not the record of this layer",
                 self.show(&name)

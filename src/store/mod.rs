@@ -64,7 +64,7 @@ pub use fold::FoldPlan;
 pub use fsck::{Action, Damage, DamageKind, Finding, Note, Remedy, Survey, Surveyed};
 pub use gc::{Collected, GcOptions};
 pub use id::{LayerId, MoveId, RunId};
-pub use layer::LayerRecord;
+pub use layer::{LayerRecord, LayerSize};
 pub use lock::{ExclusiveLock, SharedLock};
 pub use log::{LogEntry, Moved, Pair, RefMoved};
 pub use manifest::Manifest;
