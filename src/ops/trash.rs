@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, chdir, setsid, waitpid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, Entry, IdMap, Mode as IdMode, Powers};
 use crate::store::{Store, Trash};
 use crate::sys::detach::{idle_priority, release_all_but_directories};
@@ -37,7 +37,7 @@ pub fn tidy(store: &Store, wait: bool) -> Result<()> {
         return empty(store).map(drop);
     }
     // Our hold of the trash ends here; of two removers that start at once one finds it taken, and ends.
-    match next(store, &mut 0)? {
+    match next(store, &mut Swept::default())? {
         Some(trash) => drop(trash),
         None => return Ok(()),
     }
@@ -56,16 +56,16 @@ pub fn empty(store: &Store) -> Result<u64> {
     let mut freed = 0;
     loop {
         let before = store.trash_names()?;
-        let (bytes, verdict) = sweep(store)?;
-        freed += bytes;
+        let swept = sweep(store)?;
+        freed += swept.freed;
         let left = store.trash_names()?;
         if left.is_empty() {
             return Ok(freed);
         }
         match store.trash()? {
-            // It was ours to empty with every map there is, and did not go.
-            Some(_) if left.iter().any(|name| before.contains(name)) => {
-                return verdict.map(|()| freed);
+            // It was ours alone to empty, with every map there is, and did not go.
+            Some(_) if !swept.others && left.iter().any(|name| before.contains(name)) => {
+                return swept.fault.map_or(Ok(freed), Err);
             }
             // It has come meanwhile, perhaps when the map it wants had had its turn.
             Some(_) => {}
@@ -74,15 +74,25 @@ pub fn empty(store: &Store) -> Result<u64> {
     }
 }
 
-/// Removes what can be removed: with the bytes of the files comes the last failure.
-fn sweep(store: &Store) -> Result<(u64, Result<()>)> {
-    let mut freed = 0;
-    let mut verdict = Ok(());
+/// What came of trying every map.
+#[derive(Debug, Default)]
+struct Swept {
+    /// Bytes on disk.
+    freed: u64,
+    /// The last failure.
+    fault: Option<Fault>,
+    /// Whether somebody else had the trash when it was a map's turn: then that map was not tried.
+    others: bool,
+}
+
+/// Removes what can be removed.
+fn sweep(store: &Store) -> Result<Swept> {
+    let mut swept = Swept::default();
     for map in maps(store)? {
         if store.trash_pending()? == 0 {
             break;
         }
-        while let Some(trash) = next(store, &mut freed)? {
+        while let Some(trash) = next(store, &mut swept)? {
             let emptied = ids::inside(Entry::Map(&map), Powers::Files, || {
                 let mut bytes = 0;
                 let fault = trash.empty(&mut |dir, name| remove(dir, name, &mut bytes)).err();
@@ -90,34 +100,35 @@ fn sweep(store: &Store) -> Result<(u64, Result<()>)> {
             });
             match emptied {
                 Ok((bytes, fault)) => {
-                    freed += bytes;
-                    verdict = fault.map_or(Ok(()), Err);
+                    swept.freed += bytes;
+                    swept.fault = fault;
                 }
-                Err(fault) => verdict = Err(fault),
+                Err(fault) => swept.fault = Some(fault),
             }
             let emptied = trash.finish()?;
-            freed += emptied.bytes;
+            swept.freed += emptied.bytes;
             if emptied.entries == 0 {
                 break;
             }
         }
     }
-    Ok((freed, verdict))
+    Ok(swept)
 }
 
 /// The next part of the trash whose content needs a user namespace; what needs none is removed on the way.
-/// `freed` grows by that.
-fn next(store: &Store, freed: &mut u64) -> Result<Option<Trash>> {
+/// `swept` knows of that then, and whether somebody else has it.
+fn next(store: &Store, swept: &mut Swept) -> Result<Option<Trash>> {
     while let Some(trash) = store.trash()? {
         if !trash.is_ours() {
             return Ok(Some(trash));
         }
         let emptied = trash.finish()?;
-        *freed += emptied.bytes;
+        swept.freed += emptied.bytes;
         if emptied.entries == 0 {
-            break;
+            return Ok(None);
         }
     }
+    swept.others |= store.trash_pending()? > 0;
     Ok(None)
 }
 
