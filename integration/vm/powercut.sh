@@ -16,21 +16,25 @@ most=${SANDBOX_VM_MOST:-4000}
 
 use "${SANDBOX_VM_KERNEL:-6.12}"
 disk=$(disk disk 512 "$fs")
-# What the machine has acknowledged: the last commit and the last removal (-: not even `init`).
-state=- gone=0 commits=0
+# What the machine has acknowledged: the last commit (-: not even `init`), removal and kept run.
+state=- gone=0 head=- commits=0
 note() {
     local said
+    # A line that was cut short says nothing.
+    [ -z "$(tail -c 1 "$work/said")" ] || sed -i '$d' "$work/said"
     if grep -q '^INIT$' "$work/said" && [ "$state" = - ]; then state=0; fi
     said=$(sed -n 's/^COMMIT \([0-9]*\)$/\1/p' "$work/said" | tail -n 1)
     state=${said:-$state}
     said=$(sed -n 's/^GONE \([0-9]*\)$/\1/p' "$work/said" | tail -n 1)
     gone=${said:-$gone}
-    commits=$((commits + $(grep -c '^COMMIT ' "$work/said" || true)))
+    said=$(sed -n 's/^HEAD \([0-9]*\)$/\1/p' "$work/said" | tail -n 1)
+    head=${said:-$head}
+    commits=$((commits + $(grep -Ec '^(COMMIT|HEAD) ' "$work/said" || true)))
 }
 # look CUT: starts from the disk as it is, until everything was checked.
 look() {
-    boot "job=cuts fs=$fs state=$state gone=$gone cut=$1" "$disk" && until_said '^CHECKED 0$' 300 || {
-        tell "after $done_cuts cuts (seed $seed, acknowledged: $state, removed: $gone) not everything holds"
+    boot "job=cuts fs=$fs state=$state gone=$gone head=$head cut=$1" "$disk" && until_said '^CHECKED 0$' 300 || {
+        tell "after $done_cuts cuts (seed $seed, acknowledged: $state, removed: $gone, head: $head) not everything holds"
         exit 1
     }
 }

@@ -5,7 +5,7 @@
 #   /dev/vda the disk, /dev/vdb its log, /dev/vdc a copy of vda from before, /dev/vdd room for changes
 #   commits=N  snapshots to take         torn=N       states to try where writes are on their way
 #   leave_out= syncfs or fsync: pretends to the supervisor of the run that this call had been done
-as() { su user -c ". /jobs/store.sh; $*"; }
+as() { su user -c ". /jobs/store.sh; $*" </dev/null; }
 . /jobs/store.sh
 
 # No udev here: dmsetup makes the nodes itself.
@@ -16,7 +16,7 @@ mark() { dmsetup message logged 0 mark "$1" || give_up "mark"; }
 mount -t "$fs" /dev/mapper/logged /mnt || give_up "mount of the disk"
 mkdir -m 0700 /mnt/store && chown user /mnt/store
 as sandbox init -q --from tar:/tree.tar || give_up "init"
-mark 0,0
+mark 0,0,0
 
 pretend=
 [ -z "$leave_out" ] || pretend="strace -qq -o /dev/null -e trace=$leave_out -e inject=$leave_out:retval=0"
@@ -24,14 +24,15 @@ n=0 gone=0
 while [ $n -lt "$commits" ]; do
     n=$((n + 1))
     as "commit $n $pretend" || give_up "commit $n"
-    mark $n,$gone
+    mark $n,$gone,$gone
     [ $((n % 3)) = 0 ] || continue
+    mark $n,$gone,$((gone + 1))
     gone=$((gone + 1))
     as sandbox rm -q s$gone || give_up "rm"
-    mark $n,$gone
+    mark $n,$gone,$gone
     as sandbox gc -q || give_up "gc"
 done
-umount /mnt || give_up "umount"
+away /mnt
 dmsetup remove logged || give_up "end of the log"
 say "LOGGED $n commits"
 
@@ -43,18 +44,14 @@ look() {
     if [ "$1" = - ]; then
         [ ! -d /mnt/store ] || as begin_again
     elif [ $((states % 5)) = 0 ]; then
-        as "verify ${1%,*} ${1#*,}; swept; goes_on; none_found"
+        as "verify $(echo "$1" | tr , " "); swept; goes_on; none_found"
     else
-        as "verify ${1%,*} ${1#*,}; none_found"
+        as "verify $(echo "$1" | tr , " "); none_found"
     fi || {
         bad=$((bad + 1))
         say "STATE $states $2"
     }
-    # The remover of a discarded run may still be at it.
-    for try in 1 2 3 4 5 6 7 8 9; do
-        umount /mnt 2>/dev/null && break
-        sleep 0.3
-    done
+    away /mnt
     dmsetup remove --retry state || give_up "end of state $states"
 }
 copy() {

@@ -1,8 +1,9 @@
 # store.sh: a store whose snapshots s1, s2, ... have known content, and what must hold of it. Sourced by jobs
 # and by what they do as a user.
 export SANDBOX_BASE_DIR=/mnt/store
-# Chains start anew now and then, so that gc has layers to remove.
+# Chains start anew now and then, so that gc has layers to remove, and are folded before that.
 chain=30
+export SANDBOX_LONGEST_CHAIN=5
 
 # commit N [STRACE WORDS...]: takes the snapshot sN of state N.
 commit() {
@@ -19,9 +20,9 @@ listed() {
     tr '{' '\n' </tmp/list | sed -n 's/.*"name": *"s\([0-9]*\)".*/\1/p' | sort -n
 }
 
-# verify STATE GONE: says what does not hold. Every snapshot from GONE+1 to STATE was acknowledged and must
-# be there; those up to GONE were removed, acknowledged too, and must not. Whatever is listed, acknowledged or
-# not, must be whole. $last becomes the last one that is there.
+# verify STATE GONE GOING: says what does not hold. Every snapshot from GOING+1 to STATE was acknowledged and
+# must be there; those up to GONE were removed, acknowledged too, and must not; between GONE and GOING a removal
+# may be on its way. Whatever is listed, acknowledged or not, must be whole. $last becomes the last one there.
 verify() {
     local n names
     names=$(listed 2>/tmp/why) || {
@@ -35,7 +36,7 @@ verify() {
         sandbox run -q --from "s$n" -- /bin/vm-guest check /data "$n" 2>/tmp/why ||
             violation "s$n: $(cat /tmp/why)"
     done
-    n=$(($2 + 1))
+    n=$(($3 + 1))
     while [ $n -le "$1" ]; do
         case " "$(echo $names)" " in
         *" $n "*) ;;
@@ -51,9 +52,16 @@ violation() {
     echo "VIOLATION $*" >&3
 }
 
-# swept: gc works, and then nothing is left of runs that a power cut ended.
+# verify_head STATE: what `run --keep` acknowledged last is there, or a later one.
+verify_head() {
+    sandbox run -q -- /bin/sh -c "n=\$(cat /data/state) && [ \$n -ge $1 ] && /bin/vm-guest check /data \$n" \
+        2>/tmp/why || violation "head, which was acknowledged at $1: $(cat /tmp/why)"
+}
+
+# swept: gc and fsck find nothing wrong, and then nothing is left of runs that a power cut ended.
 swept() {
     sandbox gc -q 2>/tmp/why || violation "gc: $(cat /tmp/why)"
+    sandbox fsck -q >/tmp/why 2>&1 || violation "fsck: $(cat /tmp/why)"
     [ -z "$(ls /mnt/store/runs)" ] || violation "left after gc: $(echo /mnt/store/runs/*)"
 }
 
@@ -69,7 +77,7 @@ goes_on() {
 # begin_again: a store whose `init` was cut short is filled by another one.
 begin_again() {
     sandbox init -q --from tar:/tree.tar 2>/tmp/why || violation "init again: $(cat /tmp/why)"
-    verify 0 0
+    verify 0 0 0
     goes_on
     none_found
 }
