@@ -97,8 +97,13 @@ pub(super) struct OpenLog<'s> {
 }
 
 impl OpenLog<'_> {
+    /// Its path, for messages.
+    pub(super) fn shown(&self) -> String {
+        self.store.show(&self.name)
+    }
+
     /// Appends one line.
-    pub(super) fn append(&self, mut line: Vec<u8>) -> Result<()> {
+    pub(super) fn append(&self, mut line: Vec<u8>) -> Result<(), Errno> {
         let append = || {
             let mut last = [b'\n'];
             if self.size > 0 {
@@ -110,7 +115,7 @@ impl OpenLog<'_> {
             }
             file::write_all(self.file.as_fd(), &line)
         };
-        step("log.append", append).context("append to log", self.store.show(&self.name))
+        step("log.append", append)
     }
 
     /// After a failure: takes back what was appended. Best effort, undo passes over what stays.
@@ -179,7 +184,10 @@ pub(super) fn broken_lines(bytes: &[u8]) -> usize {
 impl Store {
     /// Appends entries that say what was done otherwise than by a move. Undo does not go past them.
     pub(super) fn append_log(&self, name: &BoxName, entries: &[LogEntry]) -> Result<()> {
-        entries.iter().try_for_each(|entry| self.open_log(name)?.append(json_line(entry)?))
+        entries.iter().try_for_each(|entry| {
+            let log = self.open_log(name)?;
+            log.append(json_line(entry)?).context("append to log", log.shown())
+        })
     }
 
     /// Writes the log anew without lines that are no entries; says whether there were any. Under the exclusive

@@ -56,12 +56,28 @@ impl State<'_> {
                 .write_durably(["head.temp", "head.temp.fsync"], &self.new_head(), &bytes)
                 .context("move head", self.name)?;
         }
-        if let Some(entry) = &self.entry {
-            let line = json_line(&self.finished(entry.clone())?)?;
-            log.insert(self.store.open_log(self.name)?).append(line)?;
-        }
+        self.write_log(log)?;
         self.move_refs()?;
         self.move_head()
+    }
+
+    /// On a full disk names can be taken away without a line, so that there is a way to free some space:
+    /// then undo does not know of it.
+    fn write_log<'a>(&'a self, log: &mut Option<OpenLog<'a>>) -> Result<()> {
+        let Some(entry) = &self.entry else { return Ok(()) };
+        let line = json_line(&self.finished(entry.clone())?)?;
+        let log = log.insert(self.store.open_log(self.name)?);
+        match log.append(line) {
+            Err(Errno::NOSPC | Errno::DQUOT) if self.only_removes() => {
+                log.cut();
+                Ok(())
+            }
+            other => other.context("append to log", log.shown()),
+        }
+    }
+
+    fn only_removes(&self) -> bool {
+        self.head == self.old && self.changed().all(|(_, staged)| staged.new.is_none())
     }
 
     fn move_refs(&self) -> Result<()> {

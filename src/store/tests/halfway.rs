@@ -49,6 +49,17 @@ fn prepare(path: &Path) {
     fs::write(log, line.repeat(6000 / line.len())).expect("write");
 }
 
+/// A move that only takes a name away.
+fn remove_one(path: &Path) -> Result<()> {
+    let store = Store::open(path.join("store"))?;
+    let first = store.open_box(&box_name("first"))?;
+    first.update(&store.lock_shared()?, |state| {
+        state.remove(&snapshot("removed"))?;
+        state.log(LogEntry::new("rm"));
+        Ok(())
+    })
+}
+
 /// A move of all kinds.
 fn change(path: &Path) -> Result<()> {
     let store = Store::open(path.join("store"))?;
@@ -74,9 +85,10 @@ fn undo(first: &Box_<'_>) -> Result<LogEntry> {
 fn child() {
     let Some(path) = std::env::var_os("SANDBOX_TEST_HALFWAY") else { return };
     let path = Path::new(&path);
-    let done = match std::env::var_os("SANDBOX_TEST_UNDO") {
-        None => change(path),
-        Some(_) => Store::open(path.join("store"))
+    let done = match std::env::var("SANDBOX_TEST_WHAT").as_deref() {
+        Err(_) => change(path),
+        Ok("remove") => remove_one(path),
+        Ok(_) => Store::open(path.join("store"))
             .and_then(|store| undo(&store.open_box(&box_name("first"))?).map(drop)),
     };
     crate::sys::process::exit_now(if done.is_ok() { 0 } else { 3 });
@@ -96,7 +108,7 @@ fn with_failure(wish: &str, undone: bool, check: impl FnOnce(&Store, &All, &All,
         ("SANDBOX_TEST_HALFWAY", folder.path().as_os_str()),
         ("SANDBOX_FAIL", OsStr::new(wish)),
     ];
-    orders.extend(undone.then_some(("SANDBOX_TEST_UNDO", OsStr::new("1"))));
+    orders.extend(undone.then_some(("SANDBOX_TEST_WHAT", OsStr::new("undo"))));
     let output = again("halfway::child", &orders).output().expect("run");
     let said = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().expect("ended"));
@@ -169,4 +181,30 @@ fn an_undo_that_is_killed_can_be_done_again() {
             assert_eq!(all(&first).1, Some(all(&first).0[0].layer), "{wish}");
         });
     });
+}
+
+/// Else a full disk would stay full.
+#[test]
+fn names_can_be_removed_on_a_full_disk() {
+    for (how, gone) in [("ENOSPC", true), ("EDQUOT", true), ("EIO", false)] {
+        let folder = folder();
+        prepare(folder.path());
+        let store = Store::open(folder.path().join("store")).expect("open");
+        let first = store.open_box(&box_name("first")).expect("box");
+        let (before, log) = (all(&first).0.len(), first.log().expect("log"));
+        let wish = format!("log.append.before:{how}");
+        let orders = [
+            ("SANDBOX_TEST_HALFWAY", folder.path().as_os_str()),
+            ("SANDBOX_TEST_WHAT", OsStr::new("remove")),
+            ("SANDBOX_FAIL", OsStr::new(&wish)),
+        ];
+        let output = again("halfway::child", &orders).output().expect("run");
+        assert_eq!(output.status.code(), Some(if gone { 0 } else { 3 }), "{how}");
+        assert_eq!(all(&first).0.len(), before - usize::from(gone), "{how}");
+        assert_eq!(first.log().expect("log"), log, "{how}");
+        // What undo does not know, gc need not keep.
+        let freed = store.gc(&GcOptions::default()).expect("gc").layers;
+        assert_eq!(freed.len(), usize::from(gone), "{how}");
+        drain(&store).expect("drain");
+    }
 }
