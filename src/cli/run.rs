@@ -43,6 +43,10 @@ pub(super) struct Args {
     #[arg(long)]
     keep_on_failure: bool,
 
+    /// With --commit or --keep: make digests of all files, for `fsck` and --verify
+    #[arg(long)]
+    digest: bool,
+
     #[command(flatten)]
     flags: RunFlags,
 
@@ -85,6 +89,7 @@ impl Args {
             commit,
             keep: None,
             keep_on_failure: false,
+            digest: false,
             flags,
             command: plain.command,
         })
@@ -101,7 +106,12 @@ impl Args {
             self.flags.can_keep()?;
         }
         let options = self.flags.options("build", parse::command(self.command))?;
-        Ok(RunOptions { from: self.from, after, keep_on_failure: self.keep_on_failure, ..options })
+        if self.digest && matches!(after, After::Discard) {
+            return Err(Fault::usage("--digest: nothing is kept of this run")
+                .hint("add --commit NAME or --keep"));
+        }
+        let (keep_on_failure, digest) = (self.keep_on_failure, self.digest);
+        Ok(RunOptions { from: self.from, after, keep_on_failure, digest, ..options })
     }
 }
 

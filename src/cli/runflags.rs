@@ -165,6 +165,10 @@ pub(super) struct RunFlags {
     #[arg(long, help_heading = "Limits and protection")]
     strict: bool,
 
+    /// Check the layers before the start: every file of those with digests
+    #[arg(long)]
+    verify: bool,
+
     /// Write what happened to a file as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -195,6 +199,8 @@ impl RunFlags {
             kept_run: None,
             after: After::Discard,
             keep_on_failure: false,
+            digest: false,
+            verify: self.verify,
             binds: self.bind,
             tmpfs: self.tmpfs,
             caches: self.cache,

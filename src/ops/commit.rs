@@ -1,7 +1,7 @@
 //! From the upper of a run that has ended to a layer with a name: the end of `run --commit` and `--keep`, and
 //! of `recover`.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use jiff::Timestamp;
 use rustix::fs::FileType;
@@ -9,6 +9,7 @@ use rustix::io::{read, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
 use super::copyup::Upper;
+use super::seal;
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, Powers};
 use crate::store::{
@@ -41,6 +42,8 @@ pub(super) struct Commit<'a> {
     pub(super) exit: Option<i32>,
     /// Whether every file is read before: what a disk has lost shows now or never.
     pub(super) read: bool,
+    /// Whether digests of all files are made, which reads them, too.
+    pub(super) digest: bool,
 }
 
 /// What shall name the layer.
@@ -91,13 +94,22 @@ struct Found {
 pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
     let upper = Upper::open(job.store, job.run, job.record)?;
     let map = &job.record.id_map;
-    let found = ids::inside(Entry::Map(map), Powers::Files, || look(job, &upper))?;
+    let manifest = match job.digest {
+        true => Some(job.run.begin_manifest()?),
+        // What a commit has left that failed may not be true any more.
+        false => job.run.drop_manifest().map(|()| None)?,
+    };
+    let found =
+        ids::inside(Entry::Map(map), Powers::Files, || look(job, &upper, manifest.as_ref()))?;
     drop(upper);
     if !found.changed {
         return job.without_layer();
     }
     let (lock, beneath, staged) = job.beneath()?;
     let layer = job.layer_record(beneath, found.totals)?;
+    if manifest.is_some() {
+        job.run.end_manifest(&layer, None)?;
+    }
     let done = job.publish(&lock, &layer, staged.as_ref());
     drop(lock);
     if let Some(staged) = staged {
@@ -110,13 +122,16 @@ pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
 
 /// The part that touches files of the upper, inside. What need not be in a layer leaves the upper first; then
 /// what is left is measured, and that decides.
-fn look(job: &Commit<'_>, upper: &Upper<'_>) -> Result<Found> {
+fn look(job: &Commit<'_>, upper: &Upper<'_>, manifest: Option<&OwnedFd>) -> Result<Found> {
     upper.settle()?;
-    if job.read {
+    if job.read && !job.digest {
         read_all(upper.dir())?;
     }
     let totals = measure(upper.dir())?;
     let changed = totals.files > 0 || !is_fresh(upper.dir())?;
+    if let Some(file) = manifest.filter(|_| changed) {
+        seal::write(upper.dir(), file)?;
+    }
     Ok(Found { totals, changed })
 }
 

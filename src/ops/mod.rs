@@ -25,6 +25,7 @@ pub mod snapshot;
 pub mod trash;
 pub mod undo;
 mod usage;
+mod verify;
 pub mod words;
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ fn save(
         action: "recover",
         exit: record.exit,
         read: true,
+        // Every file is read anyway.
+        digest: true,
     })?;
     Ok(Recovered {
         run: record.run,

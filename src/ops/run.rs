@@ -28,7 +28,9 @@ use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
 use crate::run::outcome::OURS;
-use crate::store::{BoxName, LayerId, Run, RunId, RunRecord, RunState, SnapshotName, Store};
+use crate::store::{
+    BoxName, LayerId, Run, RunId, RunRecord, RunState, SharedLock, SnapshotName, Store,
+};
 use crate::tree::change::Change;
 
 /// A bind as it was typed.
@@ -78,6 +80,10 @@ pub struct RunOptions {
     pub after: After,
     /// Whether the changes of a command that failed are kept as a run.
     pub keep_on_failure: bool,
+    /// Whether a commit makes digests of all files.
+    pub digest: bool,
+    /// Whether what it starts from is checked before.
+    pub verify: bool,
     /// Files and directories of the host.
     pub binds: Vec<Bind>,
     /// Places in memory.
@@ -215,6 +221,26 @@ pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Fin
     answer.map(|(finished, _)| finished)
 }
 
+/// Resolves what the run starts from; checks it, if that is asked for, while nobody waits for a lock, and
+/// anew if it has moved meanwhile.
+fn resolve_verified(
+    store: &Store,
+    box_name: &BoxName,
+    options: &RunOptions,
+) -> Result<(SharedLock, resolve::Base)> {
+    let mut verified = None;
+    loop {
+        let lock = store.lock_shared()?;
+        let base = resolve::base(store, box_name, options)?;
+        if !options.verify || verified == Some(base.layer.id) {
+            return Ok((lock, base));
+        }
+        drop(lock);
+        super::verify::chain(store, &base.layer, &base.id_map)?;
+        verified = Some(base.layer.id);
+    }
+}
+
 fn execute(
     store: &Store,
     box_name: &BoxName,
@@ -223,8 +249,7 @@ fn execute(
 ) -> Result<(Finished, report::Facts)> {
     let started = Timestamp::now();
     let begun = std::time::Instant::now();
-    let lock = store.lock_shared()?;
-    let base = resolve::base(store, box_name, options)?;
+    let (lock, base) = resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options)?;
     let (record, run) = claim(store, &base, &settings, options, started)?;

@@ -58,6 +58,14 @@ impl Run {
         file::create(self.dir(), layout::LAYER_MANIFEST).context("write manifest", self.id)
     }
 
+    /// Removes what [`Run::begin_manifest`] has made, if it did.
+    ///
+    /// # Errors
+    /// What unlinkat(2) says.
+    pub fn drop_manifest(&self) -> Result<()> {
+        file::unlink(self.dir(), layout::LAYER_MANIFEST).context("remove manifest", self.id)
+    }
+
     /// Ends the manifest, whose lines are written, before [`Store::publish`] with this record and `owners`.
     /// It is synced there, with the files of the layer.
     ///

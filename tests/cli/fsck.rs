@@ -109,6 +109,34 @@ fn bit_rot_is_found_and_named() {
     }
 }
 
+/// Digests that are made with the layer, and what is made of them before a run.
+#[test]
+fn digests_from_the_start_and_before_a_run() {
+    let env = Env::filled();
+    let line = "mkdir /d; echo first >/d/file; ln /d/file /d/same; rm -r /opt";
+    drop(env.line(&["--commit", "a", "--digest"], line).run().ok());
+    drop(env.line(&["--keep", "--digest"], "echo kept >/kept").run().ok());
+    // Nothing changed: no layer, and no trace of digests.
+    drop(env.line(&["--keep", "--digest"], "true").run().ok());
+    drop(env.line(&["--keep-on-failure"], "echo saved >/saved; exit 1").run().code(1));
+    let run = env.entries("runs").remove(0);
+    drop(env.sandbox(&["recover", &run, "--as", "saved"]).run().ok());
+    let report = fsck(&env, 0, &[]);
+    assert_eq!((&report["layers"], &report["sealed"]), (&4.into(), &3.into()));
+    drop(env.line(&["--digest"], "true").run().fault(125, "--digest", "--commit"));
+    let verify = |name: &str| env.sandbox(&["run", "--verify", "--from", name, "--", "true"]).run();
+    drop(verify("a").ok());
+    fs::write(env.layer("a").join("d/file"), "fjrst\n").unwrap();
+    drop(verify("a").fault(125, "/d/file: content changed", "fsck"));
+    drop(verify("a").warns("needed by default/a"));
+    let json = env.sandbox(&["run", "--verify", "--json", "--from", "a", "--", "true"]).run();
+    assert_eq!(json.code(125).json()["error"]["kind"], "damaged");
+    drop(verify("postinit").ok());
+    drop(verify("saved").ok());
+    fs::write(env.layer("postinit").join("extra"), "").unwrap();
+    drop(verify("saved").fault(125, "entries", "fsck"));
+}
+
 /// Without digests the counts of the record still tell.
 #[test]
 fn counts_are_compared_without_digests() {

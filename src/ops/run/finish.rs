@@ -102,6 +102,7 @@ impl After<'_> {
             action: "run",
             exit: Some(code),
             read: false,
+            digest: self.options.digest,
         })?;
         let name = match after {
             Wanted::Commit(name) => name.as_str(),
