@@ -38,6 +38,7 @@ impl Sandbox {
     pub(crate) fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.program);
         command.env("SANDBOX_BASE_DIR", &self.base_dir).env_remove("SANDBOX_BOX").args(words);
+        command.env("SANDBOX_BUDGET", "off");
         quiet(&mut command);
         command
     }

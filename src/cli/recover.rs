@@ -7,6 +7,7 @@ use super::list::short;
 use super::output::{count, print, print_json, size};
 use super::report::Outcome;
 use super::trash;
+use crate::ops::budget;
 use crate::ops::recover::recover;
 use crate::store::{RunId, SnapshotName};
 
@@ -24,6 +25,9 @@ pub(super) struct Args {
 /// Makes the snapshot.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     let store = common.store()?;
+    if let Some(warning) = budget::check(&store)? {
+        common.note(&warning);
+    }
     let recovered = common.patiently(|| recover(&store, &args.run, &args.name))?;
     if common.json {
         print_json(&recovered)?;

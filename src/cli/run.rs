@@ -146,6 +146,11 @@ pub(super) fn execute(
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if !matches!(options.after, After::Discard)
+        && let Some(warning) = ops::budget::check(store)?
+    {
+        common.note(&warning);
+    }
     let answer = ops::run::run(store, box_name, options);
     if let Ok(finished) = &answer {
         tell(finished, common);

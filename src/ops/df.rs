@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::fault::Result;
-use crate::store::{BoxName, LayerId, RunState, SnapshotName, Store};
+use crate::store::{BoxName, Budget, LayerId, Load, RunState, SnapshotName, Store};
 use crate::tree::usage::Usage;
 
 use super::usage::{maps, measure};
@@ -30,6 +30,10 @@ pub struct Space {
     pub cache: u64,
     /// Boxes, names, logs, and the directories of the store.
     pub records: u64,
+    /// How much it may hold.
+    pub budget: Budget,
+    /// How full it is by that.
+    pub load: Load,
 }
 
 /// One box.
@@ -88,6 +92,7 @@ pub fn df(store: &Store, only: Option<&BoxName>) -> Result<Space> {
     let unused = layers.iter().filter(|id| !needs.contains_key(*id)).copied().collect();
     let [trash, runs, cache] = others;
     let records = store.frame()?;
+    let budget = store.budget()?;
     let mut boxes: BTreeMap<BoxName, Vec<SnapshotSpace>> = BTreeMap::new();
     for record in store.boxes()? {
         boxes.insert(record.name, Vec::new());
@@ -107,6 +112,8 @@ pub fn df(store: &Store, only: Option<&BoxName>) -> Result<Space> {
         runs,
         cache,
         records,
+        budget,
+        load: store.load(&budget)?,
     })
 }
 

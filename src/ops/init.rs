@@ -15,7 +15,7 @@ use crate::image::Source;
 use crate::store::{BoxName, LayerId, Run, RunRecord, RunState, Store};
 use crate::tree::Totals;
 
-use super::trash;
+use super::{budget, trash};
 
 mod fill;
 mod fresh;
@@ -122,6 +122,7 @@ impl Job<'_> {
                 None => Ok(there),
             };
         }
+        budget::check(self.store)?;
         let map = ids::choose(self.request.ids)?;
         match self.share(&map)? {
             Some(done) => Ok(done),

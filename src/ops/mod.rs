@@ -2,6 +2,7 @@
 //! JSON of the command line). Nothing here prints.
 
 pub mod boxes;
+pub mod budget;
 mod commit;
 mod copyup;
 pub mod df;

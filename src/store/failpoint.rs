@@ -89,6 +89,7 @@ pub(crate) const STEPS: &[&str] = &[
     "settle.rename",
     "settle.unlink",
     "reap.trash",
+    "settings.write",
     "seal.append",
     "seal.file.fsync",
     "seal.rename",

@@ -168,7 +168,9 @@ impl Store {
         }
         self.own_file(survey, layout::LOCK, true)?;
         self.own_file(survey, layout::FORMAT, false)?;
-        self.own_file_if_any(survey, layout::SETTINGS)?;
+        if self.own_file_if_any(survey, layout::SETTINGS)? && self.budget().is_err() {
+            survey.record(None, layout::SETTINGS, "it is not what we wrote", Remedy::Remove);
+        }
         let known = |name: &str| {
             layout::FOLDERS.contains(&name)
                 || [layout::LOCK, layout::FORMAT, layout::SETTINGS, "lost+found"].contains(&name)

@@ -16,6 +16,7 @@
 //! cut was never promised.
 
 mod boxes;
+mod budget;
 mod caches;
 mod discard;
 pub(crate) mod failpoint;
@@ -57,6 +58,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use boxes::{Box_, BoxRecord, BoxSettings, FirstLayer};
+pub use budget::{Budget, Limit, Load};
 pub use caches::Cache;
 pub use discard::Discarded;
 pub(crate) use failpoint::reached;

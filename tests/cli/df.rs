@@ -31,6 +31,62 @@ fn snapshot<'a>(df: &'a Value, name: &str) -> &'a Value {
     all.iter().find(|one| one["name"] == name).unwrap()
 }
 
+/// A budget of the store's own, so that the disk of this machine does not matter.
+#[test]
+fn commits_are_refused_before_the_disk_is_full() {
+    let env = Env::filled();
+    let own: u64 = env.json(&["show"])["own_bytes"].as_u64().unwrap();
+    let run = |words: &[&str]| {
+        env.sandbox(&["run"])
+            .args(words)
+            .args(["--", "touch", "/new"])
+            .unset("SANDBOX_BUDGET")
+            .run()
+    };
+    let set = |percent: u64, more: &[&str]| {
+        let size = (own * 100 / percent).to_string();
+        drop(env.sandbox(&["df", "--budget", &size]).args(more).run().ok());
+    };
+    set(60, &[]);
+    let out = run(&["--commit", "a"]).ok();
+    let warned = out.errors().contains("budget");
+    drop(out.check(!warned, "it warns too early"));
+    set(80, &[]);
+    drop(run(&["--commit", "b"]).ok().warns("80 % of the budget of the store is used"));
+    drop(env.sandbox(&["df", "--json"]).run().ok().says("\"percent\":80"));
+    set(95, &[]);
+    let state = env.state();
+    drop(run(&["--commit", "c"]).fault(125, "95 % of the budget", "sandbox gc"));
+    drop(run(&["--keep"]).fault(125, "95 % of the budget", "sandbox rm"));
+    let other = env.init(&["--from", "scratch", "other"]).unset("SANDBOX_BUDGET").run();
+    drop(other.fault(6, "95 % of the budget", "sandbox gc"));
+    assert_eq!(env.state(), state);
+    // What is thrown away, and what makes room, is never refused.
+    drop(run(&[]).ok().stderr(""));
+    drop(
+        env.sandbox(&["run", "--keep-on-failure", "--", "sh", "-c", "touch /x; exit 1"])
+            .unset("SANDBOX_BUDGET")
+            .run()
+            .code(1),
+    );
+    let kept = env.entries("runs").remove(0);
+    let recover = ["recover", &kept, "--as", "r"];
+    drop(env.sandbox(&recover).unset("SANDBOX_BUDGET").run().fault(6, "95 %", "sandbox gc"));
+    drop(env.sandbox(&["rm", "b"]).unset("SANDBOX_BUDGET").run().ok());
+    drop(env.sandbox(&["gc", "--all"]).unset("SANDBOX_BUDGET").run().ok());
+    set(95, &["--refuse", "100"]);
+    drop(env.sandbox(&recover).unset("SANDBOX_BUDGET").run().ok());
+    let df = env.json(&["df", "--budget", "none", "--warn", "20", "--refuse", "30"]);
+    assert_eq!(df["budget"], serde_json::json!({"size": null, "warn": 20, "refuse": 30}));
+    for words in [["--warn", "40"], ["--refuse", "101"], ["--budget", "x"], ["--budget", "0"]] {
+        drop(env.sandbox(&["df"]).args(words).run().code(2).stdout(""));
+    }
+    std::fs::write(env.base().join("settings.json"), "{").unwrap();
+    drop(run(&["--commit", "d"]).fault(125, "settings.json", "fsck --repair"));
+    drop(env.sandbox(&["fsck", "--repair"]).run().ok());
+    drop(env.sandbox(&["df"]).run().ok().says("warns at 75 %, refuses at 90 %"));
+}
+
 #[test]
 fn the_parts_add_up_to_what_du_says() {
     let env = Env::filled();

@@ -1,5 +1,7 @@
 # store.sh: a store whose snapshots s1, s2, ... have known content, and what must hold of it. Sourced by jobs
 # and by what they do as a user.
+# How full this small disk is must not matter here.
+export SANDBOX_BUDGET=off
 export SANDBOX_BASE_DIR=/mnt/store
 # Chains start anew now and then, so that gc has layers to remove, and are folded before that.
 chain=30

@@ -353,6 +353,7 @@ fn mend_another(path: &Path, _: &Store, _: &Box_<'_>) -> Result<()> {
 }
 
 fn tidy_up(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    store.set_budget(&Budget::default())?;
     store.reap()?;
     store.gc(&strict_gc())?;
     while let Some(trash) = store.trash()? {
