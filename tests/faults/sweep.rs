@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("recover", || sweep(&ACTS[6])),
     ("gc", || sweep(&ACTS[7])),
     ("init", || sweep(&ACTS[8])),
+    ("run_fold", || sweep(&ACTS[9])),
     ("all_steps", all_steps),
 ];
 
@@ -48,7 +49,11 @@ const ACTS: &[Act] = &[
     Act { words: &["recover", "RUN", "--as", "made"], prepare: keep_one, code: 0 },
     Act { words: &["gc", "--all"], prepare: litter, code: 0 },
     Act { words: &["init", "second", "--ids", "IDS", "--from", "TREE"], prepare: no_more, code: 0 },
+    Act { words: &["run", "--keep", "--", "sh", "-c", WRITE], prepare: fill_chain, code: 0 },
 ];
+
+/// How many layers a chain may have here: only that of the last act is full.
+const LONGEST: &str = "5";
 
 fn no_more(_: &Place) {}
 
@@ -62,6 +67,13 @@ fn name_old(place: &Place) {
 
 fn keep_one(place: &Place) {
     place.line(&["--keep-on-failure"], "echo kept >/token; exit 3").code(3);
+}
+
+/// A chain without room for one more, in which something lies over everything else.
+fn fill_chain(place: &Place) {
+    for line in ["echo 1 >/y; mkdir /d", "rm /x /y; mkdir /y; echo 2 >/y/z", "echo full >/token"] {
+        place.line(&["--keep"], line).code(0);
+    }
 }
 
 /// A layer, a run and files that nobody needs.
@@ -126,6 +138,7 @@ fn healthy(place: &Place, act: &Act) -> (Vec<String>, Seen) {
     reset(place, act);
     let file = place.work().join("seen");
     let mut command = place.command(words(place, act));
+    command.env("SANDBOX_LONGEST_CHAIN", LONGEST);
     let said = Said::from(command.env("SANDBOX_FAIL_SEEN", &file).output().expect("start"));
     assert_eq!(said.code, act.code, "{:?}: {said:?}", act.words);
     settle(place);
@@ -186,22 +199,33 @@ fn points(steps: &[String]) -> Vec<String> {
 
 fn sweep(act: &Act) {
     let place = Place::new();
-    let (steps, goal) = healthy(&place, act);
+    let (mut steps, goal) = healthy(&place, act);
+    if steps.iter().filter(|step| *step == "publish.rename").count() > 1 {
+        let folding = UNREACHED.iter().map(|(step, _)| (*step).to_owned());
+        steps.extend(folding.filter(|step| step.starts_with("fold.")));
+        // The others are those of any commit.
+        steps
+            .retain(|step| soak() > 1 || step.starts_with("fold.") || step.starts_with("publish."));
+    }
     for point in points(&steps) {
         reset(&place, act);
         let start = look(&place, &point);
         let mark = marker();
         let mut command = place.command(words(&place, act));
-        command.env("SANDBOX_FAIL", &point).env("MARK", &mark);
+        command.env("SANDBOX_FAIL", &point).env("SANDBOX_LONGEST_CHAIN", LONGEST);
+        command.env("MARK", &mark);
         let said = Said::from(command.output().expect("start")).decent();
         gone(&mark);
         judge(&place, act, &point, &said, (&start, &goal));
         if look(&place, &point) == start && start != goal {
-            let again = place.command(words(&place, act)).output().map(Said::from).expect("start");
+            let mut again = place.command(words(&place, act));
+            again.env("SANDBOX_LONGEST_CHAIN", LONGEST);
+            let again = again.output().map(Said::from).expect("start");
             assert_eq!(again.code, act.code, "{point}, and then again: {again:?}");
             assert_eq!(look(&place, &point), goal, "{point}, and then again");
         }
-        place.said(&["gc", "--all"]).code(0);
+        let gc = place.said(&["gc", "--all"]);
+        assert_eq!(gc.code, 0, "{point}: {gc:?}");
         Disk::read(&place.base).clean(&point);
         assert_eq!(watch::held(&place.base), Vec::<std::path::PathBuf>::new(), "{point}");
     }
@@ -248,6 +272,11 @@ const UNREACHED: &[(&str, &str)] = &[
     ("gc.cache", "of something that is a day old"),
     ("trash.foreign", "in the background"),
     ("box.remove", "of an init that fails"),
+    ("fold.mkdir", "inside, where a stranger may not write what it does"),
+    ("fold.link", "as well"),
+    ("fold.opaque", "as well"),
+    ("fold.attributes", "as well"),
+    ("fold.prune", "as well"),
 ];
 
 /// Each step that there is, is swept over here or named above.
