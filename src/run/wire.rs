@@ -246,9 +246,8 @@ fn receive(wire: BorrowedFd<'_>) -> Result<Option<(Packet, Option<OwnedFd>)>, Er
     let received = loop {
         let mut parts = [IoSliceMut::new(&mut packet)];
         match recvmsg(wire, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            // The peer died with our message unread: the same as its end.
-            Err(Errno::CONNRESET) => return Ok(None),
+            // The peer died with our message unread. That is said once, before what the peer has told us.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             other => break other?,
         }
     };
@@ -281,6 +280,20 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn last_words_are_heard_of_one_who_did_not_listen() {
+        let (ours, theirs) = pair().expect("pair");
+        send_down(ours.as_fd(), Down::Go).expect("send");
+        let failure = Failure { stage: Stage::Layer, detail: 1, errno: Errno::MFILE };
+        send_up(theirs.as_fd(), &Up::Failed(failure));
+        drop(theirs);
+        match receive_up(ours.as_fd()).expect("receive") {
+            Some(Up::Failed(got)) => assert_eq!(got, failure),
+            other => panic!("{other:?}"),
+        }
+        assert!(receive_up(ours.as_fd()).expect("the end").is_none());
     }
 
     #[test]
