@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, Powers};
 use crate::rootfs::copy_up::DATABASES;
-use crate::store::{Run, RunRecord, Store};
+use crate::store::{Run, RunRecord, Store, reached};
 use crate::tree;
 use crate::tree::merged::plain_path;
 
@@ -51,7 +51,7 @@ impl<'a> Upper<'a> {
             let found = plain_path(&layers, path.as_bytes()).context("look at", path)?;
             places.extend(found.filter(|place| !place.is_empty()));
         }
-        tree::settle(layers[0], &layers[1..], &places)
+        tree::settle(layers[0], &layers[1..], &places, &mut reached)
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) const STEPS: &[&str] = &[
     "run.record",
     "run.record.temp",
     "run.record.rename",
+    "upper.unlink",
     "fold.mkdir",
     "fold.link",
     "fold.opaque",

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::change::{difference, directories_differ, owner_or_mode};
 use super::dir::{Names, kind, lstat, lstat_if_any, open_beneath, open_child};
+use super::fold::Step;
 use super::merged::{Found, Merged};
 use super::path;
 use super::whiteout::{is_opaque, is_whiteout_node};
@@ -30,18 +31,21 @@ pub const MOST_LEVELS: usize = 16;
 ///
 /// # Errors
 /// What the system says, naming the path. What went before stays away: it was the same anyway.
-pub fn settle(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>], places: &[Vec<u8>]) -> Result<u64> {
-    let mut gone = 0;
+pub fn settle(
+    upper: BorrowedFd<'_>,
+    lowers: &[BorrowedFd<'_>],
+    places: &[Vec<u8>],
+    step: Step<'_>,
+) -> Result<u64> {
+    let mut job = Job { gone: 0, step };
     for place in places {
         // Almost always nothing is there, and the lowers need not be looked at.
         if lies_in(upper, place).context("look at", path::shown(place))? {
-            let mut job = Job { gone: 0 };
             job.place(upper, lowers, place)
                 .context("compare with the layers", path::shown(place))?;
-            gone += job.gone;
         }
     }
-    Ok(gone)
+    Ok(job.gone)
 }
 
 fn lies_in(upper: BorrowedFd<'_>, place: &[u8]) -> Result<bool, Errno> {
@@ -53,8 +57,9 @@ fn lies_in(upper: BorrowedFd<'_>, place: &[u8]) -> Result<bool, Errno> {
     }
 }
 
-struct Job {
+struct Job<'s> {
     gone: u64,
+    step: Step<'s>,
 }
 
 /// A directory on the way: of the upper, and of the view beneath it.
@@ -67,7 +72,7 @@ struct Level<'a> {
     left: Vec<CString>,
 }
 
-impl Job {
+impl Job<'_> {
     fn place<'a>(
         &mut self,
         upper: BorrowedFd<'_>,
@@ -152,6 +157,7 @@ impl Job {
     }
 
     fn unlink(&mut self, level: &Level<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
+        (self.step)("upper.unlink")?;
         unlinkat(&level.dir, name, flags)?;
         self.gone += 1;
         Ok(())

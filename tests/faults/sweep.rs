@@ -36,7 +36,11 @@ struct Act {
 const WRITE: &str = "echo new >/token && mkdir -m 0 /closed && exit $CODE";
 
 const ACTS: &[Act] = &[
-    Act { words: &["run", "--commit", "made", "--", "sh", "-c", WRITE], prepare: no_more, code: 0 },
+    Act {
+        words: &["run", "--copy-up", "/etc", "--commit", "made", "--", "sh", "-c", WRITE],
+        prepare: no_more,
+        code: 0,
+    },
     Act { words: &["run", "--keep", "--", "sh", "-c", WRITE], prepare: no_more, code: 0 },
     Act { words: &["run", "--", "sh", "-c", WRITE], prepare: no_more, code: 0 },
     Act {

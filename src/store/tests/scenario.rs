@@ -44,6 +44,7 @@ const ACTS: &[Act] = &[
     ("", move_also),
     ("-victim", remove_victim),
     ("", lose_a_race),
+    ("", settle_a_copy),
     ("", discard_two),
     ("", use_twice),
     ("+saved", keep_and_save),
@@ -204,6 +205,33 @@ fn lose_a_race(_: &Path, store: &Store, first: &Box_<'_>) -> Result<()> {
     store.take_back(&lock, &run, &record.id)?;
     drop(lock);
     run.discard(store).map(drop)
+}
+
+/// A file that was copied up and did not change leaves the upper.
+fn settle_a_copy(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+    let base = base(store)?;
+    let run = run_with_file(store, &store.lock_shared()?, &base.mount)?;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let fs = format!("layers/{}/fs", base.id);
+    let layer = rustix::fs::openat(store.dir(), fs, flags, rustix::fs::Mode::empty())
+        .context("open layer", base.id)?;
+    let times = rustix::fs::statat(&layer, "file", rustix::fs::AtFlags::empty())
+        .map(|stat| rustix::fs::Timestamps {
+            last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 },
+            last_modification: rustix::fs::Timespec {
+                tv_sec: stat.st_mtime as _,
+                tv_nsec: stat.st_mtime_nsec as _,
+            },
+        })
+        .context("look at", "file")?;
+    let upper = run.fs_dir()?;
+    rustix::fs::utimensat(&upper, "file", &times, rustix::fs::AtFlags::empty())
+        .context("set the time of", "file")?;
+    let settled =
+        crate::tree::settle(upper.as_fd(), &[layer.as_fd()], &[b"file".to_vec()], &mut reached);
+    run.discard(store)?;
+    assert_eq!(settled?, 1);
+    Ok(())
 }
 
 fn discard_two(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {

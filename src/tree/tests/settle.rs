@@ -59,9 +59,15 @@ impl Layers {
         let lowers = [open[1].as_fd(), open[2].as_fd()];
         let places: Vec<Vec<u8>> = places.iter().map(|place| place.as_bytes().to_vec()).collect();
         let before = self.left(&open[0]).len();
-        let gone = settle(open[0].as_fd(), &lowers, &places).expect("settle");
+        let mut steps = 0;
+        let mut step = |_| {
+            steps += 1;
+            Ok(())
+        };
+        let gone = settle(open[0].as_fd(), &lowers, &places, &mut step).expect("settle");
         let left = self.left(&open[0]);
         assert_eq!(before - left.len(), gone as usize);
+        assert!(steps >= gone, "each is a step");
         left
     }
 
