@@ -57,7 +57,7 @@ impl Run {
 
     fn remove(&self, store: &Store) -> Result<(), Errno> {
         self.empty()?;
-        file::rmdir(self.dir(), layout::WORK)?;
+        step("discard.work", || file::rmdir(self.dir(), layout::WORK))?;
         step("discard.layer", || {
             match file::rmdir(self.dir(), layout::LAYER) {
                 Err(Errno::NOTEMPTY) => {}

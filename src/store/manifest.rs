@@ -55,7 +55,8 @@ impl Run {
     /// # Errors
     /// What the system calls say.
     pub fn begin_manifest(&self) -> Result<OwnedFd> {
-        file::create(self.dir(), layout::LAYER_MANIFEST).context("write manifest", self.id)
+        step("publish.manifest", || file::create(self.dir(), layout::LAYER_MANIFEST))
+            .context("write manifest", self.id)
     }
 
     /// Removes what [`Run::begin_manifest`] has made, if it did.
@@ -87,7 +88,8 @@ impl Store {
     /// What the system calls say.
     pub fn begin_seal(&self, id: &LayerId) -> Result<OwnedFd> {
         self.require_writable()?;
-        file::create(self.dir(), &layout::new_manifest(id)).context("write manifest", id)
+        step("seal.append", || file::create(self.dir(), &layout::new_manifest(id)))
+            .context("write manifest", id)
     }
 
     /// Ends the manifest, whose lines are written, and puts it in its place, durably.

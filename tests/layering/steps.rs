@@ -39,10 +39,11 @@ const CHANGES: [&str; 27] = [
 const PARTS: &[(&str, &str)] = &[
     // The helpers themselves, and what a step notes for the tests.
     ("store/file.rs", ""),
+    ("store/mod.rs", "replace_durably"),
     ("store/failpoint.rs", "note"),
     ("store/discard.rs", "to_trash"),
     ("store/discard.rs", "remove_rest"),
-    ("store/discard.rs", "remove_work"),
+    ("store/discard.rs", "empty_work"),
     ("store/log.rs", "append"),
     ("store/refs/write.rs", "exchange"),
     ("store/trash.rs", "finish_one"),
