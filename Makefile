@@ -46,7 +46,7 @@ powercut: ## 100 power cuts of a virtual machine, and every state of a disk that
 	@integration/setup.sh build vm dist
 	@integration/vm/long.sh
 
-bench: ## start and commit against bubblewrap and buildah, as Markdown tables
+bench: ## start and commit against bubblewrap and buildah, commands in a large store, as Markdown tables
 	@integration/setup.sh build test bench
 	@integration/bench.sh
 

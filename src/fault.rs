@@ -142,6 +142,10 @@ pub fn why(errno: Errno) -> String {
 /// A name as it may stand in a message: control characters escaped, so that a hostile file name can
 /// neither start a new line nor drive the terminal.
 pub fn printable(text: &str) -> String {
+    // Nearly always there is none: a listing has tens of thousands of cells.
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
     text.chars()
         .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
         .collect()

@@ -116,6 +116,20 @@ impl Common {
         BoxName::from_str(&given.or_else(from_caller).unwrap_or_else(|| "default".to_owned()))
     }
 
+    /// The box that a command names by a word of its own, or as for every command.
+    ///
+    /// # Errors
+    /// A usage fault if it is named in both ways.
+    pub(super) fn box_named(&self, word: Option<BoxName>) -> Result<BoxName> {
+        match word {
+            None => self.box_name(),
+            Some(word) if self.box_name.is_some() => {
+                Err(Fault::usage(format!("the box is named twice: {word}, and by --box")))
+            }
+            Some(word) => Ok(word),
+        }
+    }
+
     /// Opens the store.
     ///
     /// # Errors

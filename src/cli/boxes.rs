@@ -7,7 +7,7 @@ use super::list::short;
 use super::output::{Table, count, print, print_json, size, time};
 use super::report::{self, Outcome};
 use super::trash;
-use crate::fault::{Kind, Result, printable};
+use crate::fault::{Kind, printable};
 use crate::ops::boxes::{self, CacheSize, Overview, Shown};
 use crate::ops::settings::{self, Edit, Key};
 use crate::store::BoxName;
@@ -111,7 +111,7 @@ fn list_text(all: &Overview) -> String {
 
 fn show(args: &ShowArgs, common: &Common) -> Outcome {
     let store = common.store()?;
-    let shown = boxes::show(&store, &named(args.name.clone(), common)?)?;
+    let shown = boxes::show(&store, &common.box_named(args.name.clone())?)?;
     if common.json {
         print_json(&shown)?;
     } else {
@@ -119,10 +119,6 @@ fn show(args: &ShowArgs, common: &Common) -> Outcome {
     }
     trash::tidy(&store, common);
     Ok(ExitCode::SUCCESS)
-}
-
-fn named(name: Option<BoxName>, common: &Common) -> Result<BoxName> {
-    name.map_or_else(|| common.box_name(), Ok)
 }
 
 fn show_text(shown: &Shown) -> String {
@@ -180,7 +176,7 @@ fn set(args: &SetArgs, common: &Common) -> Outcome {
             .into());
     }
     let store = common.store()?;
-    let box_name = named(box_name, common)?;
+    let box_name = common.box_named(box_name)?;
     let now = common.patiently(|| settings::set(&store, &box_name, &edits))?;
     if common.json {
         print_json(&serde_json::json!({"box": box_name, "settings": now}))?;

@@ -7,7 +7,6 @@ use super::list::short;
 use super::output::{print, print_json};
 use super::report::{self, Outcome};
 use super::trash;
-use crate::fault::Result;
 use crate::ops::scrub::{Caches, Request, Scrubbed, scrub, scrub_all};
 use crate::store::{BoxName, RunId, SnapshotName, Store};
 
@@ -72,8 +71,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     let code = match args.all_boxes {
         true => all_boxes(&store, &request, common)?,
         false => {
-            let name: Result<BoxName> = args.name.clone().map_or_else(|| common.box_name(), Ok);
-            let name = name?;
+            let name = common.box_named(args.name.clone())?;
             let done = common.patiently(|| scrub(&store, &name, &request))?;
             tell(&done, &done_text(&done), common)?;
             ExitCode::SUCCESS
@@ -83,7 +81,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     Ok(code)
 }
 
-fn all_boxes(store: &Store, request: &Request, common: &Common) -> Result<ExitCode, report::Stop> {
+fn all_boxes(store: &Store, request: &Request, common: &Common) -> Outcome {
     let all = scrub_all(store, request)?;
     let text = match all.boxes.is_empty() && all.failed.is_empty() {
         true => "there is no box: nothing to do\n".to_owned(),

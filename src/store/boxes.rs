@@ -278,7 +278,12 @@ impl Store {
         let trash = format!("box-{}", LayerId::random()?);
         step("box.remove", || self.to_trash(&layout::boxed(name), &trash))
             .context("remove box", name)?;
-        self.sync_folder("box.fsync", layout::BOXES)
+        self.sync_folder("box.fsync", layout::BOXES).inspect_err(|_| {
+            // Who is told that it failed finds it as it was.
+            let (trash, name) = (format!("{}/{trash}", layout::TRASH), layout::boxed(name));
+            let flags = RenameFlags::NOREPLACE;
+            renameat_with(self.dir(), trash, self.dir(), name, flags).ok();
+        })
     }
 
     /// Takes the lock of a box; it is given up when the descriptor is closed.

@@ -164,6 +164,8 @@ fn settings_that_cannot_be_are_refused_and_change_nothing() {
     drop(env.sandbox(&["box", "set"]).run().fault(2, "nothing to set", "--unset KEY"));
     drop(env.sandbox(&["box", "set", "--unset", "colour"]).run().code(2).warns("colour"));
     drop(env.sandbox(&["box"]).run().code(2).stdout(""));
+    let twice = ["box", "set", "default", "--box", "default", "env=A=1"];
+    drop(env.sandbox(&twice).run().fault(2, "the box is named twice", ""));
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 

@@ -87,10 +87,6 @@ fn a_refresh_moves_postinit_and_head_with_it() {
     assert_eq!(fs::read_to_string(env.layer("postinit").join("version")).unwrap(), "2");
     let list = env.json(&["list"]);
     assert_eq!((&list["head"], &list["current"]), (&new["layer"], &new["layer"]));
-    // A head that has gone on stays, and the way over is told.
-    let keep = env.json(&["snapshot", "work"])["layer"].clone();
-    drop(env.sandbox(&["rm", "work"]).run().ok());
-    assert_eq!(keep, new["layer"]);
 }
 
 #[test]
@@ -172,6 +168,17 @@ fn a_refresh_that_fails_changes_nothing() {
 /// A name that somebody has given to other work is not taken away.
 #[test]
 fn postinit_that_was_moved_by_hand_stays() {
+    let env = Env::filled();
+    drop(env.line(&["--keep"], "touch /work").run().ok());
+    drop(env.sandbox(&["snapshot", "postinit", "--force"]).run().ok());
+    let state = env.state();
+    let out = env.sandbox(&["init", "--refresh"]).run();
+    drop(out.fault(4, "postinit is not what init made", "rename --box default postinit NAME"));
+    assert_eq!(env.state(), state);
+}
+
+#[test]
+fn a_postinit_that_is_gone_comes_back() {
     let env = Env::empty();
     let tree = env.folder("tree");
     init(&env, &["--from", &tree]);
@@ -181,4 +188,40 @@ fn postinit_that_was_moved_by_hand_stays() {
     assert_eq!(new["refreshed"], serde_json::json!({"old": null, "head_moved": false}));
     assert_eq!(env.snapshots(), ["postinit"]);
     assert_ne!(env.json(&["show"])["layer"], new["layer"]);
+}
+
+/// One move, which undo takes back; what is protected is not moved.
+#[test]
+fn a_refresh_is_taken_back_and_respects_protection() {
+    let env = Env::empty();
+    let tree = env.folder("tree");
+    init(&env, &["--from", &tree]);
+    let before = env.json(&["list"]);
+    init(&env, &["--refresh"]);
+    drop(env.sandbox(&["undo"]).run().ok());
+    assert_eq!(env.json(&["list"]), before);
+    drop(env.sandbox(&["snapshot", "postinit", "--protect"]).run().ok());
+    let state = env.state();
+    let hint = "snapshot --box default --unprotect postinit";
+    drop(env.sandbox(&["init", "--refresh"]).run().fault(4, "postinit is protected", hint));
+    drop(env.sandbox(&["snapshot", "postinit", "--unprotect"]).run().ok());
+    assert_eq!(env.state(), state);
+}
+
+/// Several who change the settings at once: nothing is lost.
+#[test]
+fn settings_by_many_at_once() {
+    let env = Env::empty();
+    init(&env, &["--from", "scratch"]);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let env = &env;
+            scope.spawn(move || {
+                let word = format!("env+=V{number}=1");
+                drop(env.sandbox(&["box", "set", &word]).run().ok());
+            });
+        }
+    });
+    let set = env.json(&["box", "show"]);
+    assert_eq!(set["settings"]["env"].as_array().unwrap().len(), 8);
 }

@@ -22,6 +22,12 @@ pub(crate) const CASES: &[Case] = &[
     ("gc", || sweep(&ACTS[7])),
     ("init", || sweep(&ACTS[8])),
     ("run_fold", || sweep(&ACTS[9])),
+    ("refresh", || sweep(&ACTS[10])),
+    ("scrub_snapshots", || sweep(&ACTS[11])),
+    ("scrub_cache", || sweep(&ACTS[12])),
+    ("scrub_box", || sweep(&ACTS[13])),
+    ("run_cache", || sweep(&ACTS[14])),
+    ("box_set", || sweep(&ACTS[15])),
     ("all_steps", all_steps),
 ];
 
@@ -54,9 +60,15 @@ const ACTS: &[Act] = &[
     Act { words: &["gc", "--all"], prepare: litter, code: 0 },
     Act { words: &["init", "second", "--ids", "IDS", "--from", "TREE"], prepare: no_more, code: 0 },
     Act { words: &["run", "--keep", "--", "sh", "-c", WRITE], prepare: fill_chain, code: 0 },
+    Act { words: &["init", "--refresh"], prepare: no_more, code: 0 },
+    Act { words: &["scrub", "--snapshots"], prepare: name_old, code: 0 },
+    Act { words: &["scrub", "--cache"], prepare: fill_cache, code: 0 },
+    Act { words: &["scrub", "second", "--all"], prepare: second_box, code: 0 },
+    Act { words: &["run", "--cache", "c:/c", "--", "touch", "/c/x"], prepare: no_cache, code: 0 },
+    Act { words: &["box", "set", "user=0"], prepare: no_setting, code: 0 },
 ];
 
-/// How many layers a chain may have here: only that of the last act is full.
+/// How many layers a chain may have here: only the one of `fill_chain` is full.
 const LONGEST: &str = "5";
 
 fn no_more(_: &Place) {}
@@ -78,6 +90,22 @@ fn fill_chain(place: &Place) {
     for line in ["echo 1 >/y; mkdir /d", "rm /x /y; mkdir /y; echo 2 >/y/z", "echo full >/token"] {
         place.line(&["--keep"], line).code(0);
     }
+}
+
+fn fill_cache(place: &Place) {
+    place.line(&["--cache", "c:/c"], "touch /c/x").code(0);
+}
+
+fn no_cache(place: &Place) {
+    place.said(&["scrub", "--cache"]).code(0);
+}
+
+fn no_setting(place: &Place) {
+    place.said(&["box", "set", "--unset", "user"]).code(0);
+}
+
+fn second_box(place: &Place) {
+    place.said(&["init", "second", "--ids", &ids(), "--from", "scratch"]).code(0);
 }
 
 /// A layer, a run and files that nobody needs.
@@ -273,6 +301,7 @@ const UNREACHED: &[(&str, &str)] = &[
     ("settle.rename", "after a kill"),
     ("settle.unlink", "after a kill"),
     ("run.chown", "only where root inside is somebody else"),
+    ("cache.chown", "only where root inside is somebody else"),
     ("gc.cache", "of something that is a day old"),
     ("trash.foreign", "in the background"),
     ("box.remove", "of an init that fails"),
