@@ -6,7 +6,7 @@
 //! maps it, it is one file for all.
 //!
 //! [`plan`] says what is to be copied up, and [`execute`] does it in the new root. What did not change in
-//! the end leaves the upper again ([`crate::tree::settle`]).
+//! the end leaves the upper again ([`crate::tree::settle()`]).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -58,7 +58,7 @@ pub struct Started {
     pub gate: Option<Gate>,
 }
 
-/// Between PID 1 and a payload's process that was made early: [`READY`] that it has given up all, [`OPEN`]
+/// Between PID 1 and a payload's process that was made early: [`READY`] that it has given up all, `OPEN`
 /// that the root is ready.
 #[derive(Debug)]
 pub struct Gate {
