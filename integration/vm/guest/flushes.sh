@@ -80,6 +80,7 @@ while read -r what from to mark seed; do
         ;;
     esac
     look "$mark" "$what $from $to, acknowledged: $mark"
+    [ $((states % 25)) != 0 ] || say "SEEN $states"
     # A few are enough to know.
     [ $bad -lt 3 ] || break
 done </tmp/plan
