@@ -14,6 +14,9 @@ use rustix::io::Errno;
 
 use crate::fault::{Context, Result};
 
+/// How many leftovers of one process id there may be.
+const TRIES: u32 = 1000;
+
 /// Makes sure that the scaffold for `places` (absolute path, whether a directory) exists in `cache`, owned
 /// by `owner` (user and group ids outside), and gives its name there.
 ///
@@ -28,8 +31,7 @@ pub fn ensure(
     if statat(cache, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Ok(name);
     }
-    let temporary = format!(".{name}-{}", std::process::id());
-    mkdirat(cache, &temporary, Mode::from_raw_mode(0o755)).context("create", &temporary)?;
+    let temporary = make_temporary(cache, &name)?;
     fill(cache, &temporary, places, owner)?;
     match renameat_with(cache, &temporary, cache, &name, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(name),
@@ -39,6 +41,19 @@ pub fn ensure(
             Ok(name)
         }
         Err(errno) => Err(crate::fault::Fault::errno("rename scaffold", name, errno)),
+    }
+}
+
+/// A directory of our own. Process ids come again after a restart, and a power cut may have left what an
+/// earlier one made: gc removes that.
+fn make_temporary(cache: BorrowedFd<'_>, name: &str) -> Result<String> {
+    let mut number = 0;
+    loop {
+        let temporary = format!(".{name}-{}-{number}", std::process::id());
+        match mkdirat(cache, &temporary, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) if number < TRIES => number += 1,
+            made => return made.context("create", &temporary).map(|()| temporary),
+        }
     }
 }
 
@@ -140,6 +155,17 @@ mod tests {
         let other = vec![("/a/b".into(), false)];
         assert_ne!(ensure(cache.as_fd(), &other, us()).expect("other"), name);
         assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 2);
+    }
+
+    #[test]
+    fn what_a_power_cut_left_is_no_obstacle() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let cache = open_directory(CWD, dir.path()).expect("open");
+        let places = vec![("/a/b".into(), true)];
+        let left = make_temporary(cache.as_fd(), &name_of(&places, us())).expect("left");
+        let name = ensure(cache.as_fd(), &places, us()).expect("made");
+        assert!(dir.path().join(name).join("a/b").is_dir());
+        assert!(dir.path().join(left).is_dir(), "it may be another one's");
     }
 
     #[test]

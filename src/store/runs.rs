@@ -341,6 +341,8 @@ impl Store {
             // Empty: being written, or a power cut has taken the bytes.
             Err(Errno::NOENT) => Ok(None),
             Ok(bytes) if bytes.is_empty() => Ok(None),
+            // The same when ext4 has kept the length of what was not written yet.
+            Ok(bytes) if lock.is_some() && bytes.iter().all(|byte| *byte == 0) => Ok(None),
             Ok(bytes) => self.parse_record(&file, &bytes).map(Some),
             Err(errno) => Err(Fault::errno("read record", self.show(&file), errno)),
         };
