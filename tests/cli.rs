@@ -23,6 +23,8 @@ mod copyup;
 mod df;
 #[path = "cli/diff.rs"]
 mod diff;
+#[path = "cli/fixture.rs"]
+mod fixture;
 #[path = "cli/fold.rs"]
 mod fold;
 #[path = "cli/forms.rs"]
