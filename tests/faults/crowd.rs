@@ -35,16 +35,19 @@ fn seconds() -> u64 {
 /// Said by a command that lost a race, found the store busy, or was told of a kill: documented.
 #[track_caller]
 fn beaten(said: &Said) {
-    const PARTS: [&str; 9] = [
+    const PARTS: [&str; 12] = [
         "there is no such",
         "there is none in",
         "exists",
         "moved meanwhile",
         "removed meanwhile",
         "other commands are at work",
+        ": busy: ",
         "names",
         "killed from outside",
-        "nothing to undo",
+        "no move to take back",
+        "was moved since",
+        "gc has removed layer",
     ];
     let known = [3, 4, 5, 125, 137].contains(&said.code);
     let told = said.code == 137 || PARTS.iter().any(|part| said.err.contains(part));

@@ -20,6 +20,7 @@ fn lost_the_race(said: &Said) {
         "exists",
         "moved meanwhile",
         "other commands are at work",
+        ": busy: ",
         "names",
     ];
     let known =
