@@ -90,6 +90,15 @@ until_said() {
     done
 }
 
+# until_said_so_often PATTERN COUNT SECONDS: waits until so many lines match.
+until_said_so_often() {
+    local end=$((SECONDS + $3))
+    until [ "$(grep -Ec "$1" "$work/said" || true)" -ge "$2" ]; do
+        [ $SECONDS -lt $end ] && kill -0 "$machine" 2>/dev/null || return
+        sleep 0.05
+    done
+}
+
 # finished SECONDS: waits for the end of a machine that switches itself off after `OK`.
 finished() {
     local end=$((SECONDS + $1))

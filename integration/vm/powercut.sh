@@ -11,8 +11,8 @@ set -euo pipefail
 cuts=${1:-5} fs=${2:-ext4}
 seed=${SANDBOX_VM_SEED:-$RANDOM}
 RANDOM=$seed
-# The longest time between the first commit after a start and the cut.
-most=${SANDBOX_VM_MOST:-4000}
+# The longest time in milliseconds between an acknowledgement and the cut.
+most=${SANDBOX_VM_MOST:-800}
 
 use "${SANDBOX_VM_KERNEL:-6.12}"
 disk=$(disk disk 512 "$fs")
@@ -42,7 +42,10 @@ look() {
 done_cuts=0
 while [ $done_cuts -lt "$cuts" ]; do
     look yes
-    moment=$((RANDOM % most))
+    # So many commands, and then somewhere in the next: however busy this machine is, it is never always
+    # the first that is cut.
+    after=$((RANDOM % 8)) moment=$((RANDOM % most))
+    until_said_so_often '^(COMMIT|GONE|HEAD|GC)' $after 300 || true
     sleep "$(printf '%d.%03d' $((moment / 1000)) $((moment % 1000)))"
     kill -0 "$machine" 2>/dev/null && ! grep -q '^FAILED' "$work/said" || {
         tell "the machine ended by itself (seed $seed)"
