@@ -4,6 +4,7 @@
 #   SOAK_KILLS=20000     how many kills in all, over the modes
 #   SOAK_MODES="..."     the id modes to share them; default: subuid single range (a plain user: its own)
 #   SOAK_SECONDS=120     how long 16 workers share one store (tests/faults/crowd.rs), with kills
+#   SOAK_MINUTES=N       an end for each mode, should the kills not be done by then
 #   SANDBOX_BIN=PATH     another binary than the release build
 #
 # The figures for docs/reliability.md are the lines that begin with `soak:`.
@@ -35,6 +36,8 @@ cp "$program" "$stage/faults"
 chmod -R a+rX "$stage"
 export SANDBOX_BIN=$stage/sandbox TMPDIR=$stage/tmp SANDBOX_TEST_CWD=$stage
 export SANDBOX_SOAK_KILLS=$(((kills + ${#list[@]} - 1) / ${#list[@]})) SANDBOX_SOAK_SECONDS=${SOAK_SECONDS:-120}
+
+[ -z "${SOAK_MINUTES:-}" ] || export SANDBOX_SOAK_MINUTES=$SOAK_MINUTES
 
 # as MODE CMD...: CMD as the user who has this mode.
 as() {

@@ -33,6 +33,13 @@ pub(crate) fn wanted_kills() -> u64 {
     text.map_or(150, |text| text.parse().expect("SANDBOX_SOAK_KILLS: a number"))
 }
 
+/// `SANDBOX_SOAK_MINUTES`: an end before all kills are done; what was done is told.
+fn most_time() -> Duration {
+    let text = std::env::var("SANDBOX_SOAK_MINUTES").ok();
+    let minutes = text.map(|text| text.parse().expect("SANDBOX_SOAK_MINUTES: a number"));
+    minutes.map_or(Duration::MAX, |minutes: u64| Duration::from_secs(60 * minutes))
+}
+
 /// Whom a kill meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
@@ -78,7 +85,7 @@ fn random_kills() {
     soak.known = Seen::of(&Disk::read(&soak.place.base).sound("begin"));
     let begun = Instant::now();
     let (mut rounds, mut told) = (0, 0);
-    while soak.tally.killed() < wanted_kills() {
+    while soak.tally.killed() < wanted_kills() && begun.elapsed() < most_time() {
         rounds += 1;
         soak.round();
         if rounds % INSPECT == 0 {
