@@ -275,15 +275,20 @@ impl Store {
         self.require_writable()?;
         let _held = self.lock_box(name)?;
         check()?;
-        let trash = format!("box-{}", LayerId::random()?);
-        step("box.remove", || self.to_trash(&layout::boxed(name), &trash))
+        let id = LayerId::random()?;
+        let (boxed, aside) =
+            (layout::boxed(name), format!("{}/{}{id}", layout::BOXES, layout::UNFINISHED));
+        let (dir, flags) = (self.dir(), RenameFlags::NOREPLACE);
+        step("box.remove", || renameat_with(dir, &boxed, dir, &aside, flags))
             .context("remove box", name)?;
-        self.sync_folder("box.fsync", layout::BOXES).inspect_err(|_| {
-            // Who is told that it failed finds it as it was.
-            let (trash, name) = (format!("{}/{trash}", layout::TRASH), layout::boxed(name));
-            let flags = RenameFlags::NOREPLACE;
-            renameat_with(self.dir(), trash, self.dir(), name, flags).ok();
-        })
+        if let Err(fault) = self.sync_folder("box.fsync", layout::BOXES) {
+            // Who is told that it failed must find it; in the trash somebody might be emptying it already.
+            renameat_with(dir, &aside, dir, &boxed, flags).ok();
+            return Err(fault);
+        }
+        // Best effort: gc removes what is not finished.
+        self.to_trash(&aside, &format!("box-{id}")).ok();
+        Ok(())
     }
 
     /// Takes the lock of a box; it is given up when the descriptor is closed.

@@ -1,6 +1,6 @@
-//! The record of a box is replaced whole: written beside the old one, synced, renamed.
+//! The record of a box is replaced whole: written beside the old one, synced, exchanged with it.
 
-use rustix::fs::{fsync, renameat};
+use rustix::fs::{RenameFlags, fsync, renameat_with};
 use rustix::io::Errno;
 
 use super::failpoint::step;
@@ -59,9 +59,16 @@ impl Box_<'_> {
             .write_durably(steps, &temporary, &json_line(record)?)
             .context("write record of box", name)?;
         let file = layout::box_record(name);
-        step("box.record.rename", || renameat(store.dir(), &temporary, store.dir(), &file))
-            .context("write record of box", name)?;
-        store.sync_folder("box.record.fsync", &layout::boxed(name))
+        let exchange =
+            || renameat_with(store.dir(), &temporary, store.dir(), &file, RenameFlags::EXCHANGE);
+        step("box.record.rename", exchange).context("write record of box", name)?;
+        let synced = store.sync_folder("box.record.fsync", &layout::boxed(name));
+        if synced.is_err() {
+            // Who is told that it failed must find the old one.
+            exchange().ok();
+        }
+        file::unlink(store.dir(), &temporary).ok();
+        synced
     }
 }
 

@@ -96,6 +96,12 @@ impl Disk {
         record["layer"].as_str().map(str::to_owned)
     }
 
+    /// The settings of a box, as they are written.
+    pub(crate) fn settings(&self, name: &str) -> String {
+        let record = self.json(&format!("boxes/{name}/box.json")).unwrap_or_default();
+        record["settings"].to_string()
+    }
+
     fn json(&self, name: &str) -> Option<Value> {
         serde_json::from_slice(&fs::read(self.base.join(name)).ok()?).ok()
     }

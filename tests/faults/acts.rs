@@ -260,6 +260,12 @@ impl Seen {
         Self { past, ..now }
     }
 
+    /// A field had this value for a while.
+    pub(crate) fn remember(&mut self, field: &str, value: Option<String>) {
+        let values = self.past.entry(field.to_owned()).or_insert_with(|| BTreeSet::from([None]));
+        values.insert(value);
+    }
+
     /// Asserts that this state has become `now` as the outcome of the act allows.
     #[track_caller]
     pub(crate) fn must_become(

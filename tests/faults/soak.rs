@@ -198,6 +198,8 @@ impl Soak {
     /// Nothing is left over, no lock is held, names open, and all layers are as they were.
     fn inspect(&mut self) {
         for id in Disk::read(&self.place.base).sound("inspect").kept {
+            // undo may bring the name back.
+            self.known.remember("rescued", self.known.kept.get(&id).cloned());
             self.place.said(&["recover", &id, "--as", "rescued"]).code(0);
             self.place.said(&["rm", "rescued"]).code(0);
         }
