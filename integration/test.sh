@@ -60,10 +60,12 @@ why_not() {
     esac
 }
 
-# as MODE CMD...: CMD as the user who has this mode.
+# as MODE CMD...: CMD as the user who has this mode. What nohup(1) and `&` let it ignore it would hand down, and no
+# command inside could catch it any more.
 as() {
     local mode=$1
     shift
+    set -- env --default-signal=HUP,INT,QUIT,TERM "$@"
     case $root-$mode in
     yes-subuid) "$here/users.sh" run sandbox-test "$@" ;;
     yes-single) "$here/users.sh" run sandbox-single "$@" ;;
