@@ -64,7 +64,8 @@ impl Run {
     /// # Errors
     /// What unlinkat(2) says.
     pub fn drop_manifest(&self) -> Result<()> {
-        file::unlink(self.dir(), layout::LAYER_MANIFEST).context("remove manifest", self.id)
+        step("publish.manifest", || file::unlink(self.dir(), layout::LAYER_MANIFEST))
+            .context("remove manifest", self.id)
     }
 
     /// Ends the manifest, whose lines are written, before [`Store::publish`] with this record and `owners`.

@@ -59,13 +59,13 @@ impl Box_<'_> {
             .write_durably(steps, &temporary, &json_line(record)?)
             .context("write record of box", name)?;
         let file = layout::box_record(name);
-        let exchange =
-            || renameat_with(store.dir(), &temporary, store.dir(), &file, RenameFlags::EXCHANGE);
-        step("box.record.rename", exchange).context("write record of box", name)?;
+        let (dir, flags) = (store.dir(), RenameFlags::EXCHANGE);
+        step("box.record.rename", || renameat_with(dir, &temporary, dir, &file, flags))
+            .context("write record of box", name)?;
         let synced = store.sync_folder("box.record.fsync", &layout::boxed(name));
         if synced.is_err() {
             // Who is told that it failed must find the old one.
-            exchange().ok();
+            renameat_with(dir, &temporary, dir, &file, flags).ok();
         }
         file::unlink(store.dir(), &temporary).ok();
         synced
