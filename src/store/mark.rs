@@ -106,9 +106,10 @@ impl<'s> Marked<'s> {
         self.present.difference(&self.living).copied().collect()
     }
 
-    /// Marks the chain of a layer that only a log names, if it can still be opened.
+    /// Marks the chain of a layer that only a log names, if it can still be opened. Another gc may have taken
+    /// it since all were listed.
     fn mark_if_whole(&mut self, layer: LayerId, log: &str) -> Result<()> {
-        if self.is_there(layer)
+        if self.store.has_layer(&layer)?
             && self.store.layer(&layer)?.mount.into_iter().all(|member| self.is_there(member))
         {
             self.mark(layer, log)?;

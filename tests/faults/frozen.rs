@@ -153,7 +153,12 @@ fn clock_set_back() {
         at(shift, &["list"]).code(0);
         at(shift, &["diff", "future", name]).code(0);
     }
-    // What a kill leaves, whose time has not come yet, goes, too.
+    // What a kill leaves, whose time has not come yet, goes, too. (A spare directory would need no making.)
+    for entry in fs::read_dir(place.base.join("cache")).expect("cache").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("spare-") {
+            fs::remove_dir_all(entry.path()).expect("remove");
+        }
+    }
     let mut killed = place.command(["run", "--commit", "never", "--", "touch", "/x"]);
     killed.env("LD_PRELOAD", &library).env("CLOCK_SHIFT", years.to_string());
     killed.env("SANDBOX_FAIL", "run.rename.before:kill");

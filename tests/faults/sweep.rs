@@ -64,6 +64,7 @@ const ACTS: &[Act] = &[
     act(&["init", "second", "--ids", "IDS", "--from", "TREE"], no_more),
     act(&["init", "--refresh"], no_more),
     act(&["box", "set", "user=root"], forget_user),
+    act(&["df", "--warn", "60"], warn_at_50),
     act(&["scrub", "--snapshots"], name_old),
     act(&["scrub", "--cache"], fill_cache),
     act(&["scrub", "--all", "second"], make_second),
@@ -130,6 +131,10 @@ fn fill_cache(place: &Place) {
 
 fn forget_user(place: &Place) {
     place.said(&["box", "set", "--unset", "user"]).code(0);
+}
+
+fn warn_at_50(place: &Place) {
+    place.said(&["df", "--warn", "50"]).code(0);
 }
 
 fn make_second(place: &Place) {
@@ -345,9 +350,9 @@ const UNREACHED: &[(&str, &str)] = &[
     ("gc.cache", "of something that is a day old"),
     ("trash.foreign", "in the background"),
     ("box.remove", "of an init that fails"),
-    ("publish.manifest", "no command makes digests with a commit: store/tests/crash.rs"),
     ("repair.", "of a damaged store: store/tests/mend.rs"),
     ("fold.", "inside: FOLDING"),
+    ("upper.", "inside, where a stranger may not write what it does"),
 ];
 
 /// Each step that there is, is swept over here or named above.

@@ -112,6 +112,44 @@ fn another_gc_is_faster() {
 
 /// More than one hold is needed, and more events than fit into the queue.
 #[test]
+fn another_gc_takes_what_a_log_names() {
+    let (_folder, store) = store();
+    let (first, base, dead) = with_garbage(&store);
+    let log_a_move = |layer: &LayerRecord| {
+        let lock = store.lock_shared().expect("lock");
+        let moved = first.update(&lock, |state| {
+            state.set(&snapshot("more"), &layer.id, Expected::Absent, None)?;
+            state.log(LogEntry::new("snapshot"));
+            Ok(())
+        });
+        moved.expect("move");
+    };
+    let lock = store.lock_shared().expect("lock");
+    first.set(&lock, &snapshot("moved"), &dead.id, Expected::Absent, None).expect("set");
+    let removed = first.update(&lock, |state| {
+        state.remove(&snapshot("moved"))?;
+        state.log(LogEntry::new("rm"));
+        Ok(())
+    });
+    removed.expect("remove");
+    drop(lock);
+    let kept = store.gc(&GcOptions::default()).expect("gc");
+    assert!(kept.is_empty(), "undo may need it: {kept:?}");
+    // One that no log names, so that there is something to do.
+    let other = commit_as(&store, &first, Some(&base), "other").expect("commit");
+    first.remove(&store.lock_shared().expect("lock"), &snapshot("other")).expect("remove");
+    let others = || {
+        // As far as one of them has come that leaves undo nothing.
+        let trash = format!("layer-{}", dead.id);
+        store.to_trash(&layout::layer(&dead.id), &trash).expect("rename");
+        log_a_move(&base);
+    };
+    let collected = store.gc_after(&GcOptions::default(), others).expect("gc");
+    assert_eq!(collected.layers, [other.id]);
+    assert_eq!(store.layers().expect("layers"), [base.id]);
+}
+
+#[test]
 fn many_layers_and_many_moves() {
     let (_folder, store) = store();
     let (first, base, dead) = with_garbage(&store);
