@@ -43,9 +43,13 @@ fn unpack(archive: &[u8], to: &Path) -> Result<(Totals, Vec<Remembered>)> {
     let before = measure(open(to).as_fd())?;
     let totals = extract(&mut &archive[..], open(to).as_fd(), &own_ids(), &mut owners)?;
     // What is written into the record of the layer is what lies there.
-    let there = measure(open(to).as_fd())?;
-    if before.files == 0 {
-        assert_eq!((totals.files, totals.bytes), (there.files, there.bytes));
+    match measure(open(to).as_fd()) {
+        Ok(there) if before.files == 0 => {
+            assert_eq!((totals.files, totals.bytes), (there.files, there.bytes));
+        }
+        Ok(_) => {}
+        // A plain user, outside of a namespace, cannot look into a directory that is closed.
+        Err(fault) => assert!(!rustix::process::geteuid().is_root(), "{fault}"),
     }
     settle(&mut owners);
     Ok((totals, owners))
