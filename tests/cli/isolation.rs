@@ -34,7 +34,9 @@ fn the_first_process_is_closed() {
     for path in ["fd", "fd/0", "environ", "exe", "maps", "cwd", "root", "mem"] {
         let line = format!("(ls -l /proc/1/{path}/ || cat /proc/1/{path}) 2>&1");
         let out = env.line(&[], &line).run();
-        let refused = out.text().contains("Permission denied");
+        // A number that it has not open shows as such to the machine's own root, who may list the others.
+        let refused = out.text().contains("Permission denied")
+            || (path == "fd/0" && out.text().contains("No such file"));
         drop(out.check(refused, &format!("/proc/1/{path} can be read")));
     }
     // Nor is it ended from inside.
