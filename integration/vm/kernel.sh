@@ -4,7 +4,7 @@
 # an order that insmod takes.
 #
 # It lies in ${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/sandbox-test}/vm. SANDBOX_VM_MIRROR is
-# another Debian mirror. To get a newer build of a kernel, remove its folder.
+# a Debian mirror, needed where apt knows none. To get a newer build of a kernel, remove its folder.
 set -euo pipefail
 
 version=${1:?which kernel: 6.1 or 6.12}
@@ -36,11 +36,21 @@ apt() {
         -o Acquire::Retries=3 "$@"
 }
 
+# The mirror that this machine's own apt has its packages from.
+mirror() {
+    [ -z "${SANDBOX_VM_MIRROR:-}" ] || { echo "$SANDBOX_VM_MIRROR" && return; }
+    apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 's:/*$::; /\/debian$/p' | head -n 1 | grep . || {
+        echo "kernel: apt knows no Debian mirror here: say SANDBOX_VM_MIRROR=URL" >&2
+        exit 1
+    }
+}
+
 fetch() {
-    local package
+    local package from
+    from=$(mirror)
     mkdir -p "$new"/apt/{state/lists/partial,cache/archives/partial}
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-        "${SANDBOX_VM_MIRROR:-http://deb.debian.org/debian} $suite main" >"$new/apt/list"
+        "$from $suite main" >"$new/apt/list"
     apt apt-get update >&2
     # The package that changes with every build stands behind one that does not.
     package=$(apt apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')
