@@ -198,10 +198,11 @@ impl Soak {
     /// Nothing is left over, no lock is held, names open, and all layers are as they were.
     fn inspect(&mut self) {
         for id in Disk::read(&self.place.base).sound("inspect").kept {
-            // undo may bring the name back.
-            self.known.remember("rescued", self.known.kept.get(&id).cloned());
-            self.place.said(&["recover", &id, "--as", "rescued"]).code(0);
-            self.place.said(&["rm", "rescued"]).code(0);
+            // undo may bring the name back: each has its own.
+            let name = format!("rescued-{id}");
+            self.known.remember(&name, self.known.kept.get(&id).cloned());
+            self.place.said(&["recover", &id, "--as", &name]).code(0);
+            self.place.said(&["rm", &name]).code(0);
         }
         self.place.said(&["gc", "--all"]).code(0);
         let disk = Disk::read(&self.place.base).clean("inspect");
