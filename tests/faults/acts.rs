@@ -236,8 +236,7 @@ impl Seen {
         // A payload that was killed before it wrote its token shows that of its base.
         let upper = |run: &String| {
             let own = disk.upper_file(run, "token").map(|text| text.trim().to_owned());
-            own.filter(|own| !own.is_empty())
-                .or_else(|| disk.run_base(run).as_ref().map(token))
+            own.or_else(|| disk.run_base(run).as_ref().map(token))
                 .unwrap_or_else(|| BARE.to_owned())
         };
         let kept = disk.kept.iter().map(|run| (run.clone(), upper(run))).collect();
