@@ -16,8 +16,10 @@
 //! let debian: BoxName = "debian".parse()?;
 //! let request = init::Request {
 //!     box_name: debian.clone(),
-//!     source: "tar:/home/me/rootfs.tar.xz".parse()?,
+//!     source: Some("tar:/home/me/rootfs.tar.xz".parse()?),
 //!     ids: None, // the best id mode that works here
+//!     refresh: false,
+//!     max_age: None,
 //! };
 //! // Fills the box; changes nothing if it was filled from there before.
 //! let made = init::init(base_dir, &request)?;
