@@ -20,6 +20,10 @@ use crate::fault::{Context, Fault, Result, printable};
 /// How long to sleep between two tries.
 const STEP: Duration = Duration::from_millis(2);
 
+/// The same for the exclusive lock: flock(2) lets those who share it pass by one who waits for it alone, so gc has to
+/// look often to find the moment between them.
+const EXCLUSIVE_STEP: Duration = Duration::from_micros(200);
+
 /// Nothing becomes garbage while this is held.
 #[derive(Debug)]
 pub struct SharedLock(OwnedFd);
@@ -106,7 +110,7 @@ impl Store {
                 return Err(Fault::busy(format!("lock store: {path}: other commands are at work"))
                     .hint("try again, with --wait=T to wait for them"));
             }
-            sleep(left.min(STEP));
+            sleep(left.min(EXCLUSIVE_STEP));
         }
     }
 

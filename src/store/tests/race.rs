@@ -1,8 +1,8 @@
 //! Several at once.
 
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::fault::Kind;
@@ -54,28 +54,34 @@ fn gc_takes_nothing_from_runs_and_commits() {
     let (_folder, store) = store();
     let first = make_box(&store, "first").expect("box");
     let base = commit_as(&store, &first, None, "base").expect("commit");
-    let done = AtomicBool::new(false);
+    let (done, swept) = (AtomicBool::new(false), AtomicUsize::new(0));
     let path = store.path();
     std::thread::scope(|scope| {
         let sweeper = scope.spawn(|| {
             let store = Store::open(path).expect("open");
-            let mut swept = 0;
             while !done.load(Ordering::Relaxed) {
                 let options = GcOptions { wait: Duration::from_secs(60), ..strict_gc() };
-                swept += store.gc(&options).expect("gc").layers.len();
+                let layers = store.gc(&options).expect("gc").layers.len();
+                swept.fetch_add(layers, Ordering::Relaxed);
                 store.reap().expect("reap");
                 drain_with_others(&store);
             }
-            swept
         });
-        let workers: Vec<_> =
-            (0..2).map(|worker| scope.spawn(move || work(path, worker))).collect();
+        let workers: Vec<_> = (0..2)
+            .map(|worker| {
+                scope.spawn({
+                    let swept = &swept;
+                    move || work(path, worker, swept)
+                })
+            })
+            .collect();
         for worker in workers {
             worker.join().expect("worker");
         }
         done.store(true, Ordering::Relaxed);
-        assert!(sweeper.join().expect("sweeper") > 0);
+        sweeper.join().expect("sweeper");
     });
+    assert_ne!(swept.into_inner(), 0, "gc never came to its turn");
     assert!(store.layer(&base.id).is_ok());
     for found in first.refs().expect("refs") {
         for id in store.layer(&found.layer).expect("record").mount {
@@ -88,12 +94,15 @@ fn gc_takes_nothing_from_runs_and_commits() {
     assert_eq!(garbage(&store), Vec::<String>::new());
 }
 
-/// Commits on top of what it committed before, and lets only the newest have a name.
-fn work(path: &Path, worker: usize) {
+/// Commits on top of what it committed before, and lets only the newest have a name: so often, and until gc has
+/// found something.
+fn work(path: &Path, worker: usize, swept: &AtomicUsize) {
     let store = Store::open(path).expect("open");
     let first = store.open_box(&box_name("first")).expect("box");
     let name = snapshot(&format!("worker{worker}"));
-    for _ in 0..40 {
+    let patience = Instant::now() + Duration::from_secs(60);
+    let more = |round| round < 40 || swept.load(Ordering::Relaxed) == 0;
+    for _ in (0..).take_while(|round| more(*round) && Instant::now() < patience) {
         let lock = store.lock_shared().expect("lock");
         let base = store.resolve(&box_name("first"), "base").expect("base").layer;
         let base = store.layer(&base).expect("record");
@@ -111,6 +120,8 @@ fn work(path: &Path, worker: usize) {
             .expect("update");
         drop(lock);
         run.discard(&store).expect("discard");
+        // A command takes longer to start than this: a moment without anybody's lock comes soon.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
