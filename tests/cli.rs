@@ -23,6 +23,8 @@ mod copyup;
 mod df;
 #[path = "cli/diff.rs"]
 mod diff;
+#[path = "cli/events.rs"]
+mod events;
 #[path = "cli/fixture.rs"]
 mod fixture;
 #[path = "cli/fold.rs"]

@@ -161,6 +161,10 @@ pub(super) struct RunFlags {
     #[arg(long, value_name = "PROFILE", help_heading = "Limits and protection")]
     profile: Option<String>,
 
+    /// Make the root read-only; /tmp, /var/tmp and /run are in memory, binds as given
+    #[arg(long, help_heading = "Limits and protection")]
+    read_only: bool,
+
     /// Refuse to start when this machine cannot give a protection
     #[arg(long, help_heading = "Limits and protection")]
     strict: bool,
@@ -172,6 +176,10 @@ pub(super) struct RunFlags {
     /// Write what happened to a file as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    /// Write what happens to a descriptor of the caller, by its number, as lines of JSON
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+    status_fd: Option<i32>,
 
     /// Print what would be done, and do nothing
     #[arg(long)]
@@ -218,6 +226,8 @@ impl RunFlags {
             upper: self.upper,
             profile: self.profile,
             default_profile,
+            read_only: self.read_only,
+            status_fd: self.status_fd,
             strict: self.strict,
             ask: None,
             argv,
@@ -228,8 +238,12 @@ impl RunFlags {
     /// The first reason why changes of this run cannot be kept.
     ///
     /// # Errors
-    /// Usage if they are in memory only.
+    /// Usage if they are in memory only, or there can be none.
     pub(super) fn can_keep(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Fault::usage("--read-only: nothing changes that could be kept")
+                .hint("leave out --read-only, or --commit, --keep and --keep-on-failure"));
+        }
         match self.upper {
             Upper::Disk => Ok(()),
             Upper::Tmpfs(_) => Err(Fault::usage("--upper tmpfs: changes in memory cannot be kept")

@@ -188,6 +188,14 @@ impl Profile {
         Ok(Self { settings, name: name.to_owned(), text: Cow::Owned(text), identity, notes })
     }
 
+    /// The same with a root that cannot be written; what programs write by habit goes to memory.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.settings.root = Root::Readonly;
+        self.settings.tmp = Tmp::Memory;
+        self
+    }
+
     /// Its name, or the path it was read from.
     pub fn name(&self) -> &str {
         &self.name

@@ -9,6 +9,7 @@ mod finish;
 mod out;
 mod report;
 mod resolve;
+mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -118,6 +119,10 @@ pub struct RunOptions {
     pub profile: Option<String>,
     /// The profile of the command.
     pub default_profile: &'static str,
+    /// Whether the root is read-only, whatever the profile says.
+    pub read_only: bool,
+    /// A descriptor of the caller that gets the events of the run, as JSON lines.
+    pub status_fd: Option<i32>,
     /// Whether a lost protection is an error.
     pub strict: bool,
     /// The command.
@@ -216,7 +221,11 @@ pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<D
 /// and message are in [`Finished`].
 pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Finished> {
     let report = report::Report::open(options.report.as_deref())?;
-    let answer = execute(store, box_name, &options, &report);
+    let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
+    let answer = execute(store, box_name, &options, &report, status);
+    if let Err(fault) = &answer {
+        status.failed(fault);
+    }
     report.write(&answer)?;
     answer.map(|(finished, _)| finished)
 }
@@ -246,6 +255,7 @@ fn execute(
     box_name: &BoxName,
     options: &RunOptions,
     report: &report::Report,
+    status: status::Status,
 ) -> Result<(Finished, report::Facts)> {
     let started = Timestamp::now();
     let begun = std::time::Instant::now();
@@ -261,7 +271,7 @@ fn execute(
     let spec = resolve::spec(store, settings, &base, record.run, options)?;
     let told = Told::of(&spec);
     facts.setup_us = begun.elapsed().as_micros() as u64;
-    let mut around = around::Around::new(store, lock, &base, options, &record, run);
+    let mut around = around::Around::new(store, lock, &base, options, &record, run).telling(status);
     let launched = launch::run(spec, store.dir(), &mut around);
     let (run, gone) = around.into_run();
     let (mut run, outcome) = match (run, launched) {
@@ -298,6 +308,9 @@ fn execute(
             finished.code = ended.exit_code();
             let after = finish::After { store, base: &base, options, record: &record };
             after.finish(&mut run, ended, &mut finished, &mut facts)?;
+            if let Some(layer) = finished.committed {
+                status.committed(layer, facts.name());
+            }
         }
         Err(failure) => {
             let (code, fault) = told.explain(failure);
@@ -308,6 +321,7 @@ fn execute(
             finished.code = code;
             finished.kept = options.kept_run.is_some();
             facts.error = Some(fault.message.clone());
+            status.failed(&fault);
             finished.fault = Some(fault);
         }
     }

@@ -41,6 +41,9 @@ pub trait Moments {
     /// Then nothing is run.
     fn ready(&mut self) -> Result<()>;
 
+    /// PID 1 of the sandbox is there and has its ids: this is its pid outside.
+    fn born(&mut self, _child: Pid) {}
+
     /// The command has ended; what else runs inside is being killed, and the overlay taken down.
     fn ended(&mut self, ended: Ended);
 }
@@ -90,6 +93,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         drop(supervisor.wait_gone());
         return Err(fault);
     }
+    moments.born(child);
     if let Err(fault) = supervisor.serve(&spec, moments) {
         supervisor.kill();
         drop(supervisor.wait_gone());

@@ -120,6 +120,19 @@ pub fn is_inherited(fd: RawFd) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
+/// A descriptor that the caller has opened for us, by its number: from now on close-on-exec, and open until this
+/// process ends. None if it [is not inherited](is_inherited).
+pub fn inherited(fd: RawFd) -> Option<BorrowedFd<'static>> {
+    if !is_inherited(fd) {
+        return None;
+    }
+    // SAFETY: fcntl with integers only.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: what was open before our exec is owned by no Rust value, so nobody closes it but the end of this
+    // process, or `close_all_but`, after which no descriptor is used that was not kept.
+    Some(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
 /// Makes `to` a copy of `from`, close-on-exec unless `keep`. `to` is a well-known number (0, 1, 2) that no
 /// Rust value owns.
 ///

@@ -1,6 +1,9 @@
 //! What is done for a run at the moments when its supervisor has nothing else to do.
 
+use rustix::process::Pid;
+
 use super::resolve::Base;
+use super::status::Status;
 use super::{After, RunOptions};
 use crate::fault::Result;
 use crate::run::launch::Moments;
@@ -17,6 +20,7 @@ pub(super) struct Around<'a> {
     record: &'a RunRecord,
     run: Option<Run>,
     gone: bool,
+    status: Status,
 }
 
 impl<'a> Around<'a> {
@@ -29,7 +33,13 @@ impl<'a> Around<'a> {
         record: &'a RunRecord,
         run: Option<Run>,
     ) -> Self {
-        Self { store, lock: Some(lock), base, options, record, run, gone: false }
+        let (lock, gone, status) = (Some(lock), false, Status::default());
+        Self { store, lock, base, options, record, run, gone, status }
+    }
+
+    /// The same with somebody who is told what happens.
+    pub(super) fn telling(self, status: Status) -> Self {
+        Self { status, ..self }
     }
 
     /// The run, if there is one, and whether its directory is removed already.
@@ -63,9 +73,14 @@ impl Moments for Around<'_> {
         Ok(())
     }
 
+    fn born(&mut self, child: Pid) {
+        self.status.started(self.record.run, child);
+    }
+
     /// Where nothing was written and nothing is kept, the directory goes while the kernel takes the overlay
     /// down: nobody is left who could miss it. Whatever is in the way is left for the proper discard.
     fn ended(&mut self, ended: Ended) {
+        self.status.exited(ended);
         if self.is_dropped(ended)
             && let Some(run) = &self.run
         {

@@ -113,6 +113,11 @@ impl Facts {
         }
     }
 
+    /// The snapshot that names the new layer, if one does.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.snapshot.as_deref()
+    }
+
     /// The snapshot that names the new layer.
     pub(super) fn named(&mut self, snapshot: Option<String>) {
         self.snapshot = snapshot;

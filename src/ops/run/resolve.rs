@@ -123,7 +123,11 @@ pub(super) fn settings(
     base: &Base,
     options: &RunOptions,
 ) -> Result<Settings> {
-    let profile = Profile::named(options.profile.as_deref().unwrap_or(options.default_profile))?;
+    let mut profile =
+        Profile::named(options.profile.as_deref().unwrap_or(options.default_profile))?;
+    if options.read_only {
+        profile = profile.read_only();
+    }
     checks::boundary(&profile, base, options)?;
     let argv = words(options)?;
     let environment = env::environment(&profile, std::env::vars_os(), &options.env)?;
