@@ -156,7 +156,9 @@ pub(super) fn execute(
         tell(finished, common);
     }
     // A run that could not begin may have left something, too.
-    trash::tidy(store, common);
+    if !answer.as_ref().is_ok_and(|finished| finished.tidy) {
+        trash::tidy(store, common);
+    }
     let finished = answer?;
     Ok(ExitCode::from(finished.code))
 }

@@ -188,6 +188,8 @@ pub struct Finished {
     pub kept: bool,
     /// The layer that was committed: a new one, or, where nothing had changed, the one that got the name.
     pub committed: Option<LayerId>,
+    /// Whether there was no trash in the store at its end.
+    pub tidy: bool,
 }
 
 /// Says what a run would do. Makes nothing but cache entries.
@@ -273,6 +275,7 @@ fn execute(
     facts.setup_us = begun.elapsed().as_micros() as u64;
     let mut around = around::Around::new(store, lock, &base, options, &record, run).telling(status);
     let launched = launch::run(spec, store.dir(), &mut around);
+    let tidy = around.is_tidy();
     let (run, gone) = around.into_run();
     let (mut run, outcome) = match (run, launched) {
         (Some(run), Ok(outcome)) => (run, outcome),
@@ -288,6 +291,7 @@ fn execute(
         run: run.id(),
         kept: false,
         committed: None,
+        tidy,
     };
     let mut out_failed = None;
     if let Some(root) = &outcome.root {

@@ -47,6 +47,15 @@ pub fn tidy(store: &Store, wait: bool) -> Result<()> {
     })
 }
 
+/// The first half of [`tidy`]: takes what killed runs have left to the trash, and says whether there is any trash.
+///
+/// # Errors
+/// As [`tidy`].
+pub fn is_tidy(store: &Store) -> Result<bool> {
+    store.reap()?;
+    Ok(store.trash_pending()? == 0)
+}
+
 /// Empties the trash here and now, and says how many bytes on disk are free again. Waits for a remover that is
 /// at work.
 ///

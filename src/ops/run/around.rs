@@ -6,6 +6,7 @@ use super::resolve::Base;
 use super::status::Status;
 use super::{After, RunOptions};
 use crate::fault::Result;
+use crate::ops::trash;
 use crate::run::launch::Moments;
 use crate::run::outcome::Ended;
 use crate::store::{Run, RunRecord, SharedLock, Store};
@@ -20,6 +21,7 @@ pub(super) struct Around<'a> {
     record: &'a RunRecord,
     run: Option<Run>,
     gone: bool,
+    tidy: bool,
     status: Status,
 }
 
@@ -33,8 +35,8 @@ impl<'a> Around<'a> {
         record: &'a RunRecord,
         run: Option<Run>,
     ) -> Self {
-        let (lock, gone, status) = (Some(lock), false, Status::default());
-        Self { store, lock, base, options, record, run, gone, status }
+        let (lock, status) = (Some(lock), Status::default());
+        Self { store, lock, base, options, record, run, gone: false, tidy: false, status }
     }
 
     /// The same with somebody who is told what happens.
@@ -45,6 +47,11 @@ impl<'a> Around<'a> {
     /// The run, if there is one, and whether its directory is removed already.
     pub(super) fn into_run(self) -> (Option<Run>, bool) {
         (self.run, self.gone)
+    }
+
+    /// Whether the store was seen to have no trash since the command ended.
+    pub(super) fn is_tidy(&self) -> bool {
+        self.tidy
     }
 
     fn is_dropped(&self, ended: Ended) -> bool {
@@ -85,6 +92,8 @@ impl Moments for Around<'_> {
             && let Some(run) = &self.run
         {
             self.gone = run.remove_empty(self.store);
+            // What every command looks for at its end; a failure shows there, too.
+            self.tidy = self.gone && trash::is_tidy(self.store).unwrap_or(false);
         }
     }
 }
