@@ -8,11 +8,14 @@
 
 mod bpf;
 pub mod caps;
+pub mod cgroup;
 mod compile;
 pub mod env;
 pub mod filter;
 pub mod limits;
+pub mod lost;
 pub mod net;
 mod policy;
 pub mod profile;
 pub mod seccomp;
+pub mod ulimit;
