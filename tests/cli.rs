@@ -43,6 +43,8 @@ mod init;
 mod isolation;
 #[path = "cli/keep.rs"]
 mod keep;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/lives.rs"]
 mod lives;
 #[path = "cli/log.rs"]

@@ -11,6 +11,7 @@ mod fsck;
 mod gc;
 mod graph;
 mod init;
+mod limitflags;
 mod list;
 mod log;
 mod output;

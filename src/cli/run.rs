@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::builder::OsStringValueParser;
 
 use super::args::Common;
-use super::output::{print, print_json};
+use super::output::{note, print, print_json};
 use super::quick::Plain;
 use super::report::Outcome;
 use super::runflags::RunFlags;
@@ -134,6 +134,7 @@ pub(super) fn execute(
     dry_run: bool,
     common: &Common,
 ) -> Outcome {
+    let options = RunOptions { warn: (!common.quiet).then_some(note), ..options };
     if dry_run {
         let plan = ops::run::plan(store, box_name, &options)?;
         if common.json {

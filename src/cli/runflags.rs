@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use super::limitflags::LimitFlags;
 use super::parse;
 use crate::fault::{Context, Fault, Result};
 use crate::ops::run::{After, Bind, Net, RunOptions, TouchRpmdb, Upper};
@@ -157,6 +158,9 @@ pub(super) struct RunFlags {
     )]
     timeout: Option<Duration>,
 
+    #[command(flatten)]
+    limits: LimitFlags,
+
     /// Profile: build, dev, strict or a JSON file [default: build for run, dev for shell]
     #[arg(long, value_name = "PROFILE", help_heading = "Limits and protection")]
     profile: Option<String>,
@@ -221,6 +225,8 @@ impl RunFlags {
             user: self.user,
             hostname: self.hostname,
             timeout: self.timeout,
+            limits: self.limits.limits(),
+            warn: None,
             report: self.report,
             preserve_fds: self.preserve_fd,
             upper: self.upper,

@@ -87,8 +87,12 @@ impl Ulimit {
             && self.hard.is_none_or(|hard| hard > most)
         {
             let name = self.name;
-            return Err(Fault::usage(format!("--ulimit: {name}: above the caller's hard limit, {most}"))
-                .hint(format!("--ulimit {name}={most}, or raise the limit of the shell you start from")));
+            return Err(Fault::usage(format!(
+                "--ulimit: {name}: above the caller's hard limit, {most}"
+            ))
+            .hint(format!(
+                "--ulimit {name}={most}, or raise the limit of the shell you start from"
+            )));
         }
         Ok((self.resource, Rlimit { current: self.soft, maximum: self.hard }))
     }
@@ -106,9 +110,21 @@ mod tests {
         assert_eq!(read("core=0:unlimited"), Some(("core", Some(0), None)));
         assert_eq!(read("stack=-1"), Some(("stack", None, None)));
         for bad in [
-            "", "nofile", "nofile=", "=1", "files=1", "nofile=1k", "nofile=2:1", "nofile=1:",
-            "nofile=unlimited:5", "nofile=+1", "nofile= 1", "nofile=1:2:3", "nofile=-2",
-            "nofile=18446744073709551615", "nofile=99999999999999999999",
+            "",
+            "nofile",
+            "nofile=",
+            "=1",
+            "files=1",
+            "nofile=1k",
+            "nofile=2:1",
+            "nofile=1:",
+            "nofile=unlimited:5",
+            "nofile=+1",
+            "nofile= 1",
+            "nofile=1:2:3",
+            "nofile=-2",
+            "nofile=18446744073709551615",
+            "nofile=99999999999999999999",
         ] {
             assert_eq!(read(bad), None, "{bad}");
         }

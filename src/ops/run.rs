@@ -6,6 +6,7 @@ pub(super) mod checks;
 mod cwd;
 mod defaults;
 mod finish;
+pub mod limits;
 mod out;
 mod report;
 mod resolve;
@@ -24,6 +25,7 @@ pub use crate::run::spec::Upper;
 
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
+use crate::isolate::lost::Lost;
 use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
@@ -109,6 +111,10 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Limits of what it may use.
+    pub limits: limits::Limits,
+    /// Told, before the command starts, of each protection that it goes without.
+    pub warn: Option<fn(&str)>,
     /// A file to write what happened to, as JSON.
     pub report: Option<PathBuf>,
     /// Descriptors of the caller that stay open.
@@ -171,6 +177,10 @@ pub struct DryRun {
     pub mounts: Vec<String>,
     /// What is copied up then, if it is there.
     pub copy_up: Vec<String>,
+    /// Its limits.
+    pub limits: Vec<String>,
+    /// The protections it would go without.
+    pub lost: Vec<Lost>,
 }
 
 /// How it ended.
@@ -212,6 +222,8 @@ pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<D
         lowers: settings.lowers.clone(),
         mounts: settings.plan.describe(),
         copy_up: settings.copy_up.iter().map(CopyUp::describe).collect(),
+        limits: settings.limits.describe(),
+        lost: settings.lost,
     })
 }
 
@@ -267,10 +279,12 @@ fn execute(
     let (record, run) = claim(store, &base, &settings, options, started)?;
     // Until the run is over.
     let _caches = std::mem::take(&mut settings.caches);
-    let mut facts = report.facts(&record, started);
+    let mut facts = report.facts(&record, started).without(&mut settings.lost, options.warn);
+    let cgroup = settings.limits.cgroup(record.run)?;
     // The child finds base_dir again by its working directory.
     rustix::process::fchdir(store.dir()).context("enter", store.path().display())?;
-    let spec = resolve::spec(store, settings, &base, record.run, options)?;
+    let mut spec = resolve::spec(store, settings, &base, record.run, options)?;
+    spec.cgroup = cgroup.as_ref().map(limits::Cgroup::entrance).transpose()?;
     let told = Told::of(&spec);
     facts.setup_us = begun.elapsed().as_micros() as u64;
     let mut around = around::Around::new(store, lock, &base, options, &record, run).telling(status);
@@ -302,6 +316,7 @@ fn execute(
     }
     // The overlay lives as long as its descriptor; a commit needs it unmounted.
     drop(outcome.root);
+    facts.held(cgroup, options, &mut finished);
     match outcome.ended {
         Ok(ended) => {
             if outcome.timed_out {

@@ -34,8 +34,10 @@ use crate::sys::process::{Side, clone, exit_now};
 use crate::tree::xattr;
 
 /// Runs the child of a run to its end. The working directory is base_dir, `store` a descriptor of it.
-pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> ! {
-    if let Err(failure) = stages(&mut spec, store, wire) {
+/// `entered`: whether it was born into its cgroup, if it has one.
+pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd, entered: bool) -> ! {
+    let begun = enter_cgroup(&spec, entered);
+    if let Err(failure) = begun.and_then(|()| stages(&mut spec, store, wire)) {
         send_up(wire.as_fd(), &Up::Failed(failure));
     }
     exit_now(i32::from(super::outcome::OURS));
@@ -80,6 +82,15 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         }
     };
     reap::run(spec, wire, started)
+}
+
+/// The view of cgroups is made here, with the run's own as its root.
+fn enter_cgroup(spec: &RunSpec, entered: bool) -> Result<(), Failure> {
+    let Some(cgroup) = &spec.cgroup else { return Ok(()) };
+    if !entered {
+        cgroup.enter().map_err(Failure::at(Stage::Cgroup))?;
+    }
+    namespace::unshare_cgroup().map_err(Failure::at(Stage::Cgroup))
 }
 
 fn assemble_root(

@@ -18,8 +18,9 @@ use super::wire::{self, Down, Failure, Up, receive_up, send_down};
 use super::{explain, init};
 use crate::fault::{Context, Result};
 use crate::ids::{self, Mode as IdMode};
+use crate::isolate::cgroup::live::Entrance;
 use crate::sys::process::{
-    NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone,
+    NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
 };
 
 /// What came of a run.
@@ -60,13 +61,21 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     let raw = enter_raw_mode(&spec)?;
     let started = Instant::now();
     // The network, which takes longest, comes when there is somebody who has nothing else to do.
-    let namespaces = NEW_USER | NEW_MOUNT | NEW_PID | NEW_IPC | NEW_UTS | NEW_CGROUP;
-    let (child, pidfd) = match clone(namespaces) {
+    let namespaces = NEW_USER | NEW_MOUNT | NEW_PID | NEW_IPC | NEW_UTS;
+    let (cloned, entered) = match &spec.cgroup {
+        None => (clone(namespaces | NEW_CGROUP), true),
+        // Whose root is the cgroup of its maker, so the child makes that one itself.
+        Some(cgroup) => match clone_into(namespaces, cgroup.dir.as_fd()) {
+            Ok((side, entered)) => (Ok(side), entered),
+            Err(errno) => (Err(errno), false),
+        },
+    };
+    let (child, pidfd) = match cloned {
         Ok(Side::Child) => {
             drop(ours);
             // Never back into the frames of the parent, whose destructors would discard the run and set its
             // terminal.
-            catch_unwind(AssertUnwindSafe(|| init::child(spec, store, &theirs))).ok();
+            catch_unwind(AssertUnwindSafe(|| init::child(spec, store, &theirs, entered))).ok();
             std::process::abort()
         }
         Ok(Side::Parent { child, pidfd }) => (child, pidfd),
@@ -98,6 +107,11 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         supervisor.kill();
         drop(supervisor.wait_gone());
         return Err(fault);
+    }
+    // PID 1 goes, too, if the kernel finds nothing larger.
+    let starved = |cgroup: &Entrance| cgroup.events().oom_kills > 0;
+    if supervisor.ended.is_none() && spec.cgroup.as_ref().is_some_and(starved) {
+        supervisor.ended = Some(Ok(Ended::Signal(9)));
     }
     Ok(Outcome {
         ended: supervisor.ended.ok_or_else(|| {

@@ -11,6 +11,7 @@ use rustix::termios::{Termios, Winsize};
 use super::user::User;
 use crate::ids::IdMap;
 use crate::isolate::caps::CapSet;
+use crate::isolate::cgroup::live::Entrance;
 use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::MountPlan;
@@ -59,6 +60,8 @@ pub struct RunSpec {
     pub seccomp: Vec<u8>,
     /// Resource limits.
     pub limits: Vec<(Resource, Rlimit)>,
+    /// The cgroup that all of it is in, if it has one of its own.
+    pub cgroup: Option<Entrance>,
     /// Descriptors of the caller that the payload keeps, besides 0, 1, 2.
     pub preserve_fds: Vec<RawFd>,
     /// The terminal, if one of 0, 1, 2 is one.

@@ -67,9 +67,11 @@ pub enum Stage {
     Descriptors,
     /// The program itself.
     Exec,
+    /// Entering the cgroup of the run.
+    Cgroup,
 }
 
-const STAGES: [Stage; 24] = [
+const STAGES: [Stage; 25] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -94,6 +96,7 @@ const STAGES: [Stage; 24] = [
     Stage::Seccomp,
     Stage::Descriptors,
     Stage::Exec,
+    Stage::Cgroup,
 ];
 
 /// A stage that failed.

@@ -22,6 +22,14 @@ pub fn unshare_network() -> Result<(), Errno> {
     unshare(UnshareFlags::NEWNET)
 }
 
+/// Gives this process a view of cgroups whose root is the cgroup it is in.
+///
+/// # Errors
+/// What unshare(2) says.
+pub fn unshare_cgroup() -> Result<(), Errno> {
+    unshare(UnshareFlags::NEWCGROUP)
+}
+
 /// Moves this process, which has one thread, into the network namespace of another. See setns(2).
 ///
 /// # Errors

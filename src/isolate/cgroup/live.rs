@@ -4,7 +4,7 @@
 //! locked was left by a supervisor that was killed, and goes when the next one is made beside it.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -103,17 +103,7 @@ impl Cgroup {
 
     /// What has happened so far.
     pub fn events(&self) -> Events {
-        let count = |file: &str, word: &str| {
-            let text = fs::read_to_string(self.path.join(file)).unwrap_or_default();
-            text.lines()
-                .filter_map(|line| line.split_once(' '))
-                .find_map(|(name, number)| (name == word).then(|| number.parse().ok())?)
-                .unwrap_or_default()
-        };
-        Events {
-            oom_kills: count("memory.events", "oom_kill"),
-            pids_refused: count("pids.events", "max"),
-        }
+        events(&self.dir)
     }
 
     fn is_populated(&self) -> bool {
@@ -137,6 +127,31 @@ impl Entrance {
     /// What the kernel says: EACCES, EBUSY, ENOENT.
     pub fn enter(&self) -> std::result::Result<(), Errno> {
         rustix::io::write(&self.procs, b"0").map(drop)
+    }
+}
+
+impl Entrance {
+    /// What has happened so far.
+    pub fn events(&self) -> Events {
+        events(&self.dir)
+    }
+}
+
+fn events(cgroup: &OwnedFd) -> Events {
+    let count = |file: &str, word: &str| {
+        let mut text = String::new();
+        let opened = openat(cgroup, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        if opened.is_ok_and(|file| File::from(file).read_to_string(&mut text).is_err()) {
+            return 0;
+        }
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .find_map(|(name, number)| (name == word).then(|| number.parse().ok())?)
+            .unwrap_or_default()
+    };
+    Events {
+        oom_kills: count("memory.events", "oom_kill"),
+        pids_refused: count("pids.events", "max"),
     }
 }
 
@@ -205,8 +220,7 @@ fn host(fault: Fault) -> Fault {
 /// for a left-over.
 fn create(path: &Path) -> std::result::Result<OwnedFd, Errno> {
     loop {
-        fs::create_dir(path)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        fs::create_dir(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         if let Some(dir) = lock(path) {
             return Ok(dir);
         }
@@ -215,7 +229,8 @@ fn create(path: &Path) -> std::result::Result<OwnedFd, Errno> {
 
 /// Opens and locks a cgroup; none if somebody else has it, or it is gone.
 fn lock(path: &Path) -> Option<OwnedFd> {
-    let dir = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let dir =
+        open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
     let (held, there) =
         (fstat(&dir).ok()?, statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?);

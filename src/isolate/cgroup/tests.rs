@@ -16,7 +16,10 @@ fn our_own_cgroup_is_found_where_it_is_mounted() {
     };
     let pair = |own: &str, top: &str| Ok([own.to_owned(), top.to_owned()]);
     let top = "/sys/fs/cgroup";
-    assert_eq!(found(HYBRID, mount("/", "/sys/fs/cgroup/unified")), pair("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified"));
+    assert_eq!(
+        found(HYBRID, mount("/", "/sys/fs/cgroup/unified")),
+        pair("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified")
+    );
     let own = format!("{top}/user.slice/user-1000.slice/user@1000.service/app.slice/a.scope");
     assert_eq!(found(SESSION, mount("/", top)), pair(&own, top));
     // A bind of a part of the hierarchy.

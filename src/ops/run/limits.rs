@@ -62,13 +62,15 @@ fn set(all: &mut Vec<(Resource, Rlimit)>, one: (Resource, Rlimit)) {
 
 /// A limit above what there is would say nothing, and is most likely a mistake of units.
 fn possible(wanted: &Wanted) -> Result<()> {
-    let refuse = |flag: &str, has: String| Err(Fault::usage(format!("{flag}: this machine has {has}")));
+    let refuse =
+        |flag: &str, has: String| Err(Fault::usage(format!("{flag}: this machine has {has}")));
     let system = rustix::system::sysinfo();
     let memory = system.totalram.saturating_mul(u64::from(system.mem_unit));
     if wanted.memory.is_some_and(|bytes| bytes > memory) {
         return refuse("--memory", format!("{memory} bytes of memory"));
     }
-    let processors = std::thread::available_parallelism().map_or(u64::MAX, |count| count.get() as u64);
+    let processors =
+        std::thread::available_parallelism().map_or(u64::MAX, |count| count.get() as u64);
     if wanted.cpu_quota.is_some_and(|quota| quota > processors.saturating_mul(100_000)) {
         return refuse("--cpus", format!("{processors} processors for this process"));
     }
@@ -91,7 +93,9 @@ fn stand_in(lost: &mut Lost, wanted: &Wanted, map: &IdMap, rlimits: &mut Vec<(Re
             "each process is limited to that much data (RLIMIT_DATA), not all together"
         }
         "pids" if map.is_no_boundary() => "the machine's root is not limited in processes",
-        "pids" if !counts_in_namespace() => "before Linux 5.14 no other limit counts this run alone",
+        "pids" if !counts_in_namespace() => {
+            "before Linux 5.14 no other limit counts this run alone"
+        }
         "pids" => {
             // PID 1 is ours, not the command's.
             let most = wanted.pids.unwrap_or(u64::MAX).saturating_add(1);
@@ -108,7 +112,8 @@ fn stand_in(lost: &mut Lost, wanted: &Wanted, map: &IdMap, rlimits: &mut Vec<(Re
 fn counts_in_namespace() -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     version >= (5, 14)
 }
@@ -131,10 +136,12 @@ impl Plan {
             ("cpu", "microseconds of processor time in 100 ms", self.wanted.cpu_quota),
         ];
         let held = |name| self.place.as_ref().is_some_and(|place| place.has(name));
-        let cgroup = of_cgroup.into_iter().filter(|(name, _, _)| held(name)).filter_map(
-            |(_, what, value)| value.map(|value| format!("cgroup: {what}: {value}")),
-        );
-        let show = |value: Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
+        let cgroup = of_cgroup
+            .into_iter()
+            .filter(|(name, _, _)| held(name))
+            .filter_map(|(_, what, value)| value.map(|value| format!("cgroup: {what}: {value}")));
+        let show =
+            |value: Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
         let rlimits = self.rlimits.iter().map(|(resource, limit)| {
             let name = format!("{resource:?}").to_lowercase();
             format!("each process: {name}: {}:{}", show(limit.current), show(limit.maximum))

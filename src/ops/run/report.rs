@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Finished;
+use super::limits::{Cgroup, Events};
+use super::{Finished, RunOptions};
 use crate::fault::{Context, Result};
 use crate::ids::Mode;
+use crate::isolate::lost::Lost;
 use crate::run::outcome::Ended;
 use crate::store::{BoxName, LayerId, RunId, RunRecord};
 use crate::sys::process::{Usage, children_usage};
@@ -35,18 +37,14 @@ pub(super) struct Facts {
     snapshot: Option<String>,
     id_map: Mode,
     lost: Vec<Lost>,
+    /// What the limits of its cgroup did, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Events>,
     started: Timestamp,
     ended: Timestamp,
     pub(super) setup_us: u64,
     pub(super) commit_us: u64,
     usage: serde_json::Value,
-}
-
-/// A protection that the host could not give.
-#[derive(Debug, Clone, Serialize)]
-struct Lost {
-    protection: String,
-    reason: String,
 }
 
 impl Report {
@@ -73,6 +71,7 @@ impl Report {
             snapshot: None,
             id_map: record.id_map.mode,
             lost: Vec::new(),
+            limits: None,
             started,
             ended: started,
             setup_us: 0,
@@ -102,6 +101,28 @@ impl Report {
 }
 
 impl Facts {
+    /// The same of a run that goes without these protections; a line for each.
+    pub(super) fn without(mut self, lost: &mut Vec<Lost>, warn: Option<fn(&str)>) -> Self {
+        self.lost = std::mem::take(lost);
+        if let Some(warn) = warn {
+            self.lost.iter().for_each(|lost| warn(&lost.line()));
+        }
+        self
+    }
+
+    /// What the limits of the cgroup did, which goes with this.
+    pub(super) fn held(&mut self, cgroup: Option<Cgroup>, options: &RunOptions, to: &mut Finished) {
+        let Some(cgroup) = cgroup else { return };
+        let events = cgroup.events();
+        if let Some(bytes) = options.limits.wanted.memory.filter(|_| events.oom_kills > 0) {
+            let killed = events.oom_kills;
+            to.messages
+                .push(format!("processes killed for want of memory: {killed}: --memory {bytes}"));
+            self.error = Some("memory".to_owned());
+        }
+        self.limits = Some(events);
+    }
+
     /// How the command ended.
     pub(super) fn ended(&mut self, ended: Ended, timed_out: bool) {
         match ended {

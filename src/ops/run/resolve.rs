@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::{After, Net, RunOptions, binds, checks};
+use super::{After, Net, RunOptions, binds, checks, limits};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Network, Profile, Root, Tmp};
-use crate::isolate::{caps, env, limits, seccomp};
+use crate::isolate::{caps, env, lost, seccomp};
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
@@ -112,6 +112,9 @@ pub(super) struct Settings {
     pub(super) network: Net,
     pub(super) user: Option<user::User>,
     pub(super) seccomp: Vec<u8>,
+    pub(super) limits: limits::Plan,
+    /// Protections that it goes without.
+    pub(super) lost: Vec<lost::Lost>,
     /// The caches it mounts, which nobody removes while these are held.
     pub(super) caches: Vec<Cache>,
 }
@@ -141,6 +144,11 @@ pub(super) fn settings(
         Network::Host => Net::Host,
     });
     checks::descriptors(&options.preserve_fds)?;
+    let limits = limits::plan(options, &profile, base)?;
+    let lost = limits.lost.clone();
+    if options.strict {
+        lost::refuse(&lost)?;
+    }
     let cache = open_cache(store)?;
     let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
     let caches = caches.collect::<Result<Vec<_>>>()?;
@@ -170,6 +178,8 @@ pub(super) fn settings(
         network,
         user,
         seccomp,
+        limits,
+        lost,
         caches,
     })
 }
@@ -299,7 +309,8 @@ pub(super) fn spec(
         capabilities: settings.profile.capabilities,
         last_capability: caps::last_cap(),
         seccomp: settings.seccomp,
-        limits: limits::plan(&settings.profile.limits),
+        limits: settings.limits.rlimits,
+        cgroup: None,
         preserve_fds: options.preserve_fds.clone(),
         terminal: terminal::inspect(),
         want_root: !options.outs.is_empty(),
