@@ -38,6 +38,7 @@ mod name;
 mod pax;
 mod reader;
 mod sparse;
+pub mod write;
 
 use reader::{Entry, Reader};
 

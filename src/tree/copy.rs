@@ -28,6 +28,7 @@ use crate::fault::{Context, Result};
 use crate::ids::{IdMap, Mode as IdMode};
 
 pub(super) mod data;
+pub(crate) use data::next_data;
 
 /// How the kernel shows an id that has no number in this user namespace, unless an administrator chose
 /// another (/proc/sys/kernel/overflowuid).

@@ -18,6 +18,7 @@ mod honest;
 mod hostile;
 mod round_trip;
 mod sources;
+mod written;
 
 fn temp() -> TempDir {
     tempfile::tempdir().expect("temporary directory")

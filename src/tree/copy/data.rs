@@ -24,7 +24,14 @@ pub(in crate::tree) fn copy(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> Result<
 }
 
 /// The first stretch of data from `at` on, by SEEK_DATA and SEEK_HOLE; without these (EINVAL) all is data.
-fn next_data(src: BorrowedFd<'_>, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+///
+/// # Errors
+/// What lseek(2) says.
+pub(crate) fn next_data(
+    src: BorrowedFd<'_>,
+    at: u64,
+    size: u64,
+) -> Result<Option<(u64, u64)>, Errno> {
     if at >= size {
         return Ok(None);
     }
