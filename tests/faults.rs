@@ -45,6 +45,8 @@ mod sweep;
 mod terminal;
 #[path = "faults/watch.rs"]
 mod watch;
+#[path = "faults/weaker.rs"]
+mod weaker;
 #[path = "faults/world.rs"]
 mod world;
 
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         ("frozen", frozen::CASES),
         ("limits", limits::CASES),
         ("host", host::CASES),
+        ("weaker", weaker::CASES),
         ("race", race::CASES),
         ("discard", discard::CASES),
         ("sweep", sweep::CASES),

@@ -289,6 +289,7 @@ fn execute(
     facts.setup_us = begun.elapsed().as_micros() as u64;
     let mut around = around::Around::new(store, lock, &base, options, &record, run).telling(status);
     let launched = launch::run(spec, store.dir(), &mut around);
+    facts.also_without(around.lost());
     let tidy = around.is_tidy();
     let (run, gone) = around.into_run();
     let (mut run, outcome) = match (run, launched) {

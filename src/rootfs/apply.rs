@@ -87,16 +87,31 @@ fn prepare_one(
             let writable = Writable { dir: run, upper: &upper, work: &work };
             assemble(base, &[lower], Some(writable), MountAttrFlags::empty(), way).map(Some)
         }
-        Op::Proc => {
-            let fs = leave_open(fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?);
-            fsconfig_create(fs)?;
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-                | MountAttrFlags::MOUNT_ATTR_NODEV
-                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map(Some)
-        }
+        Op::Proc => fresh_proc().map(Some),
         _ => Ok(None),
     }
+}
+
+/// A new /proc of the caller's pid namespace, detached.
+///
+/// # Errors
+/// EPERM where a container masks parts of its own.
+pub fn fresh_proc() -> Result<OwnedFd, Errno> {
+    let fs = leave_open(fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?);
+    fsconfig_create(fs)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// The outer /proc with all that lies over it, detached. Read-only, because it has files of other processes of the
+/// caller that he may write (oom_score_adj, coredump_filter).
+///
+/// # Errors
+/// What open_tree(2) and mount_setattr(2) say.
+pub fn outer_proc() -> Result<OwnedFd, Errno> {
+    detach_host(Path::new("/proc"), true)
 }
 
 /// A detached recursive clone of a path of the host, read-only in all its mounts if asked. `path` is

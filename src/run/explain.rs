@@ -163,6 +163,10 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
             "prepare the upper: in memory: the tmpfs of this kernel has no user xattrs (Linux 6.6 has)",
         )
         .hint("leave out --upper tmpfs"),
+        Errno::PERM | Errno::NOSYS if stage == Stage::Root => Fault::host(message).hint(
+            "pivot_root is refused: run the container with --security-opt seccomp=docker-nested.json, or \
+             without --strict and SYS_ADMIN inside",
+        ),
         Errno::NOSPC | Errno::USERS if stage == Stage::Network => Fault::host(message)
             .hint("as root: `sysctl -w user.max_net_namespaces=15000`; or use --net host"),
         Errno::NOSPC | Errno::DQUOT => {

@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount_change,
 };
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
@@ -22,12 +22,13 @@ use super::payload::{self, Begin};
 use super::program;
 use super::reap::{self, Gate, Started};
 use super::spec::{RunSpec, TerminalSpec, Upper};
+use super::weaker::{self, Switched};
 use super::wire::{self, Down, Failure, Stage, Up, receive_down, send_up};
 use crate::ids::{self, Mode as IdMode};
 use crate::isolate::{caps, net};
 use crate::rootfs::apply::{self, Failed};
 use crate::rootfs::copy_up;
-use crate::rootfs::overlay::{Base, Writable, assemble, attach};
+use crate::rootfs::overlay::{Base, Writable, assemble};
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
@@ -62,10 +63,14 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     }
     let root = assemble_root(spec, &base, &lowers, &run)?;
 
-    let given = std::mem::take(&mut spec.prepared);
+    let mut given = std::mem::take(&mut spec.prepared);
+    weaker::proc(spec, &mut given, wire)?;
     let prepared = apply::prepare(&spec.plan.ops, given, &base, run.as_fd(), spec.way)
         .map_err(|failed| at_step(Stage::Prepare, failed))?;
-    switch_root(&base, &root).map_err(Failure::at(Stage::Root))?;
+    let switched = weaker::switch_root(spec, &base, &root, wire);
+    if switched.map_err(Failure::at(Stage::Root))? == Switched::Moved {
+        early.take().map_or(Ok(()), weaker::retire)?;
+    }
     apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
     copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
     check_program(spec)?;
@@ -212,20 +217,6 @@ fn memory_upper(upper: Upper) -> Result<Option<OwnedFd>, Errno> {
     xattr::try_user(openat(&room, "fs", flags, Mode::empty())?.as_fd())?;
     mkdirat(&room, "work", Mode::RWXU)?;
     Ok(Some(room))
-}
-
-/// Makes `root` the root and takes the host out of the namespace. The overlay is put over the clone of base_dir
-/// for a moment, because pivot_root(2) wants a mount point.
-fn switch_root(base: &Base, root: &OwnedFd) -> Result<(), Errno> {
-    // So that it goes with the old root: a detached tree that is closed on its own costs a wait for all
-    // processors (synchronize_rcu), on the path of the payload's exec.
-    base.attach()?;
-    attach(root.as_fd(), base.tree())?;
-    rustix::process::fchdir(root)?;
-    rustix::process::pivot_root(".", ".")?;
-    // The old root lies on top of the new one now; lazily, because it is busy with our descriptors.
-    // The working directory stays what it was: the new root.
-    unmount(".", UnmountFlags::DETACH)
 }
 
 /// What needs no root: the host name, and the loopback device, whose start takes the kernel a while.

@@ -14,6 +14,7 @@ use super::outcome::Ended;
 use super::signals::Signals;
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
+use super::weaker::Weaker;
 use super::wire::{self, Down, Failure, Up, receive_up, send_down};
 use super::{explain, init};
 use crate::fault::{Context, Result};
@@ -44,6 +45,9 @@ pub trait Moments {
 
     /// PID 1 of the sandbox is there and has its ids: this is its pid outside.
     fn born(&mut self, _child: Pid) {}
+
+    /// A protection is lost: this host refuses it, and something weaker stands in.
+    fn weaker(&mut self, weaker: Weaker);
 
     /// The command has ended; what else runs inside is being killed, and the overlay taken down.
     fn ended(&mut self, ended: Ended);
@@ -245,6 +249,7 @@ impl Supervisor {
                     moments.ended(ended);
                 }
             }
+            Some(Up::Weaker(weaker)) => moments.weaker(weaker),
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Terminal(master)) => {
                 if let Some(terminal) = &spec.terminal {

@@ -16,4 +16,5 @@ mod signals;
 pub mod spec;
 pub mod terminal;
 pub mod user;
+pub mod weaker;
 pub mod wire;

@@ -107,7 +107,7 @@ pub fn run(spec: &RunSpec, wire: &OwnedFd, started: Started) -> Result<(), Failu
 
 /// Waits until the payload's process has given up all, and joins the network that it has made. It holds no
 /// secrets then, but must not be left in the host's network: /proc/1/net shows what is there.
-fn meet(gate: &Gate) -> Result<(), Errno> {
+pub(super) fn meet(gate: &Gate) -> Result<(), Errno> {
     if retry_on_intr(|| rustix::io::read(gate.ours, &mut [0_u8; 1])) != Ok(1) {
         // It has told why.
         exit_now(1);

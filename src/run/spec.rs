@@ -66,6 +66,8 @@ pub struct RunSpec {
     pub preserve_fds: Vec<RawFd>,
     /// The terminal, if one of 0, 1, 2 is one.
     pub terminal: Option<TerminalSpec>,
+    /// Whether a weaker way may stand in for one that the host refuses; what was lost is told then.
+    pub may_lose: bool,
     /// Whether the supervisor wants the root's descriptor, to copy results out.
     pub want_root: bool,
     /// How long it may take; SIGTERM then, SIGKILL after [`GRACE`].

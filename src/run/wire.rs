@@ -15,6 +15,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use super::weaker::{self, Weaker};
+
 /// Which part of the set-up is being done; the parent makes the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -128,6 +130,8 @@ pub enum Up {
     Root(OwnedFd),
     /// The payload ended, with the status of wait(2).
     Exited(i32),
+    /// A protection that this host refuses, and for which something weaker stands in.
+    Weaker(Weaker),
 }
 
 /// What the supervisor tells.
@@ -179,6 +183,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         Up::Terminal(fd) => (packet(2, 0, 0, 0), Some(fd.as_fd())),
         Up::Root(fd) => (packet(3, 0, 0, 0), Some(fd.as_fd())),
         Up::Exited(status) => (packet(4, 0, 0, *status), None),
+        Up::Weaker(weaker) => (packet(5, *weaker as u8, 0, 0), None),
     };
     // The supervisor's death is handled by PDEATHSIG and by end-of-file.
     send(wire, &packet, fd).ok();
@@ -223,6 +228,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (2, Some(fd)) => Up::Terminal(fd),
         (3, Some(fd)) => Up::Root(fd),
         (4, _) => Up::Exited(value(&packet)),
+        (5, _) => Up::Weaker(*weaker::ALL.get(usize::from(packet[1])).ok_or(Errno::PROTO)?),
         _ => return Err(Errno::PROTO),
     };
     Ok(Some(message))

@@ -10,7 +10,6 @@ use crate::world::{Place, Said, ids, program, tree};
 pub(crate) const CASES: &[Case] = &[
     ("no_user_namespaces", no_user_namespaces),
     ("no_ranges", no_ranges),
-    ("masked_proc", masked_proc),
     ("missing_system_calls", missing_system_calls),
 ];
 
@@ -53,18 +52,6 @@ fn no_ranges() {
     let said = line(&place, &[], "\"$SANDBOX\" init --from mmdebstrap:stable");
     said.refused(6, "tar:");
     assert!(!place.base.exists(), "a store is left of a failed init");
-}
-
-/// A fresh /proc is refused where a part of the outer one is covered (mount_too_revealing in the kernel).
-fn masked_proc() {
-    let place = Place::empty();
-    let flags = ["--mount", "--pid", "--fork", "--mount-proc"];
-    let script = "mount -t tmpfs none /proc/sys && \"$SANDBOX\" init --from \"$TREE\" \
-        && exec \"$SANDBOX\" run -- true";
-    let said = line(&place, &flags, script);
-    assert_eq!(said.code, 125, "{said:?}");
-    assert!(said.err.contains("systempaths=unconfined"), "{said:?}");
-    line(&place, &flags, "exec \"$SANDBOX\" run -- true").code(0);
 }
 
 /// Old kernels and the filters of containers.

@@ -16,6 +16,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("read_only", crate::full::read_only_inside),
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),
+    ("no_pivot_root", crate::weaker::no_pivot_root_inside),
 ];
 
 /// Does what the harness asks of itself, if these words are of that kind.

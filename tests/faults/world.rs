@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use crate::watch;
 
 /// What the payloads of the cases use.
-const PROGRAMS: [&str; 20] = [
+const PROGRAMS: [&str; 21] = [
     "sh", "bash", "sleep", "cat", "dd", "stty", "tty", "mkdir", "chmod", "chown", "touch", "ls",
-    "rm", "id", "setsid", "true", "seq", "head", "readlink", "mv",
+    "rm", "id", "setsid", "true", "seq", "head", "readlink", "mv", "perl",
 ];
 
 /// The id mode under test.

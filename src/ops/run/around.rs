@@ -6,9 +6,11 @@ use super::resolve::Base;
 use super::status::Status;
 use super::{After, RunOptions};
 use crate::fault::Result;
+use crate::isolate::lost::Lost;
 use crate::ops::trash;
 use crate::run::launch::Moments;
 use crate::run::outcome::Ended;
+use crate::run::weaker::Weaker;
 use crate::store::{Run, RunRecord, SharedLock, Store};
 
 /// The directory of a run, from before its making to its end.
@@ -23,6 +25,7 @@ pub(super) struct Around<'a> {
     gone: bool,
     tidy: bool,
     status: Status,
+    lost: Vec<Lost>,
 }
 
 impl<'a> Around<'a> {
@@ -36,7 +39,18 @@ impl<'a> Around<'a> {
         run: Option<Run>,
     ) -> Self {
         let (lock, status) = (Some(lock), Status::default());
-        Self { store, lock, base, options, record, run, gone: false, tidy: false, status }
+        Self {
+            store,
+            lock,
+            base,
+            options,
+            record,
+            run,
+            gone: false,
+            tidy: false,
+            status,
+            lost: Vec::new(),
+        }
     }
 
     /// The same with somebody who is told what happens.
@@ -47,6 +61,11 @@ impl<'a> Around<'a> {
     /// The run, if there is one, and whether its directory is removed already.
     pub(super) fn into_run(self) -> (Option<Run>, bool) {
         (self.run, self.gone)
+    }
+
+    /// What the host refused.
+    pub(super) fn lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Whether the store was seen to have no trash since the command ended.
@@ -82,6 +101,14 @@ impl Moments for Around<'_> {
 
     fn born(&mut self, child: Pid) {
         self.status.started(self.record.run, child);
+    }
+
+    fn weaker(&mut self, weaker: Weaker) {
+        let lost = weaker.lost();
+        if let Some(warn) = self.options.warn {
+            warn(&lost.line());
+        }
+        self.lost.push(lost);
     }
 
     /// Where nothing was written and nothing is kept, the directory goes while the kernel takes the overlay

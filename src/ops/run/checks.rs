@@ -10,7 +10,7 @@ use crate::sys;
 
 /// Code that nobody trusts is not run as the machine's own root, whatever else holds it back.
 pub(super) fn boundary(profile: &Profile, base: &Base, options: &RunOptions) -> Result<()> {
-    if !base.id_map.is_no_boundary() || !(options.strict || profile.name() == "strict") {
+    if !base.id_map.is_no_boundary() || !strict(profile, options) {
         return Ok(());
     }
     Err(Fault::host(format!(
@@ -18,6 +18,11 @@ pub(super) fn boundary(profile: &Profile, base: &Base, options: &RunOptions) -> 
         base.box_name
     ))
     .hint("make a box with a range: `sandbox init NAME --ids range --from SOURCE`"))
+}
+
+/// Whether a run may lose no protection.
+pub(super) fn strict(profile: &Profile, options: &RunOptions) -> bool {
+    options.strict || profile.name() == "strict"
 }
 
 /// Users that the map does not hold cannot be.

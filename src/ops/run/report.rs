@@ -110,6 +110,11 @@ impl Facts {
         self
     }
 
+    /// What the host refused while the sandbox was made, told already.
+    pub(super) fn also_without(&mut self, lost: Vec<Lost>) {
+        self.lost.extend(lost);
+    }
+
     /// What the limits of the cgroup did, which goes with this.
     pub(super) fn held(&mut self, cgroup: Option<Cgroup>, options: &RunOptions, to: &mut Finished) {
         let Some(cgroup) = cgroup else { return };

@@ -313,6 +313,7 @@ pub(super) fn spec(
         cgroup: None,
         preserve_fds: options.preserve_fds.clone(),
         terminal: terminal::inspect(),
+        may_lose: !checks::strict(&settings.profile, options),
         want_root: !options.outs.is_empty(),
         timeout: options.timeout,
     })

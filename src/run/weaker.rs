@@ -1,0 +1,139 @@
+//! The weaker ways of a run, where a container refuses the better ones. Each is told to the supervisor, and
+//! none is gone where the spec says that nothing may be lost.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::process::{Signal, WaitOptions, waitpid};
+
+use super::reap::{self, Started};
+use super::spec::RunSpec;
+use super::wire::{Failure, Stage, Up, send_up};
+use crate::isolate::lost::Lost;
+use crate::rootfs::apply::{self, Prepared};
+use crate::rootfs::overlay::{Base, attach};
+use crate::rootfs::plan::Op;
+
+/// What a run had to do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Weaker {
+    /// The outer /proc was bound instead of one of its own.
+    Proc,
+    /// The overlay was moved over the old root instead of pivot_root(2).
+    Root,
+}
+
+/// All of them, in the order of their numbers on the wire.
+pub(super) const ALL: [Weaker; 2] = [Weaker::Proc, Weaker::Root];
+
+impl Weaker {
+    /// What is lost, what stands in for it, and what would bring it back.
+    pub fn lost(self) -> Lost {
+        match self {
+            Self::Proc => Lost::new(
+                "fresh-proc",
+                "the outer /proc is masked, so it is bound read-only: /proc/self is right, but the names of \
+                 processes outside show (Docker: --security-opt systempaths=unconfined)",
+            ),
+            Self::Root => Lost::new(
+                "pivot-root",
+                "pivot_root is refused, so the root was moved and the old one is covered, not gone \
+                 (Docker: --security-opt seccomp=docker-nested.json)",
+            ),
+        }
+    }
+}
+
+/// The number of CAP_SYS_ADMIN in capabilities(7).
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// A /proc of our own in its place among what is `prepared`. The kernel grants one only while all of the outer one
+/// is visible ("mount too revealing"), and containers mask parts of theirs: then the outer one is bound,
+/// read-only, with its masks. The pid namespace stays ours: nothing outside can be killed, all inside is.
+pub(super) fn proc(spec: &RunSpec, prepared: &mut Prepared, wire: &OwnedFd) -> Result<(), Failure> {
+    let Some(step) = spec.plan.ops.iter().position(|op| *op == Op::Proc) else { return Ok(()) };
+    let failed = |errno| Failure { stage: Stage::Prepare, detail: step as u32, errno };
+    let tree = match apply::fresh_proc() {
+        Err(Errno::PERM) if spec.may_lose => {
+            let tree = apply::outer_proc().map_err(failed)?;
+            send_up(wire.as_fd(), &Up::Weaker(Weaker::Proc));
+            tree
+        }
+        other => other.map_err(failed)?,
+    };
+    prepared.resize_with(spec.plan.ops.len(), || None);
+    prepared[step] = Some(tree);
+    Ok(())
+}
+
+/// How the root was switched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Switched {
+    /// The old one is gone, and every process of the namespace has the new one.
+    Pivoted,
+    /// Only this process has the new one, which covers the old one.
+    Moved,
+}
+
+/// Makes `root` the root and takes the host out of the namespace. The overlay is put over the clone of base_dir
+/// for a moment, because pivot_root(2) wants a mount point.
+///
+/// Docker's default filter never allows pivot_root. Then the overlay is moved over `/` and is our root by
+/// chroot(2). That is no boundary to whoever can move mounts or make them; to anybody else every way up ends
+/// at the topmost mount on `/`, which is the overlay: `..` beyond a chroot, setns(2) to the same namespace,
+/// and, as mounts are locked to one another there, a new mount namespace in a new user namespace, too.
+/// Descriptors of the old root would lead there; PID 1 and the payload close them, as always.
+pub(super) fn switch_root(
+    spec: &RunSpec,
+    base: &Base,
+    root: &OwnedFd,
+    wire: &OwnedFd,
+) -> Result<Switched, Errno> {
+    // So that it goes with the old root: a detached tree that is closed on its own costs a wait for all
+    // processors (synchronize_rcu), on the path of the payload's exec.
+    base.attach()?;
+    attach(root.as_fd(), base.tree())?;
+    rustix::process::fchdir(root)?;
+    match rustix::process::pivot_root(".", ".") {
+        Err(Errno::PERM | Errno::NOSYS)
+            if spec.may_lose && !spec.capabilities.holds(CAP_SYS_ADMIN) =>
+        {
+            move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            rustix::process::chroot(".")?;
+            rustix::process::chdir("/")?;
+            send_up(wire.as_fd(), &Up::Weaker(Weaker::Root));
+            return Ok(Switched::Moved);
+        }
+        other => other?,
+    }
+    // The old root lies on top of the new one now; lazily, because it is busy with our descriptors.
+    // The working directory stays what it was: the new root.
+    unmount(".", UnmountFlags::DETACH)?;
+    Ok(Switched::Pivoted)
+}
+
+/// Ends a payload's process that was made early: its root is the old one, and it has no right left to leave
+/// that. The network that it has made is ours before.
+pub(super) fn retire(started: Started) -> Result<(), Failure> {
+    if let Some(gate) = &started.gate {
+        reap::meet(gate).map_err(Failure::at(Stage::Network))?;
+    }
+    let fork = Failure::at(Stage::Fork);
+    rustix::process::kill_process(started.payload, Signal::KILL).map_err(&fork)?;
+    waitpid(Some(started.payload), WaitOptions::empty()).map(drop).map_err(fork)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places() {
+        for (index, weaker) in ALL.into_iter().enumerate() {
+            assert_eq!(weaker as usize, index);
+        }
+    }
+}
