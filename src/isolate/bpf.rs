@@ -2,8 +2,8 @@
 //!
 //! libseccomp compares call numbers one by one, about two instructions a call. The time to load a filter
 //! grows with its length (the kernel translates it), and that is paid by every run. Verdicts come in
-//! stretches of neighbouring numbers, so [`by_intervals`] asks libseccomp's program for the verdict on
-//! every number and writes the answers down as a binary search among stretches.
+//! stretches of neighbouring numbers, so [`by_number`] asks (libseccomp's program, for one) for the verdict
+//! on every number and writes the answers down as a binary search among stretches.
 
 use std::collections::BTreeMap;
 
@@ -27,12 +27,15 @@ pub(super) const RET: u16 = 0x06;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
-/// AUDIT_ARCH_X86_64 and AUDIT_ARCH_I386.
-pub(super) const X86: [u32; 2] = [0xc000_003e, 0x4000_0003];
+/// AUDIT_ARCH_X86_64, AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64 and AUDIT_ARCH_ARM.
+pub(super) const X86_64: u32 = 0xc000_003e;
+pub(super) const I386: u32 = 0x4000_0003;
+pub(super) const AARCH64: u32 = 0xc000_00b7;
+pub(super) const ARM: u32 = 0x4000_0028;
 /// Call numbers of x86 end far below; what is above has the verdict of this one.
 const NUMBERS: u32 = 1024;
 /// __X32_SYSCALL_BIT.
-const X32: u32 = 0x4000_0000;
+pub(super) const X32: u32 = 0x4000_0000;
 
 /// Code, jump if true, jump if false, value.
 type Instruction = (u16, u8, u8, u32);
@@ -82,35 +85,39 @@ pub(super) fn verdict(program: &[u8], arch: u32, number: u32, args: [u64; 6]) ->
     }
 }
 
-/// A program with the same verdicts as `tree` on the given architectures (of x86) and on all others, if
-/// `tree` looks at no arguments.
-pub(super) fn by_intervals(tree: &[u8], architectures: &[u32]) -> Option<Vec<u8>> {
+/// Numbers of calls, for which [`by_number`] asks: all of x86 and of the generic table, one that stands for
+/// what is above them, and one of x32. `last` is another that verdicts may change at.
+fn numbers(last: u32) -> impl Iterator<Item = u32> {
+    let above = (last > NUMBERS && last < X32).then_some([last, last + 1]);
+    (0..=NUMBERS).chain(above.into_iter().flatten()).chain([X32])
+}
+
+/// A program that decides by architecture and number alone: for each of `architectures` as `verdict` says
+/// of its numbers, and for all others `otherwise`.
+pub(super) fn by_number(
+    architectures: &[(u32, u32)],
+    otherwise: u32,
+    verdict: impl Fn(u32, u32) -> Option<u32>,
+) -> Option<Vec<u8>> {
     let mut backwards = Backwards::default();
     let mut entries = Vec::new();
-    for &arch in architectures {
-        let intervals = intervals(tree, arch)?;
+    for &(arch, last) in architectures {
+        let mut intervals: Vec<(u32, u32)> = Vec::new();
+        for number in numbers(last) {
+            let verdict = verdict(arch, number)?;
+            if intervals.last().is_none_or(|(_, last)| *last != verdict) {
+                intervals.push((number, verdict));
+            }
+        }
         let search = backwards.search(&intervals);
         entries.push((arch, backwards.load(NUMBER, search)));
     }
-    let no_architecture = 0;
-    let mut next = backwards.ret(verdict(tree, no_architecture, 0, [0; 6])?);
+    let mut next = backwards.ret(otherwise);
     for (arch, entry) in entries {
         next = backwards.branch(IF_EQUAL, arch, entry, next);
     }
     backwards.load(ARCHITECTURE, next);
     Some(backwards.finish())
-}
-
-/// First numbers of stretches with one verdict.
-fn intervals(tree: &[u8], arch: u32) -> Option<Vec<(u32, u32)>> {
-    let mut intervals: Vec<(u32, u32)> = Vec::new();
-    for number in (0..=NUMBERS).chain([X32]) {
-        let verdict = verdict(tree, arch, number, [0; 6])?;
-        if intervals.last().is_none_or(|(_, last)| *last != verdict) {
-            intervals.push((number, verdict));
-        }
-    }
-    Some(intervals)
 }
 
 /// A program written from its end, so that every jump's target is known when the jump is written.

@@ -36,6 +36,11 @@ impl CapSet {
         Ok(set)
     }
 
+    /// Every capability that has a name.
+    pub fn all() -> Self {
+        Self(caps::all().iter().fold(0, |set, capability| set | capability.bitmask()))
+    }
+
     /// The names of its members, by number.
     pub fn names(self) -> Vec<String> {
         let mut members: Vec<_> = caps::all()

@@ -12,18 +12,22 @@
 //! return of that verdict is rewritten to a jump behind the end of its tree. BPF jumps are relative, so
 //! nothing else changes. The first two are binary trees by call number (`SCMP_FLTATR_CTL_OPTIMIZE` 2);
 //! the third looks at no arguments and is rewritten to a shorter form where [`bpf`] can.
+//!
+//! Rules of a file that was written for other runtimes ([`Order::AsRunc`]) are one tree instead of the last
+//! two, made as those make it; a program before it knows what libseccomp does not, and what runc does of its
+//! own: a call that is newer than all that the file names answers ENOSYS and not the default.
 
 use std::collections::BTreeMap;
 
-use libseccomp::{
-    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
-};
+use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext, ScmpSyscall};
 use rustix::io::{read, retry_on_intr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::bpf::{self, INSTRUCTION, JUMP, RET};
-use super::filter::{Action, Arch, Arg, Op, Seccomp};
+use super::filter::{Arg, Order, Rule, Seccomp};
+use super::newer;
 use super::policy::{self, Conditional};
+use super::scmp::{action, architectures, comparison, returned, token};
 use super::seccomp::Request;
 use crate::fault::{Context, Fault, Result};
 
@@ -53,6 +57,18 @@ type Table<'a> = BTreeMap<&'a str, Verdicts>;
 
 /// Compiles the filter: an array of struct sock_filter as bytes.
 pub(super) fn compile(seccomp: &Seccomp, request: &Request) -> Result<Vec<u8>> {
+    let architectures = architectures(&seccomp.architectures);
+    let program = match seccomp.order {
+        Order::ArgsFirst => args_first(seccomp, request, &architectures)?,
+        Order::AsRunc => as_runc(seccomp, request, &architectures)?,
+    };
+    if program.len() > MOST_INSTRUCTIONS * INSTRUCTION {
+        return Err(Fault::usage("seccomp: the profile's filter is longer than the kernel takes"));
+    }
+    Ok(program)
+}
+
+fn args_first(seccomp: &Seccomp, request: &Request, architectures: &[ScmpArch]) -> Result<Vec<u8>> {
     let default = action(seccomp.default_action, seccomp.default_errno_ret);
     let mut table = profile_table(seccomp);
     if request.nesting {
@@ -75,36 +91,118 @@ pub(super) fn compile(seccomp: &Seccomp, request: &Request) -> Result<Vec<u8>> {
         // No call stands in both, so one tree can hold them.
         before.append(&mut conditions);
     }
-
-    let architectures = architectures(&seccomp.architectures);
     let mut program = Vec::new();
     for table in [before, conditions] {
         if !table.is_empty() {
-            let tree = tree(&table, &architectures, UNDECIDED, UNDECIDED)?;
+            let tree = tree(rules_of(&table), architectures, UNDECIDED, UNDECIDED)?;
             program.extend(pass_on(tree));
         }
     }
-    let unknown_architecture = ScmpAction::Errno(libc::ENOSYS);
-    program.extend(shortened(
-        tree(&table, &architectures, default, unknown_architecture)?,
-        &architectures,
-    ));
-    if program.len() > MOST_INSTRUCTIONS * INSTRUCTION {
-        return Err(Fault::usage("seccomp: the profile's filter is longer than the kernel takes"));
-    }
+    let newer = newer_verdicts(seccomp);
+    program.extend(last_tree(&table, architectures, default, &newer)?);
     Ok(program)
 }
 
-/// Whether the library knows a system call of that name, on any architecture.
-pub(super) fn is_known(name: &str) -> bool {
-    ScmpSyscall::from_name(name).is_ok()
+fn as_runc(seccomp: &Seccomp, request: &Request, architectures: &[ScmpArch]) -> Result<Vec<u8>> {
+    let default = action(seccomp.default_action, seccomp.default_errno_ret);
+    let mut before = Table::new();
+    if request.nesting {
+        replace(&mut before, policy::NESTED, ScmpAction::Allow);
+    }
+    replace(&mut before, policy::REFUSED, ScmpAction::Errno(libc::EPERM));
+    before.append(&mut conditional_table(policy::REFUSED_IF));
+    if request.single {
+        replace(&mut before, policy::PRETENDED, ScmpAction::Errno(0));
+        before.append(&mut conditional_table(policy::PRETENDED_IF));
+    }
+    let mut program = pass_on(tree(rules_of(&before), architectures, UNDECIDED, UNDECIDED)?);
+    program.extend(pass_on(newest(seccomp, architectures)));
+    let unknown_architecture = ScmpAction::Errno(libc::ENOSYS);
+    let rules = seccomp.syscalls.iter().flat_map(rules_as_runc);
+    program.extend(tree(rules, architectures, default, unknown_architecture)?);
+    Ok(program)
+}
+
+/// Whether anything can be said of a system call of that name: the library knows it, on any architecture,
+/// or it is in our table and the rule has no conditions.
+pub(super) fn is_known(name: &str, conditions: bool) -> bool {
+    if newer::number(name).is_some() { !conditions } else { by_library(name).is_some() }
+}
+
+/// The library's number of a call that is not in our table.
+fn by_library(name: &str) -> Option<ScmpSyscall> {
+    if newer::number(name).is_some() { None } else { ScmpSyscall::from_name(name).ok() }
+}
+
+/// What the rules without conditions say of calls in our table.
+fn newer_verdicts(seccomp: &Seccomp) -> BTreeMap<u32, u32> {
+    let mut verdicts = BTreeMap::new();
+    for rule in seccomp.syscalls.iter().filter(|rule| rule.args.is_empty()) {
+        let verdict = returned(action(rule.action, rule.errno_ret));
+        let numbers = rule.names.iter().filter_map(|name| newer::number(name));
+        verdicts.extend(numbers.map(|number| (number, verdict)));
+    }
+    verdicts
+}
+
+/// Before the tree of a file for other runtimes: calls in our table, and ENOSYS for what is newer than all
+/// that the file names, if its default would refuse it.
+fn newest(seccomp: &Seccomp, architectures: &[ScmpArch]) -> Vec<u8> {
+    let newer = newer_verdicts(seccomp);
+    let stub = !seccomp.default_action.permits();
+    let names = || seccomp.syscalls.iter().flat_map(|rule| &rule.names);
+    let number = |name: &String, arch| match newer::number(name) {
+        Some(number) => Some(number),
+        None => ScmpSyscall::from_name_by_arch(name, arch)
+            .ok()
+            .and_then(|call| u32::try_from(call.as_raw_syscall()).ok()),
+    };
+    let lasts: Vec<_> = architectures
+        .iter()
+        .filter_map(|arch| {
+            let last = names().filter_map(|name| number(name, *arch)).max().filter(|_| stub);
+            Some((token(*arch)?, last.unwrap_or(bpf::X32)))
+        })
+        .collect();
+    let program = bpf::by_number(&lasts, UNDECIDED_RET, |arch, number| {
+        let last = lasts.iter().find(|(known, _)| *known == arch)?.1;
+        let above = number > last && number < bpf::X32;
+        let enosys = above.then(|| returned(ScmpAction::Errno(libc::ENOSYS)));
+        Some(newer.get(&number).copied().or(enosys).unwrap_or(UNDECIDED_RET))
+    });
+    program.unwrap_or_default()
+}
+
+/// A rule, as libseccomp takes it.
+type Added<'a> = (&'a str, Vec<Arg>, ScmpAction);
+
+/// What runc and crun make of a rule: one comparison of an argument twice, and there is one rule for each
+/// comparison.
+fn rules_as_runc(rule: &Rule) -> Vec<Added<'_>> {
+    let verdict = action(rule.action, rule.errno_ret);
+    let twice = (1..rule.args.len())
+        .any(|at| rule.args[..at].iter().any(|arg| arg.index == rule.args[at].index));
+    let split = || rule.args.iter().map(|arg| vec![*arg]).collect();
+    let conditions: Vec<Vec<Arg>> = if twice { split() } else { vec![rule.args.clone()] };
+    let names = rule.names.iter().filter(|name| by_library(name).is_some());
+    names
+        .flat_map(|name| conditions.iter().map(|args| (name.as_str(), args.clone(), verdict)))
+        .collect()
+}
+
+fn rules_of<'a>(table: &'a Table<'a>) -> impl Iterator<Item = Added<'a>> {
+    table.iter().flat_map(|(name, verdicts)| {
+        let conditions = verdicts.conditions.iter().cloned();
+        let conditions = conditions.map(|(args, verdict)| (*name, args, verdict));
+        conditions.chain(verdicts.otherwise.map(|verdict| (*name, Vec::new(), verdict)))
+    })
 }
 
 fn profile_table(seccomp: &Seccomp) -> Table<'_> {
     let mut table = Table::new();
     for rule in &seccomp.syscalls {
         let verdict = action(rule.action, rule.errno_ret);
-        for name in rule.names.iter().filter(|name| is_known(name)) {
+        for name in rule.names.iter().filter(|name| by_library(name).is_some()) {
             let verdicts = table.entry(name.as_str()).or_default();
             if rule.args.is_empty() {
                 verdicts.otherwise = Some(verdict);
@@ -137,27 +235,28 @@ fn conditional_table(rules: &'static [Conditional]) -> Table<'static> {
 }
 
 /// One tree over all architectures.
-fn tree(
-    table: &Table<'_>,
+fn tree<'a>(
+    rules: impl Iterator<Item = Added<'a>>,
     architectures: &[ScmpArch],
     default: ScmpAction,
     unknown_architecture: ScmpAction,
 ) -> Result<Vec<u8>> {
+    // libseccomp refuses a rule that only repeats the default.
+    let rules: Vec<_> = rules.filter(|(_, _, verdict)| *verdict != default).collect();
     let mut context = ScmpFilterContext::new(default).map_err(|error| failed("begin", &error))?;
     prepare(&mut context, architectures, unknown_architecture)
+        // A binary tree without rules is a wrong program up to libseccomp 2.5.4.
+        .and_then(|()| context.set_ctl_optimize(if rules.is_empty() { 1 } else { 2 }).map(drop))
         .map_err(|error| failed("set up", &error))?;
-    for (name, verdicts) in table {
+    for (name, args, verdict) in rules {
         let call = ScmpSyscall::from_name(name).map_err(|error| failed(name, &error))?;
-        for (args, verdict) in &verdicts.conditions {
-            let args: Vec<_> = args.iter().map(comparison).collect();
-            context
-                .add_rule_conditional(*verdict, call, &args)
-                .map_err(|error| failed(name, &error))?;
-        }
-        // libseccomp refuses a rule that only repeats the default.
-        if let Some(verdict) = verdicts.otherwise.filter(|verdict| *verdict != default) {
-            context.add_rule(verdict, call).map_err(|error| failed(name, &error))?;
-        }
+        let args: Vec<_> = args.iter().map(comparison).collect();
+        let added = if args.is_empty() {
+            context.add_rule(verdict, call)
+        } else {
+            context.add_rule_conditional(verdict, call, &args)
+        };
+        added.map_err(|error| failed(name, &error))?;
     }
     export(&context)
 }
@@ -177,7 +276,6 @@ fn prepare(
     context.set_act_badarch(unknown_architecture)?;
     // The loader sets no_new_privs itself, much earlier.
     context.set_ctl_nnp(false)?;
-    context.set_ctl_optimize(2)?;
     Ok(())
 }
 
@@ -209,58 +307,31 @@ fn pass_on(mut tree: Vec<u8>) -> Vec<u8> {
     tree
 }
 
-/// The last tree in a shorter form with the same verdicts, on x86; elsewhere as it is, because ARM has
-/// calls of its own with large numbers.
-fn shortened(tree: Vec<u8>, architectures: &[ScmpArch]) -> Vec<u8> {
-    let numbers: Option<Vec<_>> = architectures
-        .iter()
-        .map(|arch| match arch {
-            ScmpArch::X8664 => Some(bpf::X86[0]),
-            ScmpArch::X86 => Some(bpf::X86[1]),
-            _ => None,
-        })
-        .collect();
-    numbers.and_then(|numbers| bpf::by_intervals(&tree, &numbers)).unwrap_or(tree)
-}
-
-/// Those architectures of the profile whose calls this machine's kernel can take.
-fn architectures(named: &[Arch]) -> Vec<ScmpArch> {
-    let native = ScmpArch::native();
-    let here: Vec<_> = named
-        .iter()
-        .filter_map(|arch| match (arch, native) {
-            (Arch::X86_64, ScmpArch::X8664) => Some(ScmpArch::X8664),
-            (Arch::X86, ScmpArch::X8664 | ScmpArch::X86) => Some(ScmpArch::X86),
-            (Arch::Aarch64, ScmpArch::Aarch64) => Some(ScmpArch::Aarch64),
-            (Arch::Arm, ScmpArch::Aarch64 | ScmpArch::Arm) => Some(ScmpArch::Arm),
-            _ => None,
-        })
-        .collect();
-    if here.is_empty() { vec![native] } else { here }
-}
-
-fn action(action: Action, errno: Option<u16>) -> ScmpAction {
-    match action {
-        Action::Allow => ScmpAction::Allow,
-        Action::Log => ScmpAction::Log,
-        Action::Trap => ScmpAction::Trap,
-        Action::KillProcess => ScmpAction::KillProcess,
-        Action::KillThread => ScmpAction::KillThread,
-        Action::Errno => ScmpAction::Errno(errno.map_or(libc::EPERM, i32::from)),
+/// The last tree in a shorter form with the same verdicts, and with those on calls in our table; elsewhere
+/// than on x86 behind a program for these, because ARM has calls of its own with large numbers.
+fn last_tree(
+    table: &Table<'_>,
+    architectures: &[ScmpArch],
+    default: ScmpAction,
+    newer: &BTreeMap<u32, u32>,
+) -> Result<Vec<u8>> {
+    let unknown_architecture = ScmpAction::Errno(libc::ENOSYS);
+    let tree = tree(rules_of(table), architectures, default, unknown_architecture)?;
+    let tokens: Vec<_> = architectures.iter().filter_map(|arch| token(*arch)).collect();
+    let tokens: Vec<_> = tokens.into_iter().map(|token| (token, 0)).collect();
+    let of_tree = |arch, number| bpf::verdict(&tree, arch, number, [0; 6]);
+    let is_x86 = tokens.iter().all(|(token, _)| [bpf::X86_64, bpf::I386].contains(token));
+    if is_x86 && tokens.len() == architectures.len() {
+        let both = |arch, number| newer.get(&number).copied().or_else(|| of_tree(arch, number));
+        let other = of_tree(0, 0);
+        if let Some(short) = other.and_then(|other| bpf::by_number(&tokens, other, both)) {
+            return Ok(short);
+        }
     }
-}
-
-fn comparison(arg: &Arg) -> ScmpArgCompare {
-    let (op, datum) = match arg.op {
-        Op::NotEqual => (ScmpCompareOp::NotEqual, arg.value),
-        Op::Less => (ScmpCompareOp::Less, arg.value),
-        Op::LessEqual => (ScmpCompareOp::LessOrEqual, arg.value),
-        Op::Equal => (ScmpCompareOp::Equal, arg.value),
-        Op::GreaterEqual => (ScmpCompareOp::GreaterEqual, arg.value),
-        Op::Greater => (ScmpCompareOp::Greater, arg.value),
-        Op::MaskedEqual => (ScmpCompareOp::MaskedEqual(arg.value), arg.value_two),
-    };
-    ScmpArgCompare::new(arg.index, op, datum)
+    let ours = |_, number| Some(newer.get(&number).copied().unwrap_or(UNDECIDED_RET));
+    let mut program = bpf::by_number(&tokens, UNDECIDED_RET, ours).map(pass_on).unwrap_or_default();
+    program.extend(tree);
+    Ok(program)
 }
 
 fn failed(what: &str, error: &libseccomp::error::SeccompError) -> Fault {
@@ -268,32 +339,5 @@ fn failed(what: &str, error: &libseccomp::error::SeccompError) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::profile::Profile;
-    use super::*;
-
-    #[test]
-    fn the_short_form_gives_the_same_verdicts() {
-        for name in Profile::builtin_names() {
-            let seccomp = Profile::builtin(name).and_then(|p| p.seccomp()).expect("built in");
-            let default = action(seccomp.default_action, seccomp.default_errno_ret);
-            let architectures = architectures(&seccomp.architectures);
-            let bad = ScmpAction::KillProcess;
-            // Rules with conditions are no part of the last tree.
-            let mut plain = profile_table(&seccomp);
-            plain.values_mut().for_each(|verdicts| verdicts.conditions.clear());
-            let tree = tree(&plain, &architectures, default, bad).expect("compiles");
-            let short = shortened(tree.clone(), &architectures);
-            assert!(short.len() < tree.len() / 2, "{} of {}", short.len(), tree.len());
-            for arch in [bpf::X86[0], bpf::X86[1], 0xc000_00b7, 0] {
-                let x32 = 0x4000_0000;
-                for number in (0..5000).chain(x32 - 9..x32 + 1000).chain([0x7fff_ffff, 0xf000_0000])
-                {
-                    let verdict = bpf::verdict(&tree, arch, number, [0; 6]);
-                    assert!(verdict.is_some());
-                    assert_eq!(bpf::verdict(&short, arch, number, [0; 6]), verdict, "{number:#x}");
-                }
-            }
-        }
-    }
-}
+#[path = "compile_tests.rs"]
+mod tests;

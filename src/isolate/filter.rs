@@ -3,14 +3,16 @@
 //! architecture is an error and never ignored.
 //!
 //! What the rules mean when several name the same call (the specification leaves it open, and libseccomp
-//! silently drops rules that a wider one covers): a rule with `args` goes before one without. Rules with
-//! `args` for one call must therefore all allow or all refuse, and there may be one verdict without.
+//! silently drops rules that a wider one covers): in a profile of ours, a rule with `args` goes before one
+//! without. Rules with `args` for one call must therefore all allow or all refuse, and there may be one
+//! verdict without. A file that was written for other runtimes means what they make of it ([`Order`]).
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Result, printable};
 
 /// The `linux.seccomp` object.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +32,21 @@ pub struct Seccomp {
     /// The rules.
     #[serde(default)]
     pub syscalls: Vec<Rule>,
+    /// Which of several rules for one call holds. No key of the object.
+    #[serde(skip)]
+    pub order: Order,
+}
+
+/// Which of several rules for one call holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Those with `args` go before the one without.
+    #[default]
+    ArgsFirst,
+    /// As runc and crun hand them to libseccomp, one after the other: a rule without `args` hides those
+    /// with `args`; a rule that compares one argument twice stands for one rule each. A call with a number
+    /// above all that are named answers ENOSYS, as with runc.
+    AsRunc,
 }
 
 /// One rule: a verdict on calls by name, perhaps only with certain arguments.
@@ -80,6 +97,9 @@ pub enum Action {
     KillThread,
 }
 
+/// An action with its errno.
+type Verdict = (Action, Option<u16>);
+
 impl Action {
     /// Whether the call is made.
     pub fn permits(self) -> bool {
@@ -107,18 +127,53 @@ pub enum Op {
     MaskedEqual,
 }
 
-/// An architecture that a profile may name. x32 is not among them: it is always refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// An architecture that a profile may name. x32 is none that can be had: it is always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of seccomp_arch_add(3)")]
 pub enum Arch {
-    #[serde(rename = "SCMP_ARCH_X86_64")]
     X86_64,
-    #[serde(rename = "SCMP_ARCH_X86")]
     X86,
-    #[serde(rename = "SCMP_ARCH_AARCH64")]
     Aarch64,
-    #[serde(rename = "SCMP_ARCH_ARM")]
     Arm,
+    /// One that we do not run on, or x32.
+    Other,
+}
+
+/// What libseccomp knows besides, without `SCMP_ARCH_`.
+const OTHERS: [&str; 19] = [
+    "X32",
+    "LOONGARCH64",
+    "M68K",
+    "MIPS",
+    "MIPS64",
+    "MIPS64N32",
+    "MIPSEL",
+    "MIPSEL64",
+    "MIPSEL64N32",
+    "PARISC",
+    "PARISC64",
+    "PPC",
+    "PPC64",
+    "PPC64LE",
+    "RISCV64",
+    "S390",
+    "S390X",
+    "SH",
+    "SHEB",
+];
+
+impl<'de> Deserialize<'de> for Arch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.strip_prefix("SCMP_ARCH_") {
+            Some("X86_64") => Ok(Self::X86_64),
+            Some("X86") => Ok(Self::X86),
+            Some("AARCH64") => Ok(Self::Aarch64),
+            Some("ARM") => Ok(Self::Arm),
+            Some(other) if OTHERS.contains(&other) => Ok(Self::Other),
+            _ => Err(D::Error::custom(format!("{}: no such architecture", printable(&name)))),
+        }
+    }
 }
 
 /// A flag of seccomp(2) that a profile may name.
@@ -129,26 +184,68 @@ pub enum Flag {
     SpecAllow,
 }
 
+/// The largest errno of the kernel (MAX_ERRNO); a larger one would be cut to it.
+const MOST_ERRNO: u16 = 4095;
+
 impl Seccomp {
-    /// Refuses rules that contradict each other or that libseccomp cannot express.
+    /// Rules that allow everything, on all architectures.
+    pub fn open() -> Self {
+        Self {
+            default_action: Action::Allow,
+            default_errno_ret: None,
+            architectures: vec![Arch::X86_64, Arch::X86, Arch::Aarch64, Arch::Arm],
+            flags: Vec::new(),
+            syscalls: Vec::new(),
+            order: Order::ArgsFirst,
+        }
+    }
+
+    /// Refuses rules that contradict each other or that cannot be expressed.
     ///
     /// # Errors
     /// A fault of kind `usage` that names the system call.
     pub fn check(&self) -> Result<()> {
-        let mut plain: BTreeMap<&str, (Action, Option<u16>)> = BTreeMap::new();
-        let mut conditional: BTreeMap<&str, bool> = BTreeMap::new();
+        self.check_rules()?;
+        self.check_contradictions()
+    }
+
+    /// Refuses rules that cannot be expressed, each for itself.
+    ///
+    /// # Errors
+    /// A fault of kind `usage` that names the system call.
+    pub(super) fn check_rules(&self) -> Result<()> {
+        check_errno(self.default_action, self.default_errno_ret)
+            .map_err(|why| Fault::usage(format!("seccomp: defaultErrnoRet: {why}")))?;
+        self.syscalls.iter().try_for_each(|rule| check_rule(rule, self.order))
+    }
+
+    /// Refuses rules that contradict each other.
+    ///
+    /// # Errors
+    /// A fault of kind `usage` that names the system call.
+    pub(super) fn check_contradictions(&self) -> Result<()> {
+        let mut plain: BTreeMap<&str, Verdict> = BTreeMap::new();
+        let mut permits: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut conditions: Vec<(&str, &[Arg], Verdict)> = Vec::new();
         for rule in &self.syscalls {
-            check_arguments(rule)?;
+            let verdict = (rule.action, rule.errno_ret);
             for name in &rule.names {
-                let verdict = (rule.action, rule.errno_ret);
                 let agrees = if rule.args.is_empty() {
                     *plain.entry(name).or_insert(verdict) == verdict
+                } else if self.order == Order::ArgsFirst {
+                    *permits.entry(name).or_insert(rule.action.permits()) == rule.action.permits()
                 } else {
-                    let permits = rule.action.permits();
-                    *conditional.entry(name).or_insert(permits) == permits
+                    let same = |other: &&(&str, &[Arg], _)| other.0 == name && other.1 == rule.args;
+                    conditions.iter().find(same).is_none_or(|(_, _, known)| *known == verdict)
                 };
                 if !agrees {
-                    return Err(Fault::usage(format!("seccomp: {name}: two rules contradict")));
+                    return Err(Fault::usage(format!(
+                        "seccomp: {}: two rules contradict",
+                        printable(name)
+                    )));
+                }
+                if !rule.args.is_empty() {
+                    conditions.push((name, &rule.args, verdict));
                 }
             }
         }
@@ -156,32 +253,38 @@ impl Seccomp {
     }
 }
 
-fn check_arguments(rule: &Rule) -> Result<()> {
+fn check_errno(action: Action, errno: Option<u16>) -> std::result::Result<(), String> {
+    match errno {
+        Some(_) if action != Action::Errno => Err("is for SCMP_ACT_ERRNO only".to_owned()),
+        Some(errno) if errno > MOST_ERRNO => Err(format!("{errno}: above {MOST_ERRNO}")),
+        _ => Ok(()),
+    }
+}
+
+fn check_rule(rule: &Rule, order: Order) -> Result<()> {
     let name = rule.names.first().map_or("(no name)", String::as_str);
+    let wrong = |why: &str| Err(Fault::usage(format!("seccomp: {}: {why}", printable(name))));
+    if let Err(why) = check_errno(rule.action, rule.errno_ret) {
+        return wrong(&format!("errnoRet: {why}"));
+    }
     let mut seen = [false; 6];
     for arg in &rule.args {
-        match seen.get_mut(arg.index as usize) {
-            None => {
-                return Err(Fault::usage(format!("seccomp: {name}: argument index above 5")));
-            }
-            // libseccomp cannot combine two comparisons of one argument: two rules are needed.
-            Some(true) => {
-                return Err(Fault::usage(format!(
-                    "seccomp: {name}: argument {} is compared twice in one rule",
-                    arg.index
-                )));
-            }
-            Some(slot) => *slot = true,
+        let Some(seen) = seen.get_mut(arg.index as usize) else {
+            return wrong("argument index above 5");
+        };
+        let twice = std::mem::replace(seen, true);
+        if order == Order::AsRunc {
+            continue;
+        }
+        // libseccomp cannot combine two comparisons of one argument: two rules are needed.
+        if twice {
+            return wrong(&format!("argument {} is compared twice in one rule", arg.index));
         }
         if arg.op != Op::MaskedEqual && arg.value_two != 0 {
-            return Err(Fault::usage(format!(
-                "seccomp: {name}: valueTwo is for SCMP_CMP_MASKED_EQ only"
-            )));
+            return wrong("valueTwo is for SCMP_CMP_MASKED_EQ only");
         }
         if arg.op == Op::MaskedEqual && arg.value_two & !arg.value != 0 {
-            return Err(Fault::usage(format!(
-                "seccomp: {name}: valueTwo has bits outside the mask, so it never matches"
-            )));
+            return wrong("valueTwo has bits outside the mask, so it never matches");
         }
     }
     Ok(())

@@ -9,13 +9,17 @@
 mod bpf;
 pub mod caps;
 pub mod cgroup;
+pub mod change;
 mod compile;
+pub mod docker;
 pub mod env;
 pub mod filter;
 pub mod limits;
 pub mod lost;
 pub mod net;
+mod newer;
 mod policy;
 pub mod profile;
+mod scmp;
 pub mod seccomp;
 pub mod ulimit;

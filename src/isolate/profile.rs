@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::caps::CapSet;
 use super::compile;
+use super::docker::{self, Host};
 use super::filter::{Action, Seccomp};
 use super::limits::Limits;
 use super::seccomp::fingerprint;
@@ -106,6 +107,19 @@ pub struct Profile {
     text: Cow<'static, str>,
     identity: Vec<u8>,
     notes: Vec<String>,
+    calls: Calls,
+}
+
+/// Where the rules for system calls stand.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Calls {
+    /// In the profile.
+    #[default]
+    Own,
+    /// In a file of their own: its name and text.
+    File(String, String),
+    /// Nowhere: all is allowed but what is always refused.
+    Open,
 }
 
 impl std::ops::Deref for Profile {
@@ -155,6 +169,7 @@ impl Profile {
             text: Cow::Borrowed(builtin.text),
             identity: builtin.identity.to_le_bytes().to_vec(),
             notes: Vec::new(),
+            calls: Calls::Own,
         })
     }
 
@@ -164,7 +179,7 @@ impl Profile {
     /// `usage` with file, line and column if its contents cannot be right or are above 1 MiB; else what
     /// the system says.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::from_text(&path.display().to_string(), read(path)?)
+        Self::from_text(&path.display().to_string(), read("profile", path)?)
     }
 
     /// A built-in profile by its name, or a file by a path: what contains a slash or ends in `.json`.
@@ -182,10 +197,19 @@ impl Profile {
     fn from_text(name: &str, text: String) -> Result<Self> {
         let settings: Settings = parse(name, &text)?;
         let seccomp = parse::<Settings<Seccomp>>(name, &text)?.seccomp;
-        check(&settings).and_then(|()| seccomp.check()).map_err(|fault| within(name, fault))?;
-        let notes = unknown_calls(&seccomp).map_err(|fault| within(name, fault))?;
+        check(&settings)
+            .and_then(|()| seccomp.check())
+            .map_err(|fault| within("profile", name, fault))?;
+        let notes = unknown_calls(&seccomp).map_err(|fault| within("profile", name, fault))?;
         let identity = Sha256::digest(text.as_bytes()).to_vec();
-        Ok(Self { settings, name: name.to_owned(), text: Cow::Owned(text), identity, notes })
+        Ok(Self {
+            settings,
+            name: name.to_owned(),
+            text: Cow::Owned(text),
+            identity,
+            notes,
+            calls: Calls::Own,
+        })
     }
 
     /// The same with a root that cannot be written; what programs write by habit goes to memory.
@@ -207,17 +231,50 @@ impl Profile {
         &self.notes
     }
 
+    /// Its text: a JSON object.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Its system call rules.
     ///
     /// # Errors
     /// None for a profile that could be made; the text is parsed again.
     pub fn seccomp(&self) -> Result<Seccomp> {
-        Ok(parse::<Settings<Seccomp>>(&self.name, &self.text)?.seccomp)
+        match &self.calls {
+            Calls::Own => Ok(parse::<Settings<Seccomp>>(&self.name, &self.text)?.seccomp),
+            Calls::File(name, text) => docker::read(text, &Host::here(self.capabilities))
+                .map_err(|fault| within("seccomp file", name, fault)),
+            Calls::Open => Ok(Seccomp::open()),
+        }
     }
 
-    /// What changes whenever the text does.
-    pub(super) fn identity(&self) -> &[u8] {
-        &self.identity
+    /// The same profile with other capabilities.
+    pub(super) fn with_capabilities(mut self, capabilities: CapSet) -> Self {
+        self.settings.capabilities = capabilities;
+        self
+    }
+
+    /// The same profile with other rules for system calls.
+    ///
+    /// # Errors
+    /// `usage` if the rules cannot be right.
+    pub(super) fn with_calls(mut self, calls: Calls) -> Result<Self> {
+        self.calls = calls;
+        if let Calls::File(name, text) = &self.calls {
+            let seccomp = self.seccomp()?;
+            self.notes =
+                unknown_calls(&seccomp).map_err(|fault| within("seccomp file", name, fault))?;
+            self.identity.extend(Sha256::digest(text.as_bytes()));
+        } else if matches!(self.calls, Calls::Open) {
+            self.identity.extend(b"open");
+        }
+        Ok(self)
+    }
+
+    /// What changes whenever its rules for system calls do.
+    pub(super) fn identity(&self) -> (&[u8], u64) {
+        (&self.identity, self.settings.capabilities.0)
     }
 }
 
@@ -226,37 +283,37 @@ fn parse<'a, T: Deserialize<'a>>(name: &str, text: &'a str) -> Result<T> {
         .map_err(|error| Fault::usage(format!("profile: {}: {error}", printable(name))))
 }
 
-fn within(name: &str, fault: Fault) -> Fault {
-    Fault { message: format!("profile: {}: {}", printable(name), fault.message), ..fault }
+/// A fault that names the file it was found in.
+pub(super) fn within(what: &str, name: &str, fault: Fault) -> Fault {
+    Fault { message: format!("{what}: {}: {}", printable(name), fault.message), ..fault }
 }
 
-fn read(path: &Path) -> Result<String> {
-    let shown = path.display();
+/// The text of a file, of a `what`: a regular one of at most 1 MiB.
+///
+/// # Errors
+/// `not-found`; `usage` for what is no such file or no text; else what the system says.
+pub(super) fn read(what: &str, path: &Path) -> Result<String> {
+    let shown = printable(&path.to_string_lossy());
     // Without blocking: the path may be a FIFO.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match open(path, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => {
-            return Err(Fault::not_found(format!(
-                "profile: {}: no such file",
-                printable(&shown.to_string())
-            )));
+            return Err(Fault::not_found(format!("{what}: {shown}: no such file")));
         }
-        other => other.context("open profile", &shown)?,
+        other => other.context(&format!("open {what}"), &shown)?,
     };
-    let status = fstat(&file).context("read profile", &shown)?;
+    let status = fstat(&file).context(&format!("read {what}"), &shown)?;
     let regular = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
     if !regular || status.st_size as u64 > MOST_BYTES {
-        return Err(Fault::usage(format!(
-            "profile: {}: not a regular file of at most 1 MiB",
-            printable(&shown.to_string())
-        )));
+        let why = "not a regular file of at most 1 MiB";
+        return Err(Fault::usage(format!("{what}: {shown}: {why}")));
     }
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     std::fs::File::from(file)
         .take(MOST_BYTES)
-        .read_to_string(&mut text)
-        .context("read profile", &shown)?;
-    Ok(text)
+        .read_to_end(&mut bytes)
+        .context(&format!("read {what}"), &shown)?;
+    String::from_utf8(bytes).map_err(|_| Fault::usage(format!("{what}: {shown}: not UTF-8")))
 }
 
 fn check(settings: &Settings) -> Result<()> {
@@ -293,12 +350,14 @@ fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Notes about the system calls that libseccomp does not know. Skipping a refusal would allow the call
-/// where the default is to allow: that is an error.
-fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
+/// Notes about the system calls that nothing can be said of: the library does not know them, or those in
+/// our table have conditions. Skipping a refusal would allow the call where the default is to allow: that
+/// is an error.
+pub(super) fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for rule in &seccomp.syscalls {
-        for name in rule.names.iter().filter(|name| !compile::is_known(name)) {
+        let known = |name: &&String| compile::is_known(name, !rule.args.is_empty());
+        for name in rule.names.iter().filter(|name| !known(name)) {
             let name = printable(name);
             if seccomp.default_action.permits() && rule.action != Action::Allow {
                 return Err(Fault::usage(format!(

@@ -18,7 +18,7 @@ use super::profile::Profile;
 use crate::fault::{Fault, Result};
 
 /// Marks a file of ours. The number changes with the way programs are made.
-const MARK: [u8; 4] = *b"sbx1";
+const MARK: [u8; 4] = *b"sbx2";
 const HEADER: usize = 16;
 /// The longest program the kernel takes: BPF_MAXINSNS times sizeof(struct sock_filter).
 const MOST_BYTES: usize = 4096 * 8;

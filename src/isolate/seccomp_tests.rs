@@ -5,6 +5,9 @@ use std::os::fd::AsFd;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 
+use super::super::caps::CapSet;
+use super::super::change::Changes;
+use super::super::docker;
 use super::*;
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -151,7 +154,7 @@ fn a_single_id_is_pretended_to_be_many() {
 fn unknown_calls_and_architectures_do_not_exist() {
     for profile in ["build", "dev", "strict"] {
         let filter = Filter::of(profile, false, false);
-        for number in (457..1100).chain([9999, 0x3fff_ffff, u32::MAX]) {
+        for number in (457..=461).chain(472..1100).chain([9999, 0x3fff_ffff, u32::MAX]) {
             assert_eq!(verdict(&filter.0, X86_64, number, [0; 6]), errno(38), "{number}");
         }
         for number in 0..600 {
@@ -244,4 +247,61 @@ fn each_profile_and_request_has_its_own_file() {
         }
     }
     assert_eq!(names.len(), 12);
+}
+
+#[test]
+fn calls_that_the_library_may_not_know_have_verdicts() {
+    for profile in ["build", "dev", "strict"] {
+        let filter = Filter::of(profile, false, false);
+        let arches = if profile == "strict" { &[X86_64][..] } else { &[X86_64, I386] };
+        for &arch in arches {
+            assert_eq!(verdict(&filter.0, arch, 452, [0; 6]), ALLOW, "fchmodat2");
+            assert_eq!(verdict(&filter.0, arch, 467, [0; 6]), errno(1), "open_tree_attr");
+            assert_eq!(verdict(&filter.0, arch, 457, [0; 6]), errno(38), "statmount");
+        }
+    }
+    let empty = r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#;
+    let seccomp = docker::read(empty, &docker::Host::here(CapSet::NONE)).expect("valid");
+    let program = compile::compile(&seccomp, &Request::default()).expect("compiles");
+    assert_eq!(verdict(&program, X86_64, 1, [0; 6]), errno(1));
+    let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+        {"names":["mseal"],"action":"SCMP_ACT_ALLOW"}]}"#;
+    let seccomp = docker::read(text, &docker::Host::here(CapSet::NONE)).expect("valid");
+    let program = compile::compile(&seccomp, &Request::default()).expect("compiles");
+    for (number, expected) in [(461, errno(1)), (462, ALLOW), (463, errno(38))] {
+        assert_eq!(verdict(&program, X86_64, number, [0; 6]), expected, "{number}");
+    }
+}
+
+#[test]
+fn other_rules_and_capabilities_have_files_of_their_own() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("s.json").display().to_string();
+    let build = || Profile::builtin("build").expect("built in");
+    let named =
+        |changes: &Changes| file_name(&changes.apply(build()).expect("valid"), &Request::default());
+    let mut names = std::collections::BTreeSet::new();
+    names.insert(named(&Changes::default()));
+    names.insert(named(&Changes { cap_drop: vec!["KILL".to_owned()], ..Changes::default() }));
+    names.insert(named(&Changes { seccomp: Some("none".to_owned()), ..Changes::default() }));
+    for errno in [1, 2] {
+        let text = format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":{errno}}}"#);
+        std::fs::write(&path, text).expect("write");
+        names.insert(named(&Changes { seccomp: Some(path.clone()), ..Changes::default() }));
+    }
+    assert_eq!(names.len(), 5);
+}
+
+#[test]
+fn none_leaves_the_floor() {
+    let changes = Changes { seccomp: Some("none".to_owned()), ..Changes::default() };
+    let profile = changes.apply(Profile::builtin("strict").expect("built in")).expect("valid");
+    let open = Filter(compiled(&profile, &Request::default()).expect("compiles"));
+    for arch in [X86_64, I386] {
+        assert_eq!(open.on(arch, "ptrace", &[]), ALLOW);
+        assert_eq!(open.on(arch, "unshare", &[0x1000_0000]), ALLOW);
+        assert_eq!(open.on(arch, "ioctl", &[0, 0x5412 | HIGH]), errno(1));
+        assert_eq!(open.on(arch, "bpf", &[]), errno(1));
+    }
+    assert_eq!(verdict(&open.0, X86_64, X32_BIT | 39, [0; 6]), errno(38));
 }

@@ -1,0 +1,163 @@
+//! What is typed over a profile: capabilities more or less, another list of system calls.
+
+use std::path::Path;
+
+use super::caps::CapSet;
+use super::docker::{self, Host};
+use super::profile::{Calls, Profile, read, unknown_calls, within};
+use crate::fault::{Fault, Result, printable};
+
+/// Changes of a profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Capabilities that the payload gets besides; `ALL` is every one.
+    pub cap_add: Vec<String>,
+    /// Capabilities that it loses; `ALL` is every one, before any is added.
+    pub cap_drop: Vec<String>,
+    /// A file with rules for system calls in place of the profile's, in the form of the OCI runtime
+    /// specification or of Docker; or `none`.
+    pub seccomp: Option<String>,
+}
+
+impl Changes {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The profile with the changes.
+    ///
+    /// # Errors
+    /// `usage` for an unknown capability, one that is added and dropped, and a file that cannot be right;
+    /// `not-found` without the file.
+    pub fn apply(&self, profile: Profile) -> Result<Profile> {
+        let capabilities = self.capabilities(profile.capabilities)?;
+        let calls = match self.seccomp.as_deref() {
+            None => Calls::Own,
+            Some("none") => Calls::Open,
+            Some(path) => Calls::File(path.to_owned(), read("seccomp file", Path::new(path))?),
+        };
+        profile.with_capabilities(capabilities).with_calls(calls)
+    }
+
+    fn capabilities(&self, of_profile: CapSet) -> Result<CapSet> {
+        let (all_added, added) = split(&self.cap_add)?;
+        let (all_dropped, dropped) = split(&self.cap_drop)?;
+        let both = CapSet(added.0 & dropped.0);
+        let twice =
+            if all_added && all_dropped { Some("ALL".to_owned()) } else { both.names().pop() };
+        if let Some(name) = twice {
+            return Err(Fault::usage(format!("capability: {name}: is added and dropped")));
+        }
+        let all = CapSet::all().0;
+        let base = match (all_added, all_dropped) {
+            (true, _) => all,
+            (_, true) => 0,
+            _ => of_profile.0,
+        };
+        Ok(CapSet((base | added.0) & !dropped.0))
+    }
+
+    /// Protections that are taken away by these changes: which, and what that means. To be said loudly.
+    pub fn given_up(&self) -> Vec<(&'static str, String)> {
+        let mut given_up = Vec::new();
+        if self.seccomp.as_deref() == Some("none") {
+            let why = "--seccomp none: the command may make every system call of this kernel, but those \
+                       that are never allowed, and new namespaces";
+            given_up.push(("system calls", why.to_owned()));
+        }
+        let sys_admin = CapSet(1 << 21);
+        let granted = self.capabilities(CapSet::NONE).unwrap_or_default();
+        if granted.0 & sys_admin.0 != 0 {
+            let why = "--cap-add CAP_SYS_ADMIN: the command is the administrator of its namespaces; more \
+                       of the kernel is open to it, and what is hidden or read-only by a mount is so no \
+                       longer if its system calls allow mount";
+            given_up.push(("capabilities", why.to_owned()));
+        }
+        given_up
+    }
+}
+
+/// Whether `ALL` is among the names, and the set of the others. `CAP_` may be left out, and case does not
+/// matter, as with Docker and podman.
+fn split(names: &[String]) -> Result<(bool, CapSet)> {
+    let mut set = CapSet::NONE;
+    let mut all = false;
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        if upper == "ALL" {
+            all = true;
+            continue;
+        }
+        let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        let one = CapSet::from_names([format!("CAP_{bare}").as_str()]).map_err(|_| {
+            Fault::usage(format!("capability: {}: no such capability", printable(name)))
+                .hint("capabilities(7) has the names; ALL stands for every one")
+        })?;
+        set.0 |= one.0;
+    }
+    Ok((all, set))
+}
+
+/// Reads a seccomp file for a payload with `capabilities`, and gives the notes on it.
+///
+/// # Errors
+/// As [`Changes::apply`].
+pub fn check_seccomp(path: &Path, capabilities: CapSet) -> Result<Vec<String>> {
+    let text = read("seccomp file", path)?;
+    let shown = path.to_string_lossy();
+    let named = |fault| within("seccomp file", &shown, fault);
+    let seccomp = docker::read(&text, &Host::here(capabilities)).map_err(named)?;
+    unknown_calls(&seccomp).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(add: &[&str], drop: &[&str]) -> Result<Vec<String>> {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        let changes = Changes { cap_add: words(add), cap_drop: words(drop), seccomp: None };
+        let profile = changes.apply(Profile::builtin("dev").expect("built in"))?;
+        Ok(profile.capabilities.names())
+    }
+
+    #[test]
+    fn capabilities_are_added_and_dropped() {
+        let dev = changed(&[], &[]).expect("plain");
+        assert_eq!(dev.len(), 13);
+        let more = changed(&["net_admin", "CAP_CHOWN"], &["Cap_Kill"]).expect("known");
+        assert!(
+            more.contains(&"CAP_NET_ADMIN".to_owned()) && !more.contains(&"CAP_KILL".to_owned())
+        );
+        assert_eq!(more.len(), 13);
+        assert_eq!(changed(&["chown"], &["all"]).expect("known"), ["CAP_CHOWN"]);
+        assert_eq!(changed(&["ALL"], &["CAP_SYS_ADMIN"]).expect("known").len(), 40);
+        assert_eq!(changed(&[], &["ALL"]).expect("known"), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (add, drop, told) in [
+            (&["CAP_ROOT"][..], &[][..], "capability: CAP_ROOT: no such capability"),
+            (&[""], &[], "capability: : no such capability"),
+            (&["CAP_CAP_CHOWN"], &[], "capability: CAP_CAP_CHOWN: no such capability"),
+            (&["kill"], &["KILL"], "capability: CAP_KILL: is added and dropped"),
+            (&["ALL"], &["all"], "capability: ALL: is added and dropped"),
+        ] {
+            assert_eq!(changed(add, drop).expect_err(told).message, told);
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_is_told() {
+        let changes = |add: &str, seccomp: Option<&str>| Changes {
+            cap_add: vec![add.to_owned()],
+            cap_drop: Vec::new(),
+            seccomp: seccomp.map(str::to_owned),
+        };
+        assert_eq!(changes("chown", None).given_up().len(), 0);
+        assert_eq!(changes("sys_admin", None).given_up().len(), 1);
+        assert_eq!(changes("all", Some("none")).given_up().len(), 2);
+    }
+}
