@@ -54,9 +54,9 @@ dist: ## one static binary with its licences: target/dist/*.tar.gz
 	@integration/setup.sh build dist
 	@integration/dist.sh
 
-install: ## the binary to $(PREFIX)/bin (DESTDIR is honoured)
+install: ## the binary, manual pages and completions to $(PREFIX) (DESTDIR is honoured)
 	@integration/setup.sh build
-	install -D -m 0755 "$$(integration/build.sh)" "$(DESTDIR)$(PREFIX)/bin/sandbox"
+	@integration/install.sh "$$(integration/build.sh)" "$(DESTDIR)$(PREFIX)"
 
 clean-users: ## removes the test users that root's `make test` made
 	@integration/users.sh drop

@@ -1,5 +1,6 @@
 #!/bin/sh
-# dist.sh: target/dist/sandbox-VERSION-ARCH.tar.gz with the static binary and the licences it comes under.
+# dist.sh: target/dist/sandbox-VERSION-ARCH.tar.gz with the static binary, its manual pages, its completions
+# and the licences it comes under.
 # The same sources and tools give the same bytes.
 set -eu
 cd "$(dirname -- "$0")/.."
@@ -18,8 +19,16 @@ fi
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-mkdir "$folder/$name"
-install -m 0755 "$binary" "$folder/$name/sandbox"
+# Nothing beside it: no library, no /proc, no /etc.
+mkdir "$folder/empty"
+install -m 0755 "$binary" "$folder/empty/sandbox"
+unshare --user --map-root-user --root="$folder/empty" /sandbox --version >/dev/null || {
+    echo "dist: $binary does not run in an empty directory" >&2
+    exit 1
+}
+integration/install.sh "$binary" "$folder/$name" >/dev/null
+mv "$folder/$name/bin/sandbox" "$folder/$name/sandbox"
+rmdir "$folder/$name/bin"
 for file in README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/licenses.md; do
     [ ! -e "$file" ] || install -m 0644 "$file" "$folder/$name/"
 done

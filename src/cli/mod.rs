@@ -14,6 +14,7 @@ mod init;
 mod limitflags;
 mod list;
 mod log;
+mod man;
 mod output;
 mod parse;
 mod quick;
@@ -113,6 +114,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Print a page of the manual
+    Man(man::Args),
 }
 
 impl Command {
@@ -195,6 +198,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Fsck(args) => fsck::run(&args, common),
         Command::Doctor(args) => doctor::run(args, common),
         Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

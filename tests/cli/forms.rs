@@ -192,6 +192,20 @@ fn completions() {
 }
 
 #[test]
+fn the_manual() {
+    let env = Env::empty();
+    drop(env.sandbox(&["man"]).run().ok().stderr("").says("EXIT STATUS").says("SANDBOX_BOX"));
+    drop(env.sandbox(&["man", "box", "set"]).run().ok().stderr("").says(".TH sandbox-box-set 1"));
+    drop(env.sandbox(&["man", "nothing"]).run().code(2).stdout("").warns("no such command"));
+    let dir = env.path("pages");
+    drop(env.sandbox(&["man", "--dir", dir.to_str().expect("UTF-8")]).run().ok().stdout(""));
+    for page in ["sandbox.1", "sandbox-run.1", "sandbox-box-set.1", "sandbox-man.1"] {
+        let text = std::fs::read_to_string(dir.join(page)).expect(page);
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
+}
+
+#[test]
 fn a_closed_pipe_is_no_failure() {
     let env = Env::filled();
     let words = env.sandbox(&["completions", "bash"]).words();

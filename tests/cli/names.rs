@@ -187,6 +187,7 @@ fn mistakes_on_the_command_line() {
         "df",
         "doctor",
         "completions",
+        "man",
     ] {
         drop(env.sandbox(&[command, "--help"]).run().ok().stderr("").says("Usage: sandbox"));
     }
