@@ -23,6 +23,8 @@ mod copyup;
 mod df;
 #[path = "cli/diff.rs"]
 mod diff;
+#[path = "cli/docker_profile.rs"]
+mod docker_profile;
 #[path = "cli/events.rs"]
 mod events;
 #[path = "cli/fixture.rs"]

@@ -70,14 +70,7 @@ fn prepare_one(
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             open_tree(CWD, format!("/dev/{name}"), flags).map(Some)
         }
-        Op::Bind { source: Source::Host(path), read_only, .. } => {
-            detach_host(path, *read_only).map(Some)
-        }
-        Op::Bind { source: Source::Store(path), read_only, .. } => {
-            // Before 6.15 a clone can be taken of an attached tree only.
-            base.attach()?;
-            detach(base.open(path)?.as_fd(), *read_only).map(Some)
-        }
+        Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base).map(Some),
         Op::OverlayBind { source, scratch, .. } => {
             let lower = open_host(source)?;
             let (upper, work) = (format!("{scratch}/fs"), format!("{scratch}/work"));
@@ -89,6 +82,35 @@ fn prepare_one(
         }
         Op::Proc => fresh_proc().map(Some),
         _ => Ok(None),
+    }
+}
+
+/// The first half of [`prepare`] for who may reach the sources of binds now and not as root inside: takes those
+/// that are not `given` yet.
+///
+/// # Errors
+/// The first step that failed.
+pub fn prepare_binds(ops: &[Op], given: &mut Prepared, base: &Base) -> Result<(), Failed> {
+    given.resize_with(ops.len(), || None);
+    for (index, op) in ops.iter().enumerate() {
+        if let Op::Bind { source, read_only, .. } = op
+            && given[index].is_none()
+        {
+            let tree = detach_bind(source, *read_only, base);
+            given[index] = Some(tree.map_err(|errno| Failed { op: index, errno })?);
+        }
+    }
+    Ok(())
+}
+
+fn detach_bind(source: &Source, read_only: bool, base: &Base) -> Result<OwnedFd, Errno> {
+    match source {
+        Source::Host(path) => detach_host(path, read_only),
+        Source::Store(path) => {
+            // Before 6.15 a clone can be taken of an attached tree only.
+            base.attach()?;
+            detach(base.open(path)?.as_fd(), read_only)
+        }
     }
 }
 

@@ -57,6 +57,10 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         await_go(wire).map_err(Failure::at(Stage::Upper))?;
     }
     let run = base.open(&spec.run_dir).map_err(Failure::at(Stage::Upper))?;
+    if spec.id_map.mode == IdMode::Range {
+        apply::prepare_binds(&spec.plan.ops, &mut spec.prepared, &base)
+            .map_err(|failed| at_step(Stage::Prepare, failed))?;
+    }
     become_root(spec, wire).map_err(Failure::at(Stage::Ids))?;
     if early.is_none() && starts_early(spec) {
         early = Some(start_early(spec, wire, false)?);

@@ -14,6 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("masked_proc", masked_proc),
     ("masked_proc_of_others", masked_proc_of_others),
     ("no_pivot_root", no_pivot_root),
+    ("no_sys_admin", no_sys_admin),
 ];
 
 /// Ways out of a chroot that others have had, in Perl, whose `chdir` takes a descriptor, too. Each goes up as far
@@ -178,4 +179,36 @@ fn masked_proc_of_others() {
     );
     let said = line(&place, &script).code(0);
     assert_eq!(said.out, "alive\n0\n", "{said:?}");
+}
+
+/// Root of a container has no CAP_SYS_ADMIN outside the namespaces of a run: what is bound needs none.
+fn no_sys_admin() {
+    let place = Place::new();
+    let run = |words: &[&str]| -> Said {
+        let mut command = place.command(words);
+        if rustix::process::geteuid().is_root() {
+            let mut without = Command::new("setpriv");
+            without.args(["--bounding-set=-sys_admin", "--"]).arg("env");
+            without.args(command.get_args()).current_dir(place.work());
+            for (key, value) in command.get_envs().filter_map(|(key, value)| Some((key, value?))) {
+                without.env(key, value);
+            }
+            command = without;
+        }
+        command.output().expect("start").into()
+    };
+    std::fs::write(place.work().join("given"), "text\n").expect("write");
+    for flags in [
+        &["--bind", ".:/mnt"][..],
+        &["--bind", ".:/mnt:overlay"],
+        &["--net", "host", "--bind", ".:/mnt"],
+    ] {
+        let said = run(&[&["run"], flags, &["--", "cat", "/mnt/given"]].concat()).code(0);
+        assert_eq!(said.out, "text\n", "{said:?}");
+    }
+    run(&["run", "--cache", "c:/mnt", "--", "touch", "/mnt/kept"]).code(0);
+    run(&["run", "--cache", "c:/mnt", "--", "ls", "/mnt/kept"]).code(0);
+    run(&["run", "--commit", "made", "--", "touch", "/made"]).code(0);
+    place.said(&["run", "--from", "made", "--", "ls", "/made"]).code(0);
+    place.pristine();
 }

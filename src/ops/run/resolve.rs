@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::{After, Net, RunOptions, binds, checks, limits};
 use crate::fault::{Context, Fault, Result, printable};
@@ -337,25 +338,27 @@ fn candidates(command: &CString, environment: &[CString]) -> Vec<CString> {
 }
 
 /// In `range` mode the child has given up the rights of the host's root before it binds: what root may
-/// reach and an unmapped id may not is detached here, where we still are root.
+/// reach and an unmapped id may not is detached here, where we still are root. A root without CAP_SYS_ADMIN (of a
+/// container) may not: then the child does it while it is still the caller by uid.
 fn prepared(store: &Store, plan: &MountPlan, base: &Base) -> Result<Vec<Option<OwnedFd>>> {
     if base.id_map.mode != IdMode::Range {
         return Ok(Vec::new());
     }
-    plan.ops
-        .iter()
-        .map(|op| match op {
-            Op::Bind { source: Source::Host(path), read_only, .. } => {
-                let shown = printable(&path.to_string_lossy());
-                apply::detach_host(path, *read_only).map(Some).context("bind", shown)
-            }
+    let detach = |op: &Op| {
+        let (path, read_only) = match op {
+            Op::Bind { source: Source::Host(path), read_only, .. } => (path.clone(), *read_only),
             Op::Bind { source: Source::Store(path), read_only, .. } => {
-                let dir = store.path().canonicalize().context("resolve", store.path().display())?;
-                apply::detach_host(&dir.join(path), *read_only).map(Some).context("bind", path)
+                let dir = store.path().canonicalize();
+                (dir.context("resolve", store.path().display())?.join(path), *read_only)
             }
-            _ => Ok(None),
-        })
-        .collect()
+            _ => return Ok(None),
+        };
+        match apply::detach_host(&path, read_only) {
+            Err(Errno::PERM) => Ok(None),
+            tree => tree.map(Some).context("bind", printable(&path.to_string_lossy())),
+        }
+    };
+    plan.ops.iter().map(detach).collect()
 }
 
 #[cfg(test)]
