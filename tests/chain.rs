@@ -82,6 +82,7 @@ impl<'a> Chain<'a> {
         let mut run = self.store.new_run(&lock, &map).expect("run");
         let record = RunRecord {
             run: run.id(),
+            name: None,
             box_name: self.home.clone(),
             from: "head".to_owned(),
             layer: Some(self.tip),

@@ -69,6 +69,8 @@ mod scrub;
 mod settings;
 #[path = "cli/shell.rs"]
 mod shell;
+#[path = "cli/stays.rs"]
+mod stays;
 #[path = "cli/undo.rs"]
 mod undo;
 #[path = "cli/wait.rs"]

@@ -29,6 +29,7 @@ mod scrub;
 mod shell;
 mod show;
 mod snapshot;
+mod start;
 mod trash;
 mod undo;
 
@@ -77,6 +78,9 @@ enum Command {
     Run(Box<run::Args>),
     /// Open a disposable shell on a snapshot
     Shell(Box<shell::Args>),
+    /// Start a command that runs on in the background, until it ends or is stopped
+    #[command(after_help = start::EXAMPLES)]
+    Start(Box<start::Args>),
     /// List the snapshots of a box
     List(list::Args),
     /// Show all about one snapshot
@@ -121,7 +125,7 @@ enum Command {
 impl Command {
     fn codes(&self) -> Codes {
         match self {
-            Self::Run(_) | Self::Shell(_) => Codes::Payload,
+            Self::Run(_) | Self::Shell(_) | Self::Start(_) => Codes::Payload,
             _ => Codes::Own,
         }
     }
@@ -180,6 +184,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Init(args) => init::run(args, common),
         Command::Run(args) => run::run(*args, common),
         Command::Shell(args) => shell::run(*args, common),
+        Command::Start(args) => start::run(*args, common),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
         Command::Log(args) => log::run(&args, common),
@@ -238,7 +243,7 @@ impl Typed {
                     if Cli::command().find_subcommand(text).is_some() {
                         typed.command = format!("sandbox {text}");
                     }
-                    if matches!(text, "run" | "shell") {
+                    if matches!(text, "run" | "shell" | "start") {
                         typed.codes = Codes::Payload;
                     }
                 }

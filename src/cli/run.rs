@@ -95,7 +95,16 @@ impl Args {
         })
     }
 
-    fn options(self) -> Result<RunOptions> {
+    /// Whether nothing is to be done.
+    pub(super) fn is_dry(&self) -> bool {
+        self.flags.dry_run
+    }
+
+    /// What was typed, resolved.
+    ///
+    /// # Errors
+    /// Usage for flags that contradict each other.
+    pub(super) fn options(self) -> Result<RunOptions> {
         let after = match (self.commit, self.keep) {
             (Some(name), _) => After::Commit(name),
             (None, Some(None)) => After::Keep,

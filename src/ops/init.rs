@@ -199,6 +199,7 @@ impl Job<'_> {
         let mut run = self.store.new_run(&lock, map)?;
         let record = RunRecord {
             run: run.id(),
+            name: None,
             box_name: self.name().clone(),
             from: self.source.to_string(),
             layer: None,

@@ -23,6 +23,8 @@ mod seal;
 pub mod settings;
 pub mod show;
 pub mod snapshot;
+pub mod start;
+pub mod stay;
 pub mod trash;
 pub mod undo;
 mod usage;

@@ -3,6 +3,7 @@
 mod around;
 mod binds;
 pub(super) mod checks;
+mod claim;
 mod cwd;
 mod defaults;
 mod finish;
@@ -11,18 +12,23 @@ mod out;
 mod report;
 mod resolve;
 mod status;
+mod stay;
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use self::stay::Birth;
+pub use self::stay::Stay;
 pub use crate::rootfs::copy_up::TouchRpmdb;
 pub use crate::rootfs::plan::BindMode;
 pub use crate::run::spec::Upper;
 
+use self::stay::Staying;
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 use crate::isolate::lost::Lost;
@@ -31,9 +37,7 @@ use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
 use crate::run::outcome::OURS;
-use crate::store::{
-    BoxName, LayerId, Run, RunId, RunRecord, RunState, SharedLock, SnapshotName, Store,
-};
+use crate::store::{BoxName, LayerId, RunId, SharedLock, SnapshotName, Store};
 use crate::tree::change::Change;
 
 /// A bind as it was typed.
@@ -236,12 +240,33 @@ pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<D
 pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Finished> {
     let report = report::Report::open(options.report.as_deref())?;
     let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
-    let answer = execute(store, box_name, &options, &report, status);
+    let answer = execute(store, box_name, &options, &report, status, None);
     if let Err(fault) = &answer {
         status.failed(fault);
     }
     report.write(&answer)?;
     answer.map(|(finished, _)| finished)
+}
+
+/// The same for a run that stays: `caller` hears of its birth, and all else is asked for on its socket.
+pub(crate) fn supervise(
+    store: &Store,
+    box_name: &BoxName,
+    options: RunOptions,
+    stay: Stay,
+    caller: OwnedFd,
+) {
+    let mut staying = Staying::new(stay, caller);
+    let answer = report::Report::open(options.report.as_deref()).and_then(|report| {
+        let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
+        let answer = execute(store, box_name, &options, &report, status, Some(&mut staying));
+        if let Err(fault) = &answer {
+            status.failed(fault);
+        }
+        report.write(&answer)?;
+        answer.map(|(finished, _)| finished)
+    });
+    staying.finish(store, answer);
 }
 
 /// Resolves what the run starts from; checks it, if that is asked for, while nobody waits for a lock, and
@@ -270,24 +295,32 @@ fn execute(
     options: &RunOptions,
     report: &report::Report,
     status: status::Status,
+    mut staying: Option<&mut Staying>,
 ) -> Result<(Finished, report::Facts)> {
     let started = Timestamp::now();
     let begun = std::time::Instant::now();
     let (lock, base) = resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options)?;
-    let (record, run) = claim(store, &base, &settings, options, started)?;
+    let (record, run) =
+        claim::claim(store, &base, &settings, options, started, staying.as_deref())?;
     // Until the run is over.
     let _caches = std::mem::take(&mut settings.caches);
     let mut facts = report.facts(&record, started).without(&mut settings.lost, options.warn);
     let cgroup = settings.limits.cgroup(record.run)?;
     // The child finds base_dir again by its working directory.
     rustix::process::fchdir(store.dir()).context("enter", store.path().display())?;
-    let mut spec = resolve::spec(store, settings, &base, record.run, options)?;
+    let stay = staying.as_deref().map(Staying::options);
+    let mut spec = resolve::spec(store, settings, &base, record.run, options, stay)?;
     spec.cgroup = cgroup.as_ref().map(limits::Cgroup::entrance).transpose()?;
     let told = Told::of(&spec);
     facts.setup_us = begun.elapsed().as_micros() as u64;
-    let mut around = around::Around::new(store, lock, &base, options, &record, run).telling(status);
+    if let Some(staying) = &mut staying {
+        staying.prepare(&spec, &base.id_map)?;
+    }
+    let mut around = around::Around::new(store, lock, &base, options, &record, run)
+        .telling(status)
+        .staying(staying.as_deref_mut());
     let launched = launch::run(spec, store.dir(), &mut around);
     facts.also_without(around.lost());
     let tidy = around.is_tidy();
@@ -295,7 +328,7 @@ fn execute(
     let (mut run, outcome) = match (run, launched) {
         (Some(run), Ok(outcome)) => (run, outcome),
         (run, launched) => {
-            run.map_or(Ok(()), |run| abandon(store, run, options))?;
+            run.map_or(Ok(()), |run| claim::abandon(store, run, options))?;
             return Err(launched.err().unwrap_or_else(explain::vanished));
         }
     };
@@ -318,6 +351,8 @@ fn execute(
     // The overlay lives as long as its descriptor; a commit needs it unmounted.
     drop(outcome.root);
     facts.held(cgroup, options, &mut finished);
+    let held = staying.as_deref_mut().map_or(Ok(()), Staying::close);
+    let said = staying.as_deref().map_or(Ok(None), |staying| staying.said(store, &base))?;
     match outcome.ended {
         Ok(ended) => {
             if outcome.timed_out {
@@ -326,7 +361,7 @@ fn execute(
             }
             facts.ended(ended, outcome.timed_out);
             finished.code = ended.exit_code();
-            let after = finish::After { store, base: &base, options, record: &record };
+            let after = finish::After { store, base: &base, options, record: &record, said, held };
             after.finish(&mut run, ended, &mut finished, &mut facts)?;
             if let Some(layer) = finished.committed {
                 status.committed(layer, facts.name());
@@ -335,7 +370,7 @@ fn execute(
         Err(failure) => {
             let (code, fault) = told.explain(failure);
             if code == OURS {
-                abandon(store, run, options)?;
+                claim::abandon(store, run, options)?;
                 return Err(fault);
             }
             finished.code = code;
@@ -352,48 +387,4 @@ fn execute(
         return Err(fault);
     }
     Ok((finished, facts))
-}
-
-/// The command never began: a fresh run is of no use, a kept one stays as it was.
-fn abandon(store: &Store, run: Run, options: &RunOptions) -> Result<()> {
-    if options.kept_run.is_some() { Ok(()) } else { finish::discard(store, run) }
-}
-
-/// The record of a run: a fresh one, whose directory is still to be made, or a kept one, which is taken.
-fn claim(
-    store: &Store,
-    base: &resolve::Base,
-    settings: &resolve::Settings,
-    options: &RunOptions,
-    started: Timestamp,
-) -> Result<(RunRecord, Option<Run>)> {
-    if let Some(kept) = &options.kept_run {
-        let (mut run, record) = store.open_run(&kept.parse()?)?;
-        let record = RunRecord {
-            pid: std::process::id(),
-            scaffold: Some(settings.scaffold.clone()),
-            copy_up: resolve::distinct(settings.copy_up_paths.iter().chain(&record.copy_up)),
-            ..record
-        };
-        // On disk it stays kept: its lock says that it runs, and a kill must not make it a dead one.
-        run.mark_kept(&record)?;
-        finish::reopen(&run, &base.id_map)?;
-        return Ok((record, Some(run)));
-    }
-    let record = RunRecord {
-        run: RunId::random()?,
-        box_name: base.box_name.clone(),
-        from: base.from.clone(),
-        layer: Some(base.layer.id),
-        chain: base.layer.mount.clone(),
-        scaffold: Some(settings.scaffold.clone()),
-        id_map: base.id_map.clone(),
-        argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        copy_up: settings.copy_up_paths.clone(),
-        started,
-        pid: std::process::id(),
-        state: RunState::Running,
-        exit: None,
-    };
-    Ok((record, None))
 }

@@ -18,6 +18,7 @@ use rustix::mount::{
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 
+use super::hold;
 use super::payload::{self, Begin};
 use super::program;
 use super::reap::{self, Gate, Started};
@@ -48,6 +49,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     die_with_parent().map_err(Failure::at(Stage::Ids))?;
     // Modes in the plan are meant as they stand; the payload gets its usual mask back.
     rustix::process::umask(Mode::empty());
+    let place = hold::place(spec).map_err(Failure::at(Stage::Descriptors))?;
     let mut early = map_ids(spec, wire)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(Failure::at(Stage::Private))?;
@@ -78,6 +80,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
     copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
     check_program(spec)?;
+    hold::root(spec, &root, wire).map_err(Failure::at(Stage::Descriptors))?;
     if spec.want_root {
         send_up(wire.as_fd(), &Up::Root(root));
     }
@@ -90,7 +93,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
             start(spec, wire, terminal)?
         }
     };
-    reap::run(spec, wire, started)
+    reap::run(spec, wire, started, place)
 }
 
 /// The view of cgroups is made here, with the run's own as its root.

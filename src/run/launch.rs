@@ -1,6 +1,8 @@
 //! The supervisor: makes the child, writes its id maps, forwards signals, relays the terminal, keeps the
 //! time, and waits until nothing of the sandbox is left.
 
+mod heed;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -10,11 +12,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal};
 
+use super::moments::Moments;
 use super::outcome::Ended;
 use super::signals::Signals;
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
-use super::weaker::Weaker;
 use super::wire::{self, Down, Failure, Up, receive_up, send_down};
 use super::{explain, init};
 use crate::fault::{Context, Result};
@@ -35,24 +37,6 @@ pub struct Outcome {
     pub root: Option<OwnedFd>,
 }
 
-/// What the owner of a run does at its moments, so that it costs the run no time.
-pub trait Moments {
-    /// Makes the run's directory, while the kernel and the child are busy with namespaces.
-    ///
-    /// # Errors
-    /// Then nothing is run.
-    fn ready(&mut self) -> Result<()>;
-
-    /// PID 1 of the sandbox is there and has its ids: this is its pid outside.
-    fn born(&mut self, _child: Pid) {}
-
-    /// A protection is lost: this host refuses it, and something weaker stands in.
-    fn weaker(&mut self, weaker: Weaker);
-
-    /// The command has ended; what else runs inside is being killed, and the overlay taken down.
-    fn ended(&mut self, ended: Ended);
-}
-
 /// Runs a spec to its end. `store` is a descriptor of base_dir, which must be the working directory.
 /// When this returns, no process of the sandbox is left.
 ///
@@ -63,6 +47,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     let signals = Signals::block()?;
     let (ours, theirs) = wire::pair().context("make a socket pair", "for the sandbox")?;
     let raw = enter_raw_mode(&spec)?;
+    let executing = heed::watch_exec(&mut spec).context("make a pipe", "for the sandbox")?;
     let started = Instant::now();
     // The network, which takes longest, comes when there is somebody who has nothing else to do.
     let namespaces = NEW_USER | NEW_MOUNT | NEW_PID | NEW_IPC | NEW_UTS;
@@ -88,6 +73,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     drop(theirs);
     // The child has its own copies; ours would keep the sources busy.
     spec.prepared.clear();
+    spec.executing = None;
     let mut supervisor = Supervisor {
         wire: ours,
         pidfd,
@@ -100,6 +86,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         ended: None,
         root: None,
         timed_out: false,
+        executing,
     };
     if let Err(fault) = moments.ready().and_then(|()| supervisor.map_ids(&spec, child)) {
         supervisor.kill();
@@ -128,7 +115,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
 
 fn enter_raw_mode(spec: &RunSpec) -> Result<Option<RawMode>> {
     match &spec.terminal {
-        Some(terminal) if terminal.replaces[0] => {
+        Some(terminal) if terminal.replaces[0] && !spec.stays => {
             RawMode::enter().map(Some).context("set raw mode", "the terminal")
         }
         _ => Ok(None),
@@ -148,6 +135,8 @@ struct Supervisor {
     ended: Option<std::result::Result<Ended, Failure>>,
     root: Option<OwnedFd>,
     timed_out: bool,
+    /// Reads as ended when the payload is executed or gone.
+    executing: Option<OwnedFd>,
 }
 
 impl Supervisor {
@@ -164,9 +153,15 @@ impl Supervisor {
     fn serve(&mut self, spec: &RunSpec, moments: &mut dyn Moments) -> Result<()> {
         let mut wire_open = true;
         loop {
-            let ready = self.wait(wire_open)?;
+            let ready = self.wait(wire_open, moments.waits_for())?;
             if ready.wire {
                 wire_open = self.hear(spec, moments)?;
+            }
+            if ready.executing {
+                wire_open = self.heed_exec(spec, wire_open, moments)?;
+            }
+            if ready.called {
+                moments.called()?.into_iter().for_each(|order| self.obey(order));
             }
             if ready.signal {
                 self.pass_signals();
@@ -187,12 +182,15 @@ impl Supervisor {
                 while wire_open {
                     wire_open = self.hear(spec, moments)?;
                 }
+                if self.executing.is_some() && self.ended.is_some() {
+                    self.heed_exec(spec, false, moments)?;
+                }
                 return self.wait_gone();
             }
         }
     }
 
-    fn wait(&self, wire_open: bool) -> Result<Ready> {
+    fn wait(&self, wire_open: bool, called: Option<BorrowedFd<'_>>) -> Result<Ready> {
         let nothing = PollFlags::empty();
         let wire_flags = if wire_open { PollFlags::IN } else { nothing };
         let mut fds = vec![
@@ -215,6 +213,13 @@ impl Supervisor {
                 fds.push(PollFd::from_borrowed_fd(screen, PollFlags::OUT));
             }
         }
+        let more = fds.len();
+        if let Some(executing) = &self.executing {
+            fds.push(PollFd::new(executing, PollFlags::IN));
+        }
+        if let Some(called) = called {
+            fds.push(PollFd::from_borrowed_fd(called, PollFlags::IN));
+        }
         let timeout = self.deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -231,6 +236,8 @@ impl Supervisor {
             master: self.relay.is_some() && ready(at),
             input: stdin.is_some() && ready(at + 1),
             output: screen.is_some() && ready(at + 1 + usize::from(stdin.is_some())),
+            executing: self.executing.is_some() && ready(more),
+            called: called.is_some() && ready(more + usize::from(self.executing.is_some())),
         })
     }
 
@@ -251,8 +258,9 @@ impl Supervisor {
             }
             Some(Up::Weaker(weaker)) => moments.weaker(weaker),
             Some(Up::Root(root)) => self.root = Some(root),
+            Some(Up::Held(what, fd)) => moments.held(what, fd),
             Some(Up::Terminal(master)) => {
-                if let Some(terminal) = &spec.terminal {
+                if let (Some(master), Some(terminal)) = (moments.terminal(master), &spec.terminal) {
                     let relay = Relay::new(master, terminal);
                     self.relay = Some(relay.context("relay", "the terminal")?);
                 }
@@ -338,31 +346,6 @@ impl Supervisor {
     }
 }
 
-impl Supervisor {
-    /// Shows what is left of the output. A terminal that takes no more is waited for, as any program would
-    /// wait, but not long against a signal.
-    fn show_rest(&mut self) {
-        let Some(relay) = &mut self.relay else { return };
-        relay.last_output();
-        while let Some(screen) = relay.wants_output().filter(|_| !self.killed) {
-            let mut fds = [
-                PollFd::from_borrowed_fd(screen, PollFlags::OUT),
-                PollFd::new(&self.signals.fd, PollFlags::IN),
-            ];
-            let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
-            match poll(&mut fds, self.signalled.then_some(&grace)) {
-                Ok(1..) | Err(Errno::INTR) => {}
-                _ => return,
-            }
-            let ends = |signal| !matches!(signal, NixSignal::SIGWINCH | NixSignal::SIGCONT);
-            if self.signals.next().is_some_and(ends) {
-                return;
-            }
-            relay.last_output();
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Ready {
     gone: bool,
@@ -371,4 +354,6 @@ struct Ready {
     master: bool,
     input: bool,
     output: bool,
+    executing: bool,
+    called: bool,
 }

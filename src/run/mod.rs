@@ -6,14 +6,17 @@
 //! the clone; the child executes stages and reports `(stage, errno)`; the text is made in [`explain`].
 
 pub mod explain;
+mod hold;
 pub mod init;
 pub mod launch;
+pub mod moments;
 pub mod outcome;
 pub mod payload;
 pub mod program;
 pub mod reap;
 mod signals;
 pub mod spec;
+pub mod supervisor;
 pub mod terminal;
 pub mod user;
 pub mod weaker;

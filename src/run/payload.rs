@@ -152,13 +152,15 @@ fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
 }
 
 /// Nothing above 2 stays open but what the caller asked to keep, and until the exec the wire, the terminal
-/// or the gate.
+/// or the gate, and what tells of the exec.
 fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errno> {
     let other = match begin {
         Begin::Now(terminal) => terminal.as_ref().map(AsFd::as_fd),
         Begin::WhenTold { gate, .. } => Some(*gate),
     };
-    let ours = [Some(wire.as_fd()), other].into_iter().flatten().map(|fd| fd.as_raw_fd());
+    let executing = spec.executing.as_ref().map(AsFd::as_fd);
+    let ours =
+        [Some(wire.as_fd()), other, executing].into_iter().flatten().map(|fd| fd.as_raw_fd());
     let mut keep: Vec<_> = spec.preserve_fds.iter().copied().chain(ours).collect();
     keep.sort_unstable();
     keep.dedup();

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
+use super::hold;
 use super::spec::RunSpec;
 use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
 use crate::isolate::caps::{self, CapSet};
@@ -77,10 +78,18 @@ const OPEN: &[u8] = b"g";
 ///
 /// # Errors
 /// Only what the set-up of itself says; after that it does not return.
-pub fn run(spec: &RunSpec, wire: &OwnedFd, started: Started) -> Result<(), Failure> {
+pub fn run(
+    spec: &RunSpec,
+    wire: &OwnedFd,
+    started: Started,
+    place: Option<OwnedFd>,
+) -> Result<(), Failure> {
     let signals = ended_children().map_err(Failure::at(Stage::Fork))?;
     if let Some(gate) = &started.gate {
         meet(gate).map_err(Failure::at(Stage::Network))?;
+    }
+    if let Some(place) = place {
+        hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
     }
     // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors.
     let gate = started.gate.as_ref().map(|gate| gate.ours);

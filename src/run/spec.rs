@@ -70,6 +70,10 @@ pub struct RunSpec {
     pub may_lose: bool,
     /// Whether the supervisor wants the root's descriptor, to copy results out.
     pub want_root: bool,
+    /// Whether the supervisor is told of the exec, and gets what those need who join the run later.
+    pub stays: bool,
+    /// What the payload has open until its exec, made at the launch.
+    pub executing: Option<OwnedFd>,
     /// How long it may take; SIGTERM then, SIGKILL after [`GRACE`].
     pub timeout: Option<Duration>,
 }

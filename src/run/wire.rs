@@ -15,6 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use super::supervisor::{HELD, Held};
 use super::weaker::{self, Weaker};
 
 /// Which part of the set-up is being done; the parent makes the text.
@@ -132,6 +133,8 @@ pub enum Up {
     Exited(i32),
     /// A protection that this host refuses, and for which something weaker stands in.
     Weaker(Weaker),
+    /// What those need who join a run that stays.
+    Held(Held, OwnedFd),
 }
 
 /// What the supervisor tells.
@@ -184,6 +187,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         Up::Root(fd) => (packet(3, 0, 0, 0), Some(fd.as_fd())),
         Up::Exited(status) => (packet(4, 0, 0, *status), None),
         Up::Weaker(weaker) => (packet(5, *weaker as u8, 0, 0), None),
+        Up::Held(what, fd) => (packet(6, *what as u8, 0, 0), Some(fd.as_fd())),
     };
     // The supervisor's death is handled by PDEATHSIG and by end-of-file.
     send(wire, &packet, fd).ok();
@@ -229,6 +233,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (3, Some(fd)) => Up::Root(fd),
         (4, _) => Up::Exited(value(&packet)),
         (5, _) => Up::Weaker(*weaker::ALL.get(usize::from(packet[1])).ok_or(Errno::PROTO)?),
+        (6, Some(fd)) => Up::Held(*HELD.get(usize::from(packet[1])).ok_or(Errno::PROTO)?, fd),
         _ => return Err(Errno::PROTO),
     };
     Ok(Some(message))

@@ -49,6 +49,8 @@ pub(crate) const STEPS: &[&str] = &[
     "run.record",
     "run.record.temp",
     "run.record.rename",
+    "run.log",
+    "run.socket",
     "upper.unlink",
     "fold.mkdir",
     "fold.link",

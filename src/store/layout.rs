@@ -57,6 +57,8 @@ pub(crate) const RUN_RECORD_NEW: &str = ".new-run.json";
 pub(crate) const RUN_BECOMES: &str = "becomes";
 /// In a run: its output, if it is a run that stays.
 pub(crate) const RUN_LOG: &str = "log";
+/// In a run that stays: the socket of its supervisor.
+pub(crate) const RUN_SOCKET: &str = "sock";
 
 /// `layers/ID`.
 pub(crate) fn layer(id: &LayerId) -> String {

@@ -42,6 +42,7 @@ mod resolve;
 mod runs;
 mod settle;
 mod spare;
+mod stay;
 mod trash;
 mod usage;
 
@@ -70,10 +71,11 @@ pub use layer::{LayerRecord, LayerSize};
 pub use lock::{ExclusiveLock, SharedLock};
 pub use log::{LogEntry, Moved, Pair, RefMoved};
 pub use manifest::Manifest;
-pub use name::{BoxName, RESERVED, SnapshotName};
+pub use name::{BoxName, RESERVED, RunName, SnapshotName};
 pub use refs::{Expected, RefRecord, SnapshotRef, State};
 pub use resolve::Resolved;
 pub use runs::{Run, RunRecord, RunState};
+pub use stay::NameLock;
 pub use trash::{Emptied, Trash};
 pub use usage::Part;
 

@@ -67,6 +67,11 @@ name! {
     BoxName, "box name"
 }
 
+name! {
+    /// The name of a run that stays; the same rule as for [`SnapshotName`].
+    RunName, "run name"
+}
+
 fn check(what: &str, text: &str) -> Result<()> {
     let refuse = |why: &str| Err(Fault::usage(format!("{what}: {}: {why}", escaped(text))));
     let Some(first) = text.bytes().next() else {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR, PRIVATE_FILE};
 use super::lock::SharedLock;
-use super::{BoxName, LayerId, RunId, Store, json_line, layout};
+use super::{BoxName, LayerId, RunId, RunName, Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 use crate::tree::measure::FRESH_MODE;
@@ -44,6 +44,9 @@ pub enum RunState {
 pub struct RunRecord {
     /// Its own id.
     pub run: RunId,
+    /// Its name, if it is a run that stays and was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RunName>,
     /// The box it runs in.
     #[serde(rename = "box")]
     pub box_name: BoxName,

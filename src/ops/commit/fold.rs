@@ -30,6 +30,7 @@ pub(super) fn stage(job: &Commit<'_>, plan: &FoldPlan) -> Result<Staged> {
     let mut run = job.store.new_run(&lock, &job.record.id_map)?;
     let record = RunRecord {
         run: run.id(),
+        name: None,
         layer: None,
         chain: [plan.ground].iter().chain(&plan.layers).copied().collect(),
         scaffold: None,

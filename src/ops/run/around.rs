@@ -1,15 +1,19 @@
 //! What is done for a run at the moments when its supervisor has nothing else to do.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use rustix::process::Pid;
 
 use super::resolve::Base;
 use super::status::Status;
+use super::stay::Staying;
 use super::{After, RunOptions};
 use crate::fault::Result;
 use crate::isolate::lost::Lost;
 use crate::ops::trash;
-use crate::run::launch::Moments;
+use crate::run::moments::{Moments, Order};
 use crate::run::outcome::Ended;
+use crate::run::supervisor::Held;
 use crate::run::weaker::Weaker;
 use crate::store::{Run, RunRecord, SharedLock, Store};
 
@@ -26,6 +30,7 @@ pub(super) struct Around<'a> {
     tidy: bool,
     status: Status,
     lost: Vec<Lost>,
+    staying: Option<&'a mut Staying>,
 }
 
 impl<'a> Around<'a> {
@@ -50,12 +55,18 @@ impl<'a> Around<'a> {
             tidy: false,
             status,
             lost: Vec::new(),
+            staying: None,
         }
     }
 
     /// The same with somebody who is told what happens.
     pub(super) fn telling(self, status: Status) -> Self {
         Self { status, ..self }
+    }
+
+    /// The same of a run that stays.
+    pub(super) fn staying(self, staying: Option<&'a mut Staying>) -> Self {
+        Self { staying, ..self }
     }
 
     /// The run, if there is one, and whether its directory is removed already.
@@ -80,6 +91,7 @@ impl<'a> Around<'a> {
             self.options.keep_on_failure
         };
         !keeps
+            && self.staying.is_none()
             && self.options.ask.is_none()
             && self.options.kept_run.is_none()
             && self.options.outs.is_empty()
@@ -90,13 +102,50 @@ impl Moments for Around<'_> {
     fn ready(&mut self) -> Result<()> {
         let Some(lock) = self.lock.take() else { return Ok(()) };
         if self.run.is_none() {
+            let name = self.record.name.as_ref();
+            let _named = name.map(|name| self.store.claim_run_name(name)).transpose()?;
             let mut fresh = self.store.new_run_of(&lock, &self.base.id_map, self.record.run)?;
             let written = fresh.write_record(self.record);
             self.run = Some(fresh);
             written?;
         }
         // The record names the layers that the run needs: gc knows them from here on.
-        Ok(())
+        drop(lock);
+        match (&mut self.staying, &self.run) {
+            (Some(staying), Some(run)) => staying.serve(run),
+            _ => Ok(()),
+        }
+    }
+
+    fn executing(&mut self) -> Result<()> {
+        self.staying.as_deref_mut().map_or(Ok(()), Staying::executing)
+    }
+
+    fn held(&mut self, what: Held, fd: OwnedFd) {
+        if let Some(staying) = &mut self.staying {
+            staying.held(what, fd);
+        }
+    }
+
+    fn terminal(&mut self, master: OwnedFd) -> Option<OwnedFd> {
+        match &mut self.staying {
+            Some(staying) => {
+                staying.terminal(master);
+                None
+            }
+            None => Some(master),
+        }
+    }
+
+    fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        self.staying.as_deref().and_then(Staying::waits_for)
+    }
+
+    fn called(&mut self) -> Result<Vec<Order>> {
+        match &mut self.staying {
+            Some(staying) => staying.called(self.store, self.base, self.options),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn born(&mut self, child: Pid) {

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::report::Facts;
 use super::resolve::Base;
+use super::stay::Said;
 use super::{After as Wanted, Finished, RunOptions, Upper};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
@@ -25,6 +26,10 @@ pub(super) struct After<'a> {
     pub(super) base: &'a Base,
     pub(super) options: &'a RunOptions,
     pub(super) record: &'a RunRecord,
+    /// What somebody has said since about a run that stays.
+    pub(super) said: Option<Said>,
+    /// Whether nobody else holds what is to be committed.
+    pub(super) held: Result<()>,
 }
 
 impl After<'_> {
@@ -39,7 +44,7 @@ impl After<'_> {
         let after = self.wanted(run)?;
         let commits = after != Wanted::Discard;
         // What a person has just said about a shell does not hang on its exit code.
-        let said = commits && self.options.after == Wanted::Discard;
+        let said = commits && (self.said.is_some() || self.options.after == Wanted::Discard);
         if commits && (ended.success() || said) {
             let begun = std::time::Instant::now();
             let code = i32::from(ended.exit_code());
@@ -55,7 +60,8 @@ impl After<'_> {
             return Ok(());
         }
         let resumed = self.options.kept_run.is_some();
-        if resumed || (!ended.success() && self.options.keep_on_failure) {
+        let keeps = self.options.keep_on_failure && self.said.is_none();
+        if resumed || (!ended.success() && keeps) {
             let code = i32::from(ended.exit_code());
             run.mark_kept(&RunRecord { exit: Some(code), ..self.record.clone() })?;
             finished.kept = true;
@@ -70,6 +76,9 @@ impl After<'_> {
 
     /// What was asked for or, of a shell that changed something, what its person says now.
     fn wanted(&self, run: &Run) -> Result<Wanted> {
+        if let Some(said) = &self.said {
+            return Ok(said.after.clone());
+        }
         let asked = self.options.after != Wanted::Discard || self.options.kept_run.is_some();
         let Some(ask) = self.options.ask.filter(|_| !asked && self.options.upper == Upper::Disk)
         else {
@@ -90,6 +99,8 @@ impl After<'_> {
         code: i32,
         finished: &mut Finished,
     ) -> Result<Option<LayerId>> {
+        self.held.clone()?;
+        let head = self.said.as_ref().map_or(self.base.head, |said| said.head);
         let made = commit::commit(&Commit {
             store: self.store,
             run,
@@ -97,7 +108,7 @@ impl After<'_> {
             parent: &self.base.layer,
             target: match after {
                 Wanted::Commit(name) => Target::Name(name),
-                _ => Target::Head(self.base.head),
+                _ => Target::Head(head),
             },
             action: "run",
             exit: Some(code),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::{After, Net, RunOptions, binds, checks, limits};
+use super::{After, Net, RunOptions, Stay, binds, checks, limits, stay};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Network, Profile, Root, Tmp};
@@ -287,6 +287,7 @@ pub(super) fn spec(
     base: &Base,
     run: RunId,
     options: &RunOptions,
+    stay: Option<&Stay>,
 ) -> Result<RunSpec> {
     let candidates = candidates(&settings.argv[0], &settings.environment);
     let prepared = prepared(store, &settings.plan, base)?;
@@ -313,9 +314,11 @@ pub(super) fn spec(
         limits: settings.limits.rlimits,
         cgroup: None,
         preserve_fds: options.preserve_fds.clone(),
-        terminal: terminal::inspect(),
+        terminal: stay.map_or_else(|| Ok(terminal::inspect()), stay::terminal_spec)?,
         may_lose: !checks::strict(&settings.profile, options),
         want_root: !options.outs.is_empty(),
+        stays: stay.is_some(),
+        executing: None,
         timeout: options.timeout,
     })
 }

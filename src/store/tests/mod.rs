@@ -17,6 +17,7 @@ mod record;
 #[cfg(any(debug_assertions, feature = "failpoints"))]
 mod scenario;
 mod spare;
+mod stays;
 mod sweep;
 mod undo;
 
@@ -83,6 +84,7 @@ fn make_box_with<'s>(store: &'s Store, name: &str, settings: BoxSettings) -> Res
 fn run_record(run: &Run, chain: &[LayerId]) -> RunRecord {
     RunRecord {
         run: run.id(),
+        name: None,
         box_name: box_name("first"),
         from: "head".into(),
         layer: chain.last().copied(),

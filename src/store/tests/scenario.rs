@@ -51,6 +51,7 @@ const ACTS: &[Act] = &[
     ("+folded", fold_a_chain),
     ("", leave_half_a_layer),
     ("", discard_a_kept_one),
+    ("", stays::act),
     ("", leave_a_corpse),
     ("", shift_owner),
     ("", remove_box),

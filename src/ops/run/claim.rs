@@ -1,0 +1,55 @@
+//! Where a run begins and what becomes of it if it does not: its record, before there is a directory for it.
+
+use jiff::Timestamp;
+
+use super::RunOptions;
+use super::resolve::{Base, Settings, distinct};
+use super::stay::Staying;
+use crate::fault::Result;
+use crate::store::{Run, RunId, RunRecord, RunState, Store};
+
+/// The command never began: a fresh run is of no use, a kept one stays as it was.
+pub(super) fn abandon(store: &Store, run: Run, options: &RunOptions) -> Result<()> {
+    if options.kept_run.is_some() { Ok(()) } else { super::finish::discard(store, run) }
+}
+
+/// The record of a run: a fresh one, whose directory is still to be made, or a kept one, which is taken.
+pub(super) fn claim(
+    store: &Store,
+    base: &Base,
+    settings: &Settings,
+    options: &RunOptions,
+    started: Timestamp,
+    stay: Option<&Staying>,
+) -> Result<(RunRecord, Option<Run>)> {
+    if let Some(kept) = &options.kept_run {
+        let (mut run, record) = store.open_run(&kept.parse()?)?;
+        let record = RunRecord {
+            pid: std::process::id(),
+            scaffold: Some(settings.scaffold.clone()),
+            copy_up: distinct(settings.copy_up_paths.iter().chain(&record.copy_up)),
+            ..record
+        };
+        // On disk it stays kept: its lock says that it runs, and a kill must not make it a dead one.
+        run.mark_kept(&record)?;
+        super::finish::reopen(&run, &base.id_map)?;
+        return Ok((record, Some(run)));
+    }
+    let record = RunRecord {
+        run: RunId::random()?,
+        name: stay.and_then(Staying::name).cloned(),
+        box_name: base.box_name.clone(),
+        from: base.from.clone(),
+        layer: Some(base.layer.id),
+        chain: base.layer.mount.clone(),
+        scaffold: Some(settings.scaffold.clone()),
+        id_map: base.id_map.clone(),
+        argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        copy_up: settings.copy_up_paths.clone(),
+        started,
+        pid: std::process::id(),
+        state: RunState::Running,
+        exit: None,
+    };
+    Ok((record, None))
+}

@@ -1,0 +1,89 @@
+//! The rarer moments of a supervisor: the exec, if somebody wants to know of it, what its owner orders, and the
+//! last output.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use nix::sys::signal::Signal as NixSignal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::super::moments::{Moments, Order};
+use super::super::spec::{GRACE, RunSpec};
+use super::super::wire::{Down, send_down};
+use super::Supervisor;
+use crate::fault::Result;
+
+/// A pipe whose other end the payload has until its exec, if somebody wants to know of that.
+pub(super) fn watch_exec(spec: &mut RunSpec) -> std::result::Result<Option<OwnedFd>, Errno> {
+    if !spec.stays {
+        return Ok(None);
+    }
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    spec.executing = Some(theirs);
+    Ok(Some(ours))
+}
+
+impl Supervisor {
+    /// The payload is executed, or gone and has told why.
+    pub(super) fn heed_exec(
+        &mut self,
+        spec: &RunSpec,
+        mut wire_open: bool,
+        moments: &mut dyn Moments,
+    ) -> Result<bool> {
+        self.executing = None;
+        while wire_open && self.is_called() {
+            wire_open = self.hear(spec, moments)?;
+        }
+        if !matches!(self.ended, Some(Err(_))) {
+            moments.executing()?;
+        }
+        Ok(wire_open)
+    }
+
+    /// Whether the child has told something that was not heard yet.
+    fn is_called(&self) -> bool {
+        let mut fds = [PollFd::new(&self.wire, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    pub(super) fn obey(&mut self, order: Order) {
+        match order {
+            Order::Signal(number) => {
+                send_down(self.wire.as_fd(), Down::Signal(number)).ok();
+            }
+            Order::End(grace) => {
+                // One that is stopped would not see the first signal.
+                for signal in [NixSignal::SIGTERM, NixSignal::SIGCONT] {
+                    send_down(self.wire.as_fd(), Down::Signal(signal as i32)).ok();
+                }
+                self.killed = true;
+                self.deadline = Some(Instant::now() + grace);
+            }
+        }
+    }
+
+    /// Shows what is left of the output. A terminal that takes no more is waited for, as any program would
+    /// wait, but not long against a signal.
+    pub(super) fn show_rest(&mut self) {
+        let Some(relay) = &mut self.relay else { return };
+        relay.last_output();
+        while let Some(screen) = relay.wants_output().filter(|_| !self.killed) {
+            let mut fds = [
+                PollFd::from_borrowed_fd(screen, PollFlags::OUT),
+                PollFd::new(&self.signals.fd, PollFlags::IN),
+            ];
+            let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
+            match poll(&mut fds, self.signalled.then_some(&grace)) {
+                Ok(1..) | Err(Errno::INTR) => {}
+                _ => return,
+            }
+            let ends = |signal| !matches!(signal, NixSignal::SIGWINCH | NixSignal::SIGCONT);
+            if self.signals.next().is_some_and(ends) {
+                return;
+            }
+            relay.last_output();
+        }
+    }
+}

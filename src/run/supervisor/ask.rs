@@ -1,0 +1,130 @@
+//! The side of those who ask a run.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::held::{Confinement, Held};
+use super::protocol::{self, Ending, Reply, Request, Typed};
+use crate::fault::{Context, Fault, Result};
+use crate::store::RunId;
+
+/// A connection to the supervisor of a run. It asks one thing.
+#[derive(Debug)]
+pub struct Line {
+    run: RunId,
+    socket: OwnedFd,
+}
+
+/// What somebody gets who joins a run.
+#[derive(Debug)]
+pub struct Joined {
+    /// How the command is confined.
+    pub confinement: Confinement,
+    /// The descriptors of namespaces and root.
+    pub held: Vec<(Held, OwnedFd)>,
+    /// To be held for as long as any of them, or a copy, is open, and to be looked at: it reads as ended when the
+    /// run is over.
+    pub line: Line,
+}
+
+impl Joined {
+    /// The descriptor of this kind.
+    pub fn get(&self, what: Held) -> Option<BorrowedFd<'_>> {
+        self.held.iter().find(|(one, _)| *one == what).map(|(_, fd)| fd.as_fd())
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Line {
+    /// A connection that was made to this run.
+    pub fn new(run: RunId, socket: OwnedFd) -> Self {
+        Self { run, socket }
+    }
+
+    /// The run.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Asks and hears the answer.
+    ///
+    /// # Errors
+    /// The fault that is the answer; not-found if the run ends without one.
+    pub fn ask(&self, request: &Request) -> Result<(Reply, Vec<OwnedFd>)> {
+        match protocol::tell(self.as_fd(), request, &[]) {
+            // It may have answered what it was not asked any more.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => return Err(errno).context("ask run", self.run),
+        }
+        self.hear()
+    }
+
+    /// Hears the next message.
+    ///
+    /// # Errors
+    /// As [`Line::ask`].
+    pub fn hear(&self) -> Result<(Reply, Vec<OwnedFd>)> {
+        match protocol::hear::<Reply>(self.as_fd()) {
+            Ok(Some((Reply::Fault(fault), _))) => Err(fault),
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(self.gone()),
+            Err(Errno::PROTO) => {
+                let what = format!("ask run: {}: its answer is none of this version", self.run);
+                Err(Fault::failed(what).hint("use the program that the run was started with"))
+            }
+            Err(errno) => Err(errno).context("ask run", self.run),
+        }
+    }
+
+    /// What an end without an answer means.
+    pub fn gone(&self) -> Fault {
+        Fault::not_found(format!(
+            "ask run: {}: it has ended, or its supervisor was killed",
+            self.run
+        ))
+        .hint("sandbox ps")
+    }
+
+    /// What somebody needs who joins the run.
+    ///
+    /// # Errors
+    /// As [`Line::ask`].
+    pub fn join(self) -> Result<Joined> {
+        let (Reply::Joined(what), fds) = self.ask(&Request::Join)? else { return Err(self.odd()) };
+        let mut held: Vec<_> = what.into_iter().zip(fds).collect();
+        let at = held.iter().position(|(what, _)| *what == Held::Confinement);
+        let (_, file) = held.swap_remove(at.ok_or_else(|| self.odd())?);
+        let confinement = Confinement::read(file).context("join run", self.run)?;
+        Ok(Joined { confinement, held, line: self })
+    }
+
+    /// Asks for something that is answered at the end of the run, and waits for that.
+    ///
+    /// # Errors
+    /// As [`Line::ask`].
+    pub fn until_end(&self, request: &Request) -> Result<Ending> {
+        match self.ask(request)? {
+            (Reply::Ended(ending), _) => Ok(ending),
+            _ => Err(self.odd()),
+        }
+    }
+
+    /// Sends what was typed.
+    ///
+    /// # Errors
+    /// EPIPE when the run is over.
+    pub fn send(&self, typed: &Typed<'_>) -> Result<(), Errno> {
+        protocol::send(self.as_fd(), &typed.packet(), &[])
+    }
+
+    /// The fault of an answer that does not fit the question.
+    pub fn odd(&self) -> Fault {
+        Fault::failed(format!("ask run: {}: an answer to another question", self.run))
+    }
+}

@@ -1,0 +1,171 @@
+//! What a run has that stays: a name, a socket to ask it by, and a log.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
+
+use super::failpoint::step;
+use super::{Run, RunId, RunName, RunRecord, RunState, Store, file, layout};
+use crate::fault::{Context, Fault, Result, printable};
+
+/// So many may have connected whom the supervisor has not taken yet.
+const BACKLOG: i32 = 64;
+
+/// Nobody else gives a run a name while this is held.
+#[derive(Debug)]
+pub struct NameLock(OwnedFd);
+
+impl Drop for NameLock {
+    fn drop(&mut self) {
+        flock(&self.0, FlockOperation::Unlock).ok();
+    }
+}
+
+impl Run {
+    /// Makes its log, empty: open for writing, and open for reading.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    pub fn create_log(&self) -> Result<(OwnedFd, OwnedFd)> {
+        step("run.log", || {
+            let log = file::create(self.dir(), layout::RUN_LOG)?;
+            Ok((log, file::open_file(self.dir(), layout::RUN_LOG)?))
+        })
+        .context("create log of run", self.id())
+    }
+
+    /// Listens on its socket, without blocking.
+    ///
+    /// # Errors
+    /// What bind(2) and listen(2) say.
+    pub fn listen(&self) -> Result<OwnedFd> {
+        step("run.socket", || {
+            let socket = stream(SocketFlags::NONBLOCK)?;
+            // One that is there is of a supervisor that was killed: we hold the lock.
+            file::unlink(self.dir(), layout::RUN_SOCKET)?;
+            bind(&socket, &address(self.dir())?)?;
+            listen(&socket, BACKLOG)?;
+            Ok(socket)
+        })
+        .context("listen for run", self.id())
+    }
+}
+
+impl Store {
+    /// Connects to the supervisor of a run.
+    ///
+    /// # Errors
+    /// Not-found if there is no such run, or it has ended; conflict if it cannot be asked.
+    pub fn connect_run(&self, id: &RunId) -> Result<OwnedFd> {
+        let failed = |errno| Fault::errno("ask run", id, errno);
+        let dir = match file::open_place(self.dir(), &layout::run(id)) {
+            Err(Errno::NOENT) => {
+                return Err(Fault::not_found(format!("ask run: {id}: there is no such run"))
+                    .hint("sandbox ps"));
+            }
+            other => other.map_err(failed)?,
+        };
+        let socket = stream(SocketFlags::empty()).map_err(failed)?;
+        let address = address(dir.as_fd()).map_err(failed)?;
+        match retry_on_intr(|| connect(&socket, &address)) {
+            Ok(()) => Ok(socket),
+            Err(Errno::NOENT) => Err(Fault::conflict(format!("ask run: {id}: it cannot be asked"))
+                .hint("a run that is to be worked with is started by `sandbox start`")),
+            Err(Errno::CONNREFUSED) => {
+                Err(Fault::not_found(format!("ask run: {id}: it has ended")).hint("sandbox ps"))
+            }
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    /// The log of a run, open for reading.
+    ///
+    /// # Errors
+    /// Not-found if there is none.
+    pub fn run_log(&self, id: &RunId) -> Result<OwnedFd> {
+        let name = format!("{}/{}", layout::run(id), layout::RUN_LOG);
+        match file::open_file(self.dir(), &name) {
+            Err(Errno::NOENT) => Err(Fault::not_found(format!("read log: {id}: it has none"))
+                .hint("only a run that was started by `sandbox start` has one")),
+            other => other.context("read log", id),
+        }
+    }
+
+    /// Takes the socket of a run away whose supervisor has ended in order.
+    pub fn forget_socket(&self, id: &RunId) {
+        file::unlink(self.dir(), &format!("{}/{}", layout::run(id), layout::RUN_SOCKET)).ok();
+    }
+
+    /// The run of this name or id, or whose id begins so: one that lives before others.
+    ///
+    /// # Errors
+    /// Not-found if there is none; conflict if there are several.
+    pub fn find_run(&self, word: &str) -> Result<(RunRecord, RunState)> {
+        let all = self.readable_runs()?;
+        let named = |one: &&(RunRecord, RunState)| {
+            one.0.name.as_ref().is_some_and(|name| name.as_str() == word)
+        };
+        let lives = |one: &&(RunRecord, RunState)| one.1 == RunState::Running;
+        let mut found: Vec<_> = all.iter().filter(named).collect();
+        if found.iter().any(lives) {
+            found.retain(lives);
+        }
+        if found.is_empty() {
+            let begins = |one: &&(RunRecord, RunState)| {
+                let id = one.0.run.to_string();
+                id == word || (word.len() >= SHORTEST && id.starts_with(word))
+            };
+            found = all.iter().filter(begins).collect();
+        }
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Fault::not_found(format!("find run: {}: there is none", printable(word)))
+                .hint("sandbox ps")),
+            several => {
+                let ids: Vec<_> = several.iter().map(|one| one.0.run.to_string()).collect();
+                let message = format!("find run: {}: several: {}", printable(word), ids.join(", "));
+                Err(Fault::conflict(message).hint("sandbox ps"))
+            }
+        }
+    }
+
+    /// Makes sure that no live run has this name, and that none gets it while the lock is held: until the
+    /// record with the name is written.
+    ///
+    /// # Errors
+    /// Conflict if it is taken; busy if the lock is not to be had.
+    pub fn claim_run_name(&self, name: &RunName) -> Result<NameLock> {
+        let runs = file::open_dir(self.dir(), layout::RUNS).context("open", "the runs")?;
+        self.flock_patiently(&runs, FlockOperation::NonBlockingLockExclusive, "names of runs")?;
+        let taken = self.readable_runs()?.into_iter().find(|(record, state)| {
+            *state == RunState::Running && record.name.as_ref() == Some(name)
+        });
+        match taken {
+            None => Ok(NameLock(runs)),
+            Some((record, _)) => {
+                flock(&runs, FlockOperation::Unlock).ok();
+                let message = format!("start: {name}: run {} has this name", record.run);
+                Err(Fault::conflict(message)
+                    .hint(format!("choose another, or end that one: `sandbox stop {name}`")))
+            }
+        }
+    }
+}
+
+/// The shortest beginning of an id that is looked for: `r-` and four characters.
+const SHORTEST: usize = 6;
+
+fn stream(flags: SocketFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+/// The socket in the directory of a run. By its descriptor, because the address of a socket has room for 107
+/// bytes, and base_dir may be longer.
+fn address(dir: BorrowedFd<'_>) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), layout::RUN_SOCKET))
+}
