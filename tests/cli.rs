@@ -57,6 +57,8 @@ mod moves;
 mod names;
 #[path = "cli/packages.rs"]
 mod packages;
+#[path = "cli/profiles.rs"]
+mod profiles;
 #[path = "cli/refresh.rs"]
 mod refresh;
 #[path = "cli/rename.rs"]

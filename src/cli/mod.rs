@@ -3,6 +3,7 @@
 
 mod args;
 mod boxes;
+mod changeflags;
 mod completions;
 mod df;
 mod diff;
@@ -17,6 +18,7 @@ mod log;
 mod man;
 mod output;
 mod parse;
+mod profile;
 mod quick;
 mod recover;
 mod rename;
@@ -116,6 +118,8 @@ enum Command {
     Fsck(fsck::Args),
     /// Try what this machine can do and say how to get the rest
     Doctor(doctor::Args),
+    /// List the profiles, print one, or check a file
+    Profile(profile::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Print a page of the manual
@@ -202,6 +206,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Df(args) => df::run(&args, common),
         Command::Fsck(args) => fsck::run(&args, common),
         Command::Doctor(args) => doctor::run(args, common),
+        Command::Profile(args) => profile::run(&args, common),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(&args),
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use super::changeflags::ChangeFlags;
 use super::limitflags::LimitFlags;
 use super::parse;
 use crate::fault::{Context, Fault, Result};
@@ -169,6 +170,9 @@ pub(super) struct RunFlags {
     #[arg(long, help_heading = "Limits and protection")]
     read_only: bool,
 
+    #[command(flatten)]
+    changes: ChangeFlags,
+
     /// Refuse to start when this machine cannot give a protection
     #[arg(long, help_heading = "Limits and protection")]
     strict: bool,
@@ -232,6 +236,7 @@ impl RunFlags {
             upper: self.upper,
             profile: self.profile,
             default_profile,
+            changes: self.changes.into(),
             read_only: self.read_only,
             status_fd: self.status_fd,
             strict: self.strict,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::caps::CapSet;
-use super::docker::{self, Host};
-use super::profile::{Calls, Profile, read, unknown_calls, within};
+use super::lost::Lost;
+use super::profile::{Calls, Profile, read_text};
 use crate::fault::{Fault, Result, printable};
 
 /// Changes of a profile.
@@ -20,22 +20,20 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether nothing is changed.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The profile with the changes.
     ///
     /// # Errors
     /// `usage` for an unknown capability, one that is added and dropped, and a file that cannot be right;
     /// `not-found` without the file.
     pub fn apply(&self, profile: Profile) -> Result<Profile> {
+        if *self == Self::default() {
+            return Ok(profile);
+        }
         let capabilities = self.capabilities(profile.capabilities)?;
         let calls = match self.seccomp.as_deref() {
             None => Calls::Own,
             Some("none") => Calls::Open,
-            Some(path) => Calls::File(path.to_owned(), read("seccomp file", Path::new(path))?),
+            Some(path) => Calls::File(path.to_owned(), read_text("seccomp file", Path::new(path))?),
         };
         profile.with_capabilities(capabilities).with_calls(calls)
     }
@@ -59,12 +57,12 @@ impl Changes {
     }
 
     /// Protections that are taken away by these changes: which, and what that means. To be said loudly.
-    pub fn given_up(&self) -> Vec<(&'static str, String)> {
+    pub fn given_up(&self) -> Vec<Lost> {
         let mut given_up = Vec::new();
         if self.seccomp.as_deref() == Some("none") {
             let why = "--seccomp none: the command may make every system call of this kernel, but those \
                        that are never allowed, and new namespaces";
-            given_up.push(("system calls", why.to_owned()));
+            given_up.push(Lost::new("system calls", why));
         }
         let sys_admin = CapSet(1 << 21);
         let granted = self.capabilities(CapSet::NONE).unwrap_or_default();
@@ -72,7 +70,7 @@ impl Changes {
             let why = "--cap-add CAP_SYS_ADMIN: the command is the administrator of its namespaces; more \
                        of the kernel is open to it, and what is hidden or read-only by a mount is so no \
                        longer if its system calls allow mount";
-            given_up.push(("capabilities", why.to_owned()));
+            given_up.push(Lost::new("capabilities", why));
         }
         given_up
     }
@@ -97,18 +95,6 @@ fn split(names: &[String]) -> Result<(bool, CapSet)> {
         set.0 |= one.0;
     }
     Ok((all, set))
-}
-
-/// Reads a seccomp file for a payload with `capabilities`, and gives the notes on it.
-///
-/// # Errors
-/// As [`Changes::apply`].
-pub fn check_seccomp(path: &Path, capabilities: CapSet) -> Result<Vec<String>> {
-    let text = read("seccomp file", path)?;
-    let shown = path.to_string_lossy();
-    let named = |fault| within("seccomp file", &shown, fault);
-    let seccomp = docker::read(&text, &Host::here(capabilities)).map_err(named)?;
-    unknown_calls(&seccomp).map_err(named)
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ pub(super) fn compile(seccomp: &Seccomp, request: &Request) -> Result<Vec<u8>> {
     Ok(program)
 }
 
+/// The kernel's name of this machine.
+pub(super) fn native() -> Option<u32> {
+    token(ScmpArch::native())
+}
+
 fn args_first(seccomp: &Seccomp, request: &Request, architectures: &[ScmpArch]) -> Result<Vec<u8>> {
     let default = action(seccomp.default_action, seccomp.default_errno_ret);
     let mut table = profile_table(seccomp);

@@ -10,8 +10,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::caps::CapSet;
@@ -59,7 +59,7 @@ pub struct Settings<S = IgnoredAny> {
 }
 
 /// The network of a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// A network stack of its own with nothing but loopback.
@@ -69,7 +69,7 @@ pub enum Network {
 }
 
 /// The root file system of a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Root {
     /// Writable: changes go to an upper layer.
@@ -79,7 +79,7 @@ pub enum Root {
 }
 
 /// Where /tmp and /var/tmp live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tmp {
     /// In the layer, like every other directory.
@@ -179,7 +179,7 @@ impl Profile {
     /// `usage` with file, line and column if its contents cannot be right or are above 1 MiB; else what
     /// the system says.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::from_text(&path.display().to_string(), read("profile", path)?)
+        Self::from_text(&path.display().to_string(), read_text("profile", path)?)
     }
 
     /// A built-in profile by its name, or a file by a path: what contains a slash or ends in `.json`.
@@ -284,7 +284,7 @@ fn parse<'a, T: Deserialize<'a>>(name: &str, text: &'a str) -> Result<T> {
 }
 
 /// A fault that names the file it was found in.
-pub(super) fn within(what: &str, name: &str, fault: Fault) -> Fault {
+fn within(what: &str, name: &str, fault: Fault) -> Fault {
     Fault { message: format!("{what}: {}: {}", printable(name), fault.message), ..fault }
 }
 
@@ -292,7 +292,7 @@ pub(super) fn within(what: &str, name: &str, fault: Fault) -> Fault {
 ///
 /// # Errors
 /// `not-found`; `usage` for what is no such file or no text; else what the system says.
-pub(super) fn read(what: &str, path: &Path) -> Result<String> {
+pub fn read_text(what: &str, path: &Path) -> Result<String> {
     let shown = printable(&path.to_string_lossy());
     // Without blocking: the path may be a FIFO.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -353,7 +353,7 @@ fn check(settings: &Settings) -> Result<()> {
 /// Notes about the system calls that nothing can be said of: the library does not know them, or those in
 /// our table have conditions. Skipping a refusal would allow the call where the default is to allow: that
 /// is an error.
-pub(super) fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
+fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for rule in &seccomp.syscalls {
         let known = |name: &&String| compile::is_known(name, !rule.args.is_empty());

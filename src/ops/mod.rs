@@ -14,6 +14,7 @@ pub mod init;
 mod layermaps;
 pub mod list;
 pub mod log;
+pub mod profile;
 pub mod recover;
 pub mod rm;
 pub mod rollback;

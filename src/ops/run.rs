@@ -6,6 +6,7 @@ pub(super) mod checks;
 mod claim;
 mod cwd;
 mod defaults;
+mod dry;
 mod finish;
 pub mod limits;
 mod out;
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+
+pub use dry::{DryRun, plan};
 
 pub(crate) use self::stay::Birth;
 pub use self::stay::Stay;
@@ -30,9 +32,7 @@ pub use crate::run::spec::Upper;
 
 use self::stay::Staying;
 use crate::fault::{Context, Fault, Result};
-use crate::ids::IdMap;
-use crate::isolate::lost::Lost;
-use crate::rootfs::copy_up::CopyUp;
+use crate::isolate::change::Changes;
 use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
@@ -129,6 +129,8 @@ pub struct RunOptions {
     pub profile: Option<String>,
     /// The profile of the command.
     pub default_profile: &'static str,
+    /// What is changed of it.
+    pub changes: Changes,
     /// Whether the root is read-only, whatever the profile says.
     pub read_only: bool,
     /// A descriptor of the caller that gets the events of the run, as JSON lines.
@@ -162,31 +164,6 @@ pub fn bring_cwd(store: &Store, options: &mut RunOptions) -> Result<(), String> 
     }
 }
 
-/// What a run would do.
-#[derive(Debug, Serialize)]
-pub struct DryRun {
-    /// The command.
-    pub argv: Vec<String>,
-    /// Its environment.
-    pub environment: Vec<String>,
-    /// Its working directory.
-    pub workdir: String,
-    /// The ids inside and outside.
-    pub id_map: IdMap,
-    /// Its capabilities.
-    pub capabilities: Vec<String>,
-    /// The layers, top first.
-    pub lowers: Vec<String>,
-    /// The mounts, in order.
-    pub mounts: Vec<String>,
-    /// What is copied up then, if it is there.
-    pub copy_up: Vec<String>,
-    /// Its limits.
-    pub limits: Vec<String>,
-    /// The protections it would go without.
-    pub lost: Vec<Lost>,
-}
-
 /// How it ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -204,31 +181,6 @@ pub struct Finished {
     pub committed: Option<LayerId>,
     /// Whether there was no trash in the store at its end.
     pub tidy: bool,
-}
-
-/// Says what a run would do. Makes nothing but cache entries.
-///
-/// # Errors
-/// As [`run`], for everything that is decided before the run begins.
-pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<DryRun> {
-    let lock = store.lock_shared()?;
-    let base = resolve::base(store, box_name, options)?;
-    let options = &*defaults::fill_in(options, &base)?;
-    let settings = resolve::settings(store, &lock, &base, options)?;
-    drop(lock);
-    let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(DryRun {
-        argv: settings.argv.iter().map(|word| show(word.as_bytes())).collect(),
-        environment: settings.environment.iter().map(|line| show(line.as_bytes())).collect(),
-        workdir: settings.workdir.to_string_lossy().into_owned(),
-        id_map: base.id_map.clone(),
-        capabilities: settings.profile.capabilities.names(),
-        lowers: settings.lowers.clone(),
-        mounts: settings.plan.describe(),
-        copy_up: settings.copy_up.iter().map(CopyUp::describe).collect(),
-        limits: settings.limits.describe(),
-        lost: settings.lost,
-    })
 }
 
 /// Runs a command, and commits or discards what it changed.

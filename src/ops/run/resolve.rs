@@ -132,6 +132,7 @@ pub(super) fn settings(
     if options.read_only {
         profile = profile.read_only();
     }
+    profile = options.changes.apply(profile)?;
     checks::boundary(&profile, base, options)?;
     let argv = words(options)?;
     let environment = env::environment(&profile, std::env::vars_os(), &options.env)?;
@@ -146,7 +147,8 @@ pub(super) fn settings(
     });
     checks::descriptors(&options.preserve_fds)?;
     let limits = limits::plan(options, &profile, base)?;
-    let lost = limits.lost.clone();
+    let mut lost = limits.lost.clone();
+    lost.extend(options.changes.given_up());
     if options.strict {
         lost::refuse(&lost)?;
     }

@@ -1,0 +1,168 @@
+//! Profiles as a user meets them: the command `profile`, and the flags that change one.
+
+use std::fs::File;
+
+use serde_json::Value;
+
+use crate::common::{Env, Out};
+
+/// The build profile, as the kernel numbers capabilities; see capabilities(7).
+const BUILD: u64 = 0x8804_05fb;
+
+/// A seccomp file that allows all but making directories.
+const NO_MKDIR: &str = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],
+    "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#;
+
+/// Seccomp files of others.
+const FIXTURES: [(&str, &str); 2] = [
+    ("docker.json", include_str!("../fixtures/seccomp/docker.json")),
+    ("podman.json", include_str!("../fixtures/seccomp/podman.json")),
+];
+
+fn capabilities(env: &Env, flags: &[&str]) -> (Out, u64) {
+    let out = env.line(flags, "grep CapBnd /proc/self/status").run().ok();
+    let text = out.line();
+    let set = u64::from_str_radix(text.split_whitespace().last().unwrap(), 16).unwrap();
+    (out, set)
+}
+
+#[test]
+fn profiles_are_listed_and_shown() {
+    let env = Env::empty();
+    let out = env.sandbox(&["profile", "list"]).run().ok();
+    let text = out.text();
+    drop(out.check(["build", "dev", "strict"].iter().all(|name| text.contains(name)), "names"));
+    let listed = env.json(&["profile", "list"]);
+    assert_eq!(listed["profiles"][2]["name"], "strict");
+    assert_eq!(listed["profiles"][2]["capabilities"], Value::Array(Vec::new()));
+    assert_eq!(listed["profiles"][1]["network"], "host");
+    // What is shown is a profile.
+    let shown = env.sandbox(&["profile", "show", "build"]).run().ok();
+    let file = env.file("mine.json", &shown.stdout);
+    drop(env.sandbox(&["profile", "check", &file]).run().ok().says("a profile, for run --profile"));
+    assert_eq!(env.json(&["profile", "show", "dev"])["network"], "host");
+    drop(env.sandbox(&["profile", "show", "nope"]).run().fault(
+        2,
+        "nope: no such profile",
+        "build",
+    ));
+}
+
+#[test]
+fn files_are_checked() {
+    let env = Env::empty();
+    for (name, text) in FIXTURES {
+        let checked = env.json(&["profile", "check", &env.file(name, text)]);
+        assert_eq!(checked["kind"], "seccomp");
+        assert!(checked["allowed"].as_u64().unwrap() > 250, "{checked}");
+    }
+    let rule = |rule: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#);
+    let build = env.sandbox(&["profile", "show", "build"]).run().ok().text();
+    for (text, told) in [
+        ("{".to_owned(), "line 1 column 1"),
+        ("{}".to_owned(), "missing field"),
+        (build.replace("\"tmp\"", "\"temp\""), "unknown field `temp`"),
+        (build.replace("CAP_KILL", "CAP_KIL"), "CAP_KIL: no such capability"),
+        (build.replace("\"acct\"", "\"read\""), "read: two rules contradict"),
+        (rule(r#"{"names":["frob"],"action":"SCMP_ACT_ERRNO"}"#), "frob: unknown system call"),
+        (rule(r#"{"names":["read"],"action":"SCMP_ACT_ERRNO","arg":[]}"#), "unknown field `arg`"),
+        (
+            rule(
+                r#"{"names":["read"],"action":"SCMP_ACT_ERRNO"},{"names":["read"],"action":"SCMP_ACT_LOG"}"#,
+            ),
+            "read: two rules contradict",
+        ),
+    ] {
+        let file = env.file("bad.json", &text);
+        let out = env.sandbox(&["profile", "check", &file]).run().fault(2, told, "");
+        drop(out.check(true, told));
+    }
+    let file = env.file("odd.json", build.replace("\"acct\"", "\"frobnicate\""));
+    drop(
+        env.sandbox(&["profile", "check", &file])
+            .run()
+            .ok()
+            .says("frobnicate: unknown system call, skipped"),
+    );
+}
+
+#[test]
+fn what_is_no_small_file_is_refused_at_once() {
+    let env = Env::filled();
+    let fifo = env.path("fifo.json");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    let large = env.path("large.json");
+    File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    let folder = env.folder("folder.json");
+    for path in [fifo.to_str().unwrap(), large.to_str().unwrap(), &folder, "/dev/zero"] {
+        let told = "not a regular file of at most 1 MiB";
+        drop(env.sandbox(&["profile", "check", path]).run().fault(2, told, ""));
+        drop(env.line(&["--seccomp", path], "true").run().fault(125, told, ""));
+        if path.ends_with(".json") {
+            drop(env.line(&["--profile", path], "true").run().fault(125, told, ""));
+        }
+    }
+    let none = env.path("none.json");
+    let none = none.to_str().unwrap();
+    drop(env.sandbox(&["profile", "check", none]).run().fault(3, "no such file", ""));
+    drop(env.line(&["--seccomp", none], "true").run().fault(125, "no such file", ""));
+    let binary = env.file("binary.json", [0xff, 0xfe]);
+    drop(env.line(&["--seccomp", &binary], "true").run().fault(125, "not UTF-8", ""));
+}
+
+#[test]
+fn capabilities_are_added_and_dropped() {
+    let env = Env::filled();
+    let (_, set) = capabilities(&env, &["--cap-drop", "kill,CAP_MKNOD", "--cap-add", "NET_ADMIN"]);
+    assert_eq!(set, BUILD & !(1 << 5) & !(1 << 27) | 1 << 12);
+    let (_, set) = capabilities(&env, &["--cap-drop", "ALL", "--cap-add", "chown"]);
+    assert_eq!(set, 1);
+    // What is beyond the user namespace's powers does no harm, and needs no word.
+    let (out, set) = capabilities(&env, &["--cap-add", "SYS_MODULE,SYS_TIME,SYS_BOOT"]);
+    assert_eq!(set, BUILD | 1 << 16 | 1 << 25 | 1 << 22);
+    drop(out.stderr(""));
+    for (flags, told) in [
+        (&["--cap-add", "ROOT"][..], "capability: ROOT: no such capability"),
+        (&["--cap-add", "kill", "--cap-drop", "kill"], "CAP_KILL: is added and dropped"),
+        (&["--cap-drop", ""], "no such capability"),
+    ] {
+        drop(env.line(flags, "true").run().fault(125, told, ""));
+    }
+}
+
+#[test]
+fn what_is_given_up_is_said_loudly() {
+    let env = Env::filled();
+    let path = env.path("report.json");
+    let report = ["--report", path.to_str().unwrap()];
+    for (flags, protection, told) in [
+        (["--cap-add", "SYS_ADMIN"], "capabilities", "administrator of its namespaces"),
+        (["--seccomp", "none"], "system calls", "every system call of this kernel"),
+    ] {
+        let out = env.line(&[&flags[..], &report].concat(), "true").run().ok();
+        drop(out.warns(told));
+        let report: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(report["lost"][0]["protection"], protection, "{report}");
+        let strict = [&["--strict"][..], &flags].concat();
+        drop(env.line(&strict, "true").run().fault(125, "strict", ""));
+    }
+}
+
+#[test]
+fn system_calls_by_a_file() {
+    let env = Env::filled();
+    let file = env.file("no-mkdir.json", NO_MKDIR);
+    let line = "mkdir /made";
+    drop(env.line(&[], line).run().ok());
+    drop(env.line(&["--seccomp", &file], line).run().code(1).warns("No space left"));
+    // From the cache, and with another program once the file is another.
+    drop(env.line(&["--seccomp", &file], line).run().code(1));
+    let file = env.file("no-mkdir.json", NO_MKDIR.replace("28", "17"));
+    drop(env.line(&["--seccomp", &file], line).run().code(1).warns("File exists"));
+    for (name, text) in FIXTURES {
+        drop(env.line(&["--seccomp", &env.file(name, text)], line).run().ok());
+    }
+    drop(env.line(&["--seccomp", "none"], line).run().ok());
+    let broken = env.file("broken.json", "{\"defaultAction\": 1}");
+    drop(env.line(&["--seccomp", &broken], "true").run().fault(125, "broken.json", ""));
+}
