@@ -31,13 +31,21 @@ pub(super) struct LimitFlags {
         help_heading = "Limits and protection"
     )]
     ulimit: Vec<Ulimit>,
+
+    /// End the command when it writes more to stdout and stderr
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, help_heading = "Limits and protection")]
+    output_limit: Option<u64>,
+
+    /// End the command when its changes take more on disk
+    #[arg(long, value_name = "SIZE", value_parser = parse::size, help_heading = "Limits and protection")]
+    disk: Option<u64>,
 }
 
 impl LimitFlags {
     /// The limits.
     pub(super) fn limits(self) -> Limits {
         let wanted = Wanted { memory: self.memory, pids: self.pids, cpu_quota: self.cpus };
-        Limits { wanted, ulimits: self.ulimit }
+        Limits { wanted, ulimits: self.ulimit, output: self.output_limit, disk: self.disk }
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::fault::{Fault, Result};
 use crate::ops::run::Upper;
@@ -53,6 +54,14 @@ pub(super) fn upper(text: &str) -> Result<Upper> {
         Some(("tmpfs", limit)) => Ok(Upper::Tmpfs(Some(size(limit)?))),
         _ => Err(Fault::usage("use disk, tmpfs or tmpfs:SIZE")),
     }
+}
+
+/// `T` or `T:GRACE`.
+pub(super) fn timeout(text: &str) -> Result<(Duration, Option<Duration>)> {
+    Ok(match text.split_once(':') {
+        Some((after, grace)) => (time(after)?, Some(time(grace)?)),
+        None => (time(text)?, None),
+    })
 }
 
 /// A host name by the kernel's limit of 64 bytes and the letters that programs accept.

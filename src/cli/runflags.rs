@@ -150,14 +150,14 @@ pub(super) struct RunFlags {
     )]
     upper: Upper,
 
-    /// End the command after a time: 10, 10s, 5m, 1.5h; by SIGTERM, 5 s later by SIGKILL
+    /// End the command after a time: 10, 10s, 5m, 1.5h; by SIGTERM, and GRACE later (5s) by SIGKILL
     #[arg(
         long,
-        value_name = "T",
-        value_parser = parse::time,
+        value_name = "T[:GRACE]",
+        value_parser = parse::timeout,
         help_heading = "Limits and protection"
     )]
-    timeout: Option<Duration>,
+    timeout: Option<(Duration, Option<Duration>)>,
 
     #[command(flatten)]
     limits: LimitFlags,
@@ -228,7 +228,8 @@ impl RunFlags {
             workdir: self.workdir,
             user: self.user,
             hostname: self.hostname,
-            timeout: self.timeout,
+            timeout: self.timeout.map(|(time, _)| time),
+            grace: self.timeout.and_then(|(_, grace)| grace),
             limits: self.limits.limits(),
             warn: None,
             report: self.report,

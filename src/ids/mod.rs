@@ -27,5 +27,5 @@ pub use enter::{Entry, Powers};
 pub use map::{Extent, IdMap, Mode};
 pub use refused::namespace_refused;
 pub use select::{check, choose};
-pub use work::{inside, inside_prepared};
+pub use work::{beside, inside, inside_prepared};
 pub use write::{number_in_proc, write_maps, write_own_map};

@@ -68,6 +68,25 @@ where
     decode(&text?, &end)
 }
 
+/// Starts a child that does `job` as uid 0 of the user namespace while the caller goes on, and ends with the
+/// code that the job returns, or with 125: its pidfd. It is killed if the caller ends.
+///
+/// # Errors
+/// A host fault with the remedy if there can be no such namespace.
+pub fn beside(entry: Entry<'_>, powers: Powers, job: impl FnOnce() -> i32) -> Result<OwnedFd> {
+    start(
+        entry,
+        powers,
+        || Ok(()),
+        |entered| {
+            exit_now(entered.map_or(NOT_ENTERED, |()| job()));
+        },
+    )
+}
+
+/// The exit code of a child of [`beside`] that could not become what it should.
+pub(super) const NOT_ENTERED: i32 = 125;
+
 /// Makes the child, has its maps written and lets it go: its pidfd. In the child, `work` gets how entering went.
 fn start<P>(
     entry: Entry<'_>,

@@ -115,6 +115,8 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// How long it may take.
     pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL then, if not the usual time.
+    pub grace: Option<Duration>,
     /// Limits of what it may use.
     pub limits: limits::Limits,
     /// Told, before the command starts, of each protection that it goes without.
@@ -307,11 +309,9 @@ fn execute(
     let said = staying.as_deref().map_or(Ok(None), |staying| staying.said(store, &base))?;
     match outcome.ended {
         Ok(ended) => {
-            if outcome.timed_out {
-                let time = options.timeout.unwrap_or_default().as_secs_f64();
-                finished.messages.push(format!("ended after {time} s: --timeout"));
-            }
-            facts.ended(ended, outcome.timed_out);
+            let left = (!gone).then_some(&run);
+            let (ended, reason) = limits::last(left, &base, options, ended, outcome.reason)?;
+            facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
             let after = finish::After { store, base: &base, options, record: &record, said, held };
             after.finish(&mut run, ended, &mut finished, &mut facts)?;

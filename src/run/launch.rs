@@ -2,6 +2,7 @@
 //! time, and waits until nothing of the sandbox is left.
 
 mod heed;
+mod rest;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +11,11 @@ use std::time::Instant;
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
+use super::companion::Companion;
 use super::moments::Moments;
-use super::outcome::Ended;
+use super::outcome::{Ended, Reason};
 use super::signals::Signals;
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
@@ -31,8 +33,8 @@ use crate::sys::process::{
 pub struct Outcome {
     /// How the payload ended, or why it never began.
     pub ended: std::result::Result<Ended, Failure>,
-    /// Whether the time-out ended it.
-    pub timed_out: bool,
+    /// Why we ended it, if we did.
+    pub reason: Option<Reason>,
     /// The root's descriptor, if the spec wanted it; the overlay stays mounted until it is dropped.
     pub root: Option<OwnedFd>,
 }
@@ -46,6 +48,7 @@ pub struct Outcome {
 pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) -> Result<Outcome> {
     let signals = Signals::block()?;
     let (ours, theirs) = wire::pair().context("make a socket pair", "for the sandbox")?;
+    let companions = rest::count_output(&mut spec)?;
     let raw = enter_raw_mode(&spec)?;
     let executing = heed::watch_exec(&mut spec).context("make a pipe", "for the sandbox")?;
     let started = Instant::now();
@@ -74,6 +77,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     // The child has its own copies; ours would keep the sources busy.
     spec.prepared.clear();
     spec.executing = None;
+    spec.counted = [None, None];
     let mut supervisor = Supervisor {
         wire: ours,
         pidfd,
@@ -85,10 +89,13 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         signalled: false,
         ended: None,
         root: None,
-        timed_out: false,
         executing,
+        reason: None,
+        companions,
+        begun: false,
     };
-    if let Err(fault) = moments.ready().and_then(|()| supervisor.map_ids(&spec, child)) {
+    let ready = moments.ready().and_then(|()| supervisor.map_ids(&spec, child));
+    if let Err(fault) = ready.and_then(|()| supervisor.watch_disk(&spec, store)) {
         supervisor.kill();
         drop(supervisor.wait_gone());
         return Err(fault);
@@ -108,7 +115,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         ended: supervisor.ended.ok_or_else(|| {
             explain::vanished().hint("run it again; `sandbox doctor` tells what this host allows")
         })?,
-        timed_out: supervisor.timed_out,
+        reason: supervisor.reason,
         root: supervisor.root,
     })
 }
@@ -134,9 +141,13 @@ struct Supervisor {
     signalled: bool,
     ended: Option<std::result::Result<Ended, Failure>>,
     root: Option<OwnedFd>,
-    timed_out: bool,
     /// Reads as ended when the payload is executed or gone.
     executing: Option<OwnedFd>,
+    reason: Option<Reason>,
+    /// What goes beside the run and may end it.
+    companions: Vec<Companion>,
+    /// Whether PID 1 hears us; told only where there is a time-out.
+    begun: bool,
 }
 
 impl Supervisor {
@@ -173,11 +184,18 @@ impl Supervisor {
                 if ready.master || ready.output {
                     relay.show_output();
                 }
+                let over = relay.is_over();
                 if ready.input && !relay.take_input() {
                     self.hung_up();
                 }
+                if over {
+                    self.cut(Reason::Output);
+                }
             }
-            self.keep_time();
+            if let Some(at) = ready.companion {
+                self.heed(at);
+            }
+            self.keep_time(spec);
             if ready.gone {
                 while wire_open {
                     wire_open = self.hear(spec, moments)?;
@@ -220,6 +238,10 @@ impl Supervisor {
         if let Some(called) = called {
             fds.push(PollFd::from_borrowed_fd(called, PollFlags::IN));
         }
+        let companions = fds.len();
+        fds.extend(
+            self.companions.iter().map(|one| PollFd::from_borrowed_fd(one.pidfd(), PollFlags::IN)),
+        );
         let timeout = self.deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -238,6 +260,7 @@ impl Supervisor {
             output: screen.is_some() && ready(at + 1 + usize::from(stdin.is_some())),
             executing: self.executing.is_some() && ready(more),
             called: called.is_some() && ready(more + usize::from(self.executing.is_some())),
+            companion: (0..self.companions.len()).find(|number| ready(companions + number)),
         })
     }
 
@@ -259,9 +282,10 @@ impl Supervisor {
             Some(Up::Weaker(weaker)) => moments.weaker(weaker),
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Held(what, fd)) => moments.held(what, fd),
+            Some(Up::Begun) => self.begun = true,
             Some(Up::Terminal(master)) => {
                 if let (Some(master), Some(terminal)) = (moments.terminal(master), &spec.terminal) {
-                    let relay = Relay::new(master, terminal);
+                    let relay = Relay::new(master, terminal, spec.output_limit);
                     self.relay = Some(relay.context("relay", "the terminal")?);
                 }
             }
@@ -308,41 +332,9 @@ impl Supervisor {
         self.deadline = Some(Instant::now() + GRACE);
     }
 
-    /// At the deadline SIGTERM, and SIGKILL of everything after the grace period.
-    fn keep_time(&mut self) {
-        if self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            return;
-        }
-        if self.killed {
-            self.kill();
-            self.deadline = None;
-            self.ended.get_or_insert(Ok(Ended::Signal(9)));
-        } else {
-            self.timed_out = true;
-            send_down(self.wire.as_fd(), Down::Signal(NixSignal::SIGTERM as i32)).ok();
-            self.end_soon();
-        }
-    }
-
     /// Ends PID 1, and with it everything in its pid namespace.
     fn kill(&self) {
         pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
-    }
-
-    /// Shows what is left of the output and reaps PID 1. The kernel lets it be reaped only when every
-    /// process of its namespace is gone.
-    fn wait_gone(&mut self) -> Result<()> {
-        self.show_rest();
-        loop {
-            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
-            {
-                Ok(_) | Err(Errno::CHILD) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno).context("wait for", "the sandbox"),
-            }
-        }
-        self.raw = None;
-        Ok(())
     }
 }
 
@@ -356,4 +348,5 @@ struct Ready {
     output: bool,
     executing: bool,
     called: bool,
+    companion: Option<usize>,
 }

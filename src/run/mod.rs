@@ -5,6 +5,8 @@
 //! process that becomes the user's command. Everything that can be computed is computed in [`spec`] before
 //! the clone; the child executes stages and reports `(stage, errno)`; the text is made in [`explain`].
 
+mod companion;
+pub mod disk;
 pub mod explain;
 mod hold;
 pub mod init;
@@ -13,6 +15,7 @@ pub mod moments;
 pub mod outcome;
 pub mod payload;
 pub mod program;
+mod pump;
 pub mod reap;
 mod signals;
 pub mod spec;

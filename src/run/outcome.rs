@@ -12,6 +12,31 @@ pub enum Ended {
     Signal(u8),
 }
 
+/// Why we ended a run ourselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It took too long.
+    Time,
+    /// It wrote too much to stdout and stderr.
+    Output,
+    /// It changed too much.
+    Disk,
+    /// What makes its network, counts its output or measures its upper has failed.
+    Helper,
+}
+
+impl Reason {
+    /// Its word in the report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Time => "timeout",
+            Self::Output => "output",
+            Self::Disk => "disk",
+            Self::Helper => "helper",
+        }
+    }
+}
+
 /// Exit code of anything that went wrong on our side; so do env(1), nohup(1), podman(1).
 pub const OURS: u8 = 125;
 /// Exit code of a command that was found but cannot be executed.

@@ -53,6 +53,7 @@ pub fn become_command(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> ! {
 }
 
 fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Failure> {
+    take_counted(spec).map_err(Failure::at(Stage::Descriptors))?;
     descriptors(spec, wire, &begin).map_err(Failure::at(Stage::Descriptors))?;
     rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -109,6 +110,16 @@ fn take_terminal(spec: &RunSpec, terminal: Option<OwnedFd>) -> Result<(), Errno>
     for (number, replace) in wanted.replaces.into_iter().enumerate() {
         if replace {
             sys::exec::copy_to(slave.as_raw_fd(), number as i32, true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Pipes that are counted, in place of what the caller has there.
+fn take_counted(spec: &RunSpec) -> Result<(), Errno> {
+    for (number, end) in (1..).zip(&spec.counted) {
+        if let Some(end) = end {
+            sys::exec::copy_to(end.as_raw_fd(), number, true)?;
         }
     }
     Ok(())

@@ -91,6 +91,9 @@ pub fn run(
     if let Some(place) = place {
         hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
     }
+    if spec.timeout.is_some() {
+        send_up(wire.as_fd(), &Up::Begun);
+    }
     // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors.
     let gate = started.gate.as_ref().map(|gate| gate.ours);
     let kept = [Some(wire.as_fd()), Some(signals.as_fd()), gate];

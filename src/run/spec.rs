@@ -74,11 +74,19 @@ pub struct RunSpec {
     pub stays: bool,
     /// What the payload has open until its exec, made at the launch.
     pub executing: Option<OwnedFd>,
-    /// How long it may take; SIGTERM then, SIGKILL after [`GRACE`].
+    /// How long it may take; SIGTERM then, SIGKILL after `grace`.
     pub timeout: Option<Duration>,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// How many bytes it may write to stdout and stderr.
+    pub output_limit: Option<u64>,
+    /// How many bytes its upper may take on disk.
+    pub disk_limit: Option<u64>,
+    /// What it gets in place of stdout and stderr, where they are counted; filled in when it is launched.
+    pub counted: [Option<OwnedFd>; 2],
 }
 
-/// Between SIGTERM and SIGKILL.
+/// Between SIGTERM and SIGKILL, unless another time is asked for.
 pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Where an upper lies.

@@ -19,7 +19,7 @@ use super::spec::TerminalSpec;
 use crate::sys::process::{Side, clone, exit_now};
 
 /// The standard descriptor of this number.
-fn standard(number: usize) -> BorrowedFd<'static> {
+pub(super) fn standard(number: usize) -> BorrowedFd<'static> {
     match number {
         0 => rustix::stdio::stdin(),
         1 => rustix::stdio::stdout(),
@@ -121,16 +121,19 @@ pub struct Relay {
     screen: Option<OwnedFd>,
     typed: VecDeque<u8>,
     shown: VecDeque<u8>,
+    /// How much more may be shown, if that is limited.
+    left: Option<u64>,
+    over: bool,
 }
 
 const CHUNK: usize = 16 * 1024;
 
 impl Relay {
-    /// A relay for the payload's terminal whose master side is `master`.
+    /// A relay for the payload's terminal whose master side is `master`, which shows `left` bytes at most.
     ///
     /// # Errors
     /// EBADF, EMFILE.
-    pub fn new(master: OwnedFd, spec: &TerminalSpec) -> Result<Self, Errno> {
+    pub fn new(master: OwnedFd, spec: &TerminalSpec, left: Option<u64>) -> Result<Self, Errno> {
         rustix::io::ioctl_fionbio(&master, true)?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = Some(ioctl_tiocgptpeer(&master, flags)?);
@@ -142,7 +145,8 @@ impl Relay {
         let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let screen = open(format!("/proc/self/fd/{output}"), flags, Mode::empty()).ok();
         let (typed, shown) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { master, slave, input: spec.replaces[0], output, screen, typed, shown })
+        let (input, over) = (spec.replaces[0], false);
+        Ok(Self { master, slave, input, output, screen, typed, shown, left, over })
     }
 
     /// The master side, and what to wait for on it.
@@ -205,6 +209,7 @@ impl Relay {
         let mut buffer = [0_u8; CHUNK];
         match rustix::io::read(&self.master, &mut buffer) {
             Ok(bytes @ 1..) => {
+                let bytes = self.allow(bytes);
                 self.shown.extend(&buffer[..bytes]);
                 self.write_out()
             }
@@ -212,6 +217,20 @@ impl Relay {
             // EIO at the end: nobody has the slave open any more.
             Ok(_) | Err(_) => false,
         }
+    }
+
+    /// How many of these bytes may be shown.
+    fn allow(&mut self, bytes: usize) -> usize {
+        let Some(left) = &mut self.left else { return bytes };
+        let allowed = bytes.min(usize::try_from(*left).unwrap_or(bytes));
+        *left -= allowed as u64;
+        self.over |= allowed < bytes;
+        allowed
+    }
+
+    /// Whether more was written than may be shown.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     fn write_out(&mut self) -> bool {

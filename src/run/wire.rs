@@ -135,6 +135,8 @@ pub enum Up {
     Weaker(Weaker),
     /// What those need who join a run that stays.
     Held(Held, OwnedFd),
+    /// PID 1 hears the supervisor from now on.
+    Begun,
 }
 
 /// What the supervisor tells.
@@ -188,6 +190,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         Up::Exited(status) => (packet(4, 0, 0, *status), None),
         Up::Weaker(weaker) => (packet(5, *weaker as u8, 0, 0), None),
         Up::Held(what, fd) => (packet(6, *what as u8, 0, 0), Some(fd.as_fd())),
+        Up::Begun => (packet(10, 0, 0, 0), None),
     };
     // The supervisor's death is handled by PDEATHSIG and by end-of-file.
     send(wire, &packet, fd).ok();
@@ -234,6 +237,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (4, _) => Up::Exited(value(&packet)),
         (5, _) => Up::Weaker(*weaker::ALL.get(usize::from(packet[1])).ok_or(Errno::PROTO)?),
         (6, Some(fd)) => Up::Held(*HELD.get(usize::from(packet[1])).ok_or(Errno::PROTO)?, fd),
+        (10, _) => Up::Begun,
         _ => return Err(Errno::PROTO),
     };
     Ok(Some(message))

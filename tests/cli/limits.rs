@@ -110,3 +110,111 @@ fn limits_that_cannot_be_right() {
     }
     assert_eq!(env.state(), state);
 }
+
+#[test]
+fn a_grace_period_is_kept() {
+    let env = Env::filled();
+    let stubborn = "trap 'echo asked' TERM; while :; do sleep 0.05; done";
+    let (out, report) = reported(&env, &["--timeout", "300ms:300ms"], stubborn);
+    drop(out.code(137).stdout("asked\n").warns("ended after 0.3 s: --timeout"));
+    assert_eq!((&report["error"], &report["signal"]), (&"timeout".into(), &9.into()));
+    let willing = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
+    let (out, report) = reported(&env, &["--timeout", "300ms:1h"], willing);
+    drop(out.code(5).warns("--timeout"));
+    assert_eq!(report["error"], "timeout");
+    for bad in ["1:", ":1", "1:0", "1:2:3", "0:1"] {
+        drop(env.sandbox(&["run", &format!("--timeout={bad}"), "--", "true"]).run().code(125));
+    }
+}
+
+/// A time-out holds while files are still being copied up, when the command has not begun.
+#[test]
+fn a_time_out_holds_before_the_command_begins() {
+    let env = Env::filled();
+    let line = "for n in 0 1 2 3 4 5 6 7; do head -c 67108864 /dev/zero >/opt/large$n; done";
+    drop(env.line(&["--commit", "large"], line).run().ok());
+    let flags = ["--from", "large", "--copy-up", "/opt", "--timeout", "1ms:1h"];
+    let (out, report) = reported(&env, &flags, "echo begun");
+    drop(out.code(137).stdout("").warns("--timeout"));
+    assert_eq!(report["error"], "timeout");
+}
+
+#[test]
+fn output_is_limited() {
+    let env = Env::filled();
+    // What fits passes, to the last byte.
+    let (out, report) = reported(&env, &["--output-limit", "10"], "echo 12345; echo 678 >&2");
+    drop(out.ok().stdout("12345\n").stderr("678\n"));
+    assert_eq!(report["error"], Value::Null);
+    let (out, report) =
+        reported(&env, &["--output-limit", "9"], "echo 12345; sleep 0.3; echo 678 >&2");
+    drop(out.code(137).stdout("12345\n").warns("678ended").warns("--output-limit"));
+    assert_eq!((&report["error"], &report["signal"]), (&"output".into(), &9.into()));
+    // One that goes on for ever is ended, and nothing of it is kept.
+    let state = env.state();
+    let flags = ["--output-limit", "1M", "--commit", "x"];
+    let (out, _) =
+        reported(&env, &flags, "trap '' PIPE TERM; while :; do echo yyyyyyyyyyyyyyyy; done");
+    let out = out.code(137).warns("it wrote more than 1048576 bytes");
+    assert_eq!(out.stdout.len(), 1 << 20);
+    assert_eq!(env.state(), state);
+    // So is one that had ended already.
+    let (out, _) = reported(&env, &["--output-limit", "3", "--commit", "x"], "echo 1234");
+    drop(out.code(137).stdout("123"));
+    assert_eq!(env.state(), state);
+    // The exit code is the command's own, and so is what a reader that went away means.
+    let (out, _) = reported(&env, &["--output-limit", "1M"], "exit 3");
+    drop(out.code(3).stdout("").stderr(""));
+}
+
+/// stdout and stderr that lead to one file keep their order; a file that is appended to is no pipe.
+#[test]
+fn output_keeps_its_order() {
+    let env = Env::filled();
+    let line = "for n in 1 2 3 4 5 6 7 8 9; do echo o$n; echo e$n >&2; done; echo own >/dev/stdout";
+    let words = env.line(&["--output-limit", "1K"], line).words();
+    let file = env.file("log", "before\n");
+    let shell = env.program("sh").args(["-c", "log=$1; shift; exec \"$@\" >>\"$log\" 2>&1", "sh"]);
+    drop(shell.arg(&file).args(words).run().ok());
+    let lines: String = (1..10).map(|n| format!("o{n}\ne{n}\n")).collect();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("before\n{lines}own\n"));
+    let words = env.line(&["--output-limit", "1K"], "echo x; exit 4").words();
+    let shell = env.program("sh").args(["-c", "exec \"$@\" >&- 2>&-", "sh"]);
+    drop(shell.args(words).run().code(4));
+}
+
+#[test]
+fn changes_on_disk_are_limited() {
+    let env = Env::filled();
+    let state = env.state();
+    let flags = ["--disk", "8M", "--commit", "x"];
+    let (out, report) = reported(
+        &env,
+        &flags,
+        "n=0; while :; do n=$((n+1)); head -c 1048576 /dev/zero >/opt/f$n; done",
+    );
+    drop(out.code(137).warns("its changes take more than 8388608 bytes: --disk"));
+    assert_eq!((&report["error"], &report["signal"]), (&"disk".into(), &9.into()));
+    assert_eq!(env.state(), state);
+    // One that was faster than who measures.
+    let (out, report) = reported(&env, &flags, "head -c 16777216 /dev/zero >/opt/f");
+    drop(out.code(137).warns("--disk"));
+    assert_eq!(report["error"], "disk");
+    assert_eq!(env.state(), state);
+    // Nobody can hide what he has written from who measures.
+    let line =
+        "mkdir /opt/d && head -c 16777216 /dev/zero >/opt/d/f; chmod 0 /opt/d/f /opt/d; sleep 1000";
+    let (out, _) = reported(&env, &flags, line);
+    drop(out.code(137).warns("--disk"));
+    let (out, _) = reported(&env, &flags, "head -c 1048576 /dev/zero >/opt/f");
+    drop(out.ok().warns("x -> "));
+    for (flags, why) in [
+        (&["--disk", "1M", "--upper", "tmpfs"][..], "--upper tmpfs:SIZE is their limit"),
+        (&["--disk", "0"], "must be more than 0"),
+        (&["--disk", "1000T"], "the file system of the store has"),
+        (&["--output-limit", "1y"], "unknown unit"),
+    ] {
+        let out = env.sandbox(&["run"]).args(flags).args(["--", "true"]).run().code(125);
+        drop(out.warns(why));
+    }
+}

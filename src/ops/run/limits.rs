@@ -1,17 +1,20 @@
 //! `--memory`, `--pids`, `--cpus`, `--ulimit`: what enforces them on this host, and what nothing does.
 
+use rustix::fs::fstatvfs;
 use rustix::process::{Resource, Rlimit};
 
-use super::RunOptions;
 use super::resolve::Base;
-use crate::fault::{Fault, Result};
+use super::{RunOptions, Upper};
+use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 use crate::isolate::cgroup::{self, Place, Wanted};
 use crate::isolate::limits;
 use crate::isolate::lost::Lost;
 use crate::isolate::profile::Profile;
 use crate::isolate::ulimit::Ulimit;
-use crate::store::RunId;
+use crate::run::disk;
+use crate::run::outcome::{Ended, Reason};
+use crate::store::{Run, RunId, Store};
 
 pub use crate::isolate::cgroup::live::{Cgroup, Events};
 
@@ -22,6 +25,10 @@ pub struct Limits {
     pub wanted: Wanted,
     /// Limits of each process.
     pub ulimits: Vec<Ulimit>,
+    /// Bytes that it may write to stdout and stderr.
+    pub output: Option<u64>,
+    /// Bytes that its changes may take on disk.
+    pub disk: Option<u64>,
 }
 
 /// What will enforce them.
@@ -39,7 +46,15 @@ pub(super) struct Plan {
 ///
 /// # Errors
 /// Usage for a limit that is above what the machine, or the caller, has.
-pub(super) fn plan(options: &RunOptions, profile: &Profile, base: &Base) -> Result<Plan> {
+pub(super) fn plan(
+    store: &Store,
+    options: &RunOptions,
+    profile: &Profile,
+    base: &Base,
+) -> Result<Plan> {
+    if let Some(bytes) = options.limits.disk {
+        check_disk(store, options, bytes)?;
+    }
     let wanted = options.limits.wanted;
     let mut plan = Plan { wanted, rlimits: limits::plan(&profile.limits), ..Plan::default() };
     if !wanted.is_empty() {
@@ -53,6 +68,37 @@ pub(super) fn plan(options: &RunOptions, profile: &Profile, base: &Base) -> Resu
         set(&mut plan.rlimits, ulimit.plan()?);
     }
     Ok(plan)
+}
+
+fn check_disk(store: &Store, options: &RunOptions, bytes: u64) -> Result<()> {
+    if options.upper != Upper::Disk {
+        return Err(Fault::usage("--disk: changes are in memory: nothing of them is on disk")
+            .hint("--upper tmpfs:SIZE is their limit"));
+    }
+    let system =
+        fstatvfs(store.dir()).context("look at the file system of", store.path().display())?;
+    let size = system.f_blocks.saturating_mul(system.f_frsize);
+    if bytes > size {
+        return Err(Fault::usage(format!("--disk: the file system of the store has {size} bytes")));
+    }
+    Ok(())
+}
+
+/// How it ended after all: a command that was faster than the watcher has not used more than it may either.
+pub(super) fn last(
+    run: Option<&Run>,
+    base: &Base,
+    options: &RunOptions,
+    ended: Ended,
+    reason: Option<Reason>,
+) -> Result<(Ended, Option<Reason>)> {
+    if let (Some(run), Some(limit)) = (run, options.limits.disk)
+        && ended.success()
+        && disk::size_of(run.dir(), &base.id_map)? > limit
+    {
+        return Ok((Ended::Signal(9), Some(Reason::Disk)));
+    }
+    Ok((ended, reason))
 }
 
 fn set(all: &mut Vec<(Resource, Rlimit)>, one: (Resource, Rlimit)) {

@@ -12,7 +12,7 @@ use super::{Finished, RunOptions};
 use crate::fault::{Context, Result};
 use crate::ids::Mode;
 use crate::isolate::lost::Lost;
-use crate::run::outcome::Ended;
+use crate::run::outcome::{Ended, Reason};
 use crate::store::{BoxName, LayerId, RunId, RunRecord};
 use crate::sys::process::{Usage, children_usage};
 
@@ -129,13 +129,20 @@ impl Facts {
     }
 
     /// How the command ended.
-    pub(super) fn ended(&mut self, ended: Ended, timed_out: bool) {
+    pub(super) fn ended(
+        &mut self,
+        ended: Ended,
+        reason: Option<Reason>,
+        options: &RunOptions,
+        to: &mut Finished,
+    ) {
         match ended {
             Ended::Code(code) => self.exit = Some(code),
             Ended::Signal(signal) => self.signal = Some(signal),
         }
-        if timed_out {
-            self.error = Some("timeout".to_owned());
+        if let Some(reason) = reason {
+            self.error = Some(reason.word().to_owned());
+            to.messages.push(told_reason(reason, options));
         }
     }
 
@@ -147,6 +154,30 @@ impl Facts {
     /// The snapshot that names the new layer.
     pub(super) fn named(&mut self, snapshot: Option<String>) {
         self.snapshot = snapshot;
+    }
+}
+
+/// Why we ended it, for a person.
+fn told_reason(reason: Reason, options: &RunOptions) -> String {
+    let bytes = |limit: Option<u64>| limit.unwrap_or_default();
+    match reason {
+        Reason::Time => {
+            let time = options.timeout.unwrap_or_default().as_secs_f64();
+            format!("ended after {time} s: --timeout")
+        }
+        Reason::Output => {
+            format!(
+                "ended: it wrote more than {} bytes: --output-limit",
+                bytes(options.limits.output)
+            )
+        }
+        Reason::Disk => {
+            format!(
+                "ended: its changes take more than {} bytes: --disk",
+                bytes(options.limits.disk)
+            )
+        }
+        Reason::Helper => "ended: a process that it cannot do without has failed".to_owned(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::isolate::{caps, env, lost, seccomp};
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
-use crate::run::spec::RunSpec;
+use crate::run::spec::{GRACE, RunSpec};
 use crate::run::{terminal, user};
 use crate::store::{
     Box_, BoxName, BoxSettings, Cache, LayerId, LayerRecord, Resolved, RunId, SharedLock, Store,
@@ -146,7 +146,7 @@ pub(super) fn settings(
         Network::Host => Net::Host,
     });
     checks::descriptors(&options.preserve_fds)?;
-    let limits = limits::plan(options, &profile, base)?;
+    let limits = limits::plan(store, options, &profile, base)?;
     let mut lost = limits.lost.clone();
     lost.extend(options.changes.given_up());
     if options.strict {
@@ -322,6 +322,10 @@ pub(super) fn spec(
         stays: stay.is_some(),
         executing: None,
         timeout: options.timeout,
+        grace: options.grace.unwrap_or(GRACE),
+        output_limit: options.limits.output,
+        disk_limit: options.limits.disk,
+        counted: [None, None],
     })
 }
 

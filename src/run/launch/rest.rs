@@ -1,0 +1,123 @@
+//! What a supervisor does besides passing things on: it keeps the time, heeds its companions, and at the end
+//! waits until nothing is left.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use nix::sys::signal::Signal as NixSignal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::Supervisor;
+use crate::fault::{Context, Result};
+use crate::run::companion::{Companion, FINE, OVER};
+use crate::run::outcome::{Ended, Reason};
+use crate::run::spec::{GRACE, RunSpec};
+use crate::run::wire::{Down, send_down};
+use crate::run::{disk, pump};
+
+/// Puts pipes that are counted in place of stdout and stderr, if that is asked for.
+pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {
+    let Some(limit) = spec.output_limit else { return Ok(Vec::new()) };
+    let terminals = spec.terminal.as_ref().map_or([false; 2], |terminal| {
+        let [_, stdout, stderr] = terminal.replaces;
+        [stdout, stderr]
+    });
+    let started = pump::start(limit, terminals, spec.id_map.root_owner())
+        .context("count", "what the command writes")?;
+    let Some((companion, ends)) = started else { return Ok(Vec::new()) };
+    spec.counted = ends;
+    Ok(vec![companion])
+}
+
+impl Supervisor {
+    /// Has the upper measured, if that is asked for. The run's directory is there.
+    pub(super) fn watch_disk(&mut self, spec: &RunSpec, store: BorrowedFd<'_>) -> Result<()> {
+        self.companions.extend(disk::watch(spec, store)?);
+        Ok(())
+    }
+
+    /// A companion has ended.
+    pub(super) fn heed(&mut self, at: usize) {
+        let mut companion = self.companions.swap_remove(at);
+        let code = companion.reap();
+        // One that has nothing more to do is fine; one that cannot do its work must not be missed.
+        if code != FINE {
+            let broken = if code == OVER { companion.reason } else { Reason::Helper };
+            self.cut(broken);
+        }
+    }
+
+    /// Ends the run at once.
+    pub(super) fn cut(&mut self, reason: Reason) {
+        if self.reason.is_none() {
+            self.reason = Some(reason);
+            self.kill();
+            // It counts more than how the command happened to end.
+            if self.ended.as_ref().is_none_or(std::result::Result::is_ok) {
+                self.ended = Some(Ok(Ended::Signal(9)));
+            }
+        }
+    }
+
+    /// At the deadline SIGTERM, and SIGKILL of everything after the grace period. While PID 1 is still busy with
+    /// the root (a large copy-up) nobody would hear the first.
+    pub(super) fn keep_time(&mut self, spec: &RunSpec) {
+        if self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            return;
+        }
+        if self.killed {
+            self.kill();
+            self.deadline = None;
+            self.ended.get_or_insert(Ok(Ended::Signal(9)));
+        } else if self.begun {
+            self.reason = self.reason.or(Some(Reason::Time));
+            send_down(self.wire.as_fd(), Down::Signal(NixSignal::SIGTERM as i32)).ok();
+            self.killed = true;
+            self.deadline = Some(Instant::now() + spec.grace);
+        } else {
+            self.deadline = None;
+            self.cut(Reason::Time);
+        }
+    }
+
+    /// Shows what is left of the output and reaps PID 1. The kernel lets it be reaped only when every
+    /// process of its namespace is gone.
+    pub(super) fn wait_gone(&mut self) -> Result<()> {
+        self.show_rest();
+        loop {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
+            {
+                Ok(_) | Err(Errno::CHILD) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("wait for", "the sandbox"),
+            }
+        }
+        self.drain();
+        self.raw = None;
+        Ok(())
+    }
+
+    /// Waits for those who have something left to do, but not long against a signal; the others go.
+    fn drain(&mut self) {
+        self.companions.retain(|companion| companion.drains);
+        while let Some(companion) = self.companions.first() {
+            let mut fds = [
+                PollFd::from_borrowed_fd(companion.pidfd(), PollFlags::IN),
+                PollFd::new(&self.signals.fd, PollFlags::IN),
+            ];
+            let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
+            let hurry = self.signalled || self.killed || self.reason.is_some();
+            match poll(&mut fds, hurry.then_some(&grace)) {
+                Ok(1..) if !fds[0].revents().is_empty() => self.heed(0),
+                Ok(1..) => {
+                    let ends = |signal| !matches!(signal, NixSignal::SIGWINCH | NixSignal::SIGCONT);
+                    self.signalled |= self.signals.next().is_some_and(ends);
+                }
+                Err(Errno::INTR) => {}
+                _ => self.companions.clear(),
+            }
+        }
+    }
+}
