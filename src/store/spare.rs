@@ -46,9 +46,9 @@ impl Store {
         }
         step("spare.fs", || {
             match mkdirat(&dir, layout::LAYER_FS, ROOT_MODE) {
-                // Whoever took it before was killed.
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
+                // Whoever took it before was killed. (A symlink would lead the mode elsewhere: CVE-2021-26910.)
+                Err(Errno::EXIST) => drop(file::open_place(dir.as_fd(), layout::LAYER_FS)?),
+                made => made?,
             }
             chmodat(&dir, layout::LAYER_FS, ROOT_MODE, AtFlags::empty())?;
             if uid == self.owner {

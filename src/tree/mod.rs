@@ -31,6 +31,7 @@ pub mod change;
 pub mod copy;
 pub mod dir;
 pub mod fold;
+pub mod inside;
 pub mod manifest;
 pub mod measure;
 pub mod merged;

@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::fs::{fstat, mkdirat, openat, openat2, renameat};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{fstat, mkdirat, openat, renameat};
 use rustix::io::Errno;
 
 use crate::fault::{Context, Fault, Result, printable};
@@ -63,17 +63,8 @@ fn transfer(root: BorrowedFd<'_>, path: &Path, target: BorrowedFd<'_>, name: &Os
 }
 
 fn open_inside(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    let path = path.strip_prefix("/").unwrap_or(path);
     // Not blocked by a FIFO that the command left at this place.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match openat2(root, path, flags, Mode::empty(), how) {
-            // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
-            Err(Errno::AGAIN) => {}
-            other => return other,
-        }
-    }
+    tree::inside::open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
 }
 
 fn directory(

@@ -1,0 +1,106 @@
+//! Rows about what is exchanged between a check and its use. `SANDBOX_ESCAPE_ROUNDS` says how often.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Child, Command, Stdio};
+
+use crate::host::{Host, rounds, text};
+
+/// A program of the host that exchanges two names as fast as it can.
+struct Swapper(Child);
+
+impl Swapper {
+    fn new(a: &str, b: &str) -> Self {
+        let code = format!(
+            "my ($a, $b) = @ARGV; while (1) {{ syscall({}, -100, $a, -100, $b, 2) }}",
+            libc::SYS_renameat2
+        );
+        let mut perl = Command::new("perl");
+        Self(perl.args(["-e", &code, a, b]).stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// CVE-2024-42472: the source of a bind becomes a symlink after it was looked at. Were it followed, what is
+/// never bound (the store) would be.
+#[test]
+fn a_source_that_is_exchanged_is_not_followed() {
+    let host = Host::plain();
+    host.folder("given/dir");
+    fs::write(host.path("given/dir/mine"), "").unwrap();
+    symlink(host.path("store"), host.path("given/link")).unwrap();
+    let swapper = Swapper::new(&host.word("given/dir"), &host.word("given/link"));
+    let mut shown = 0;
+    for round in 0..rounds() {
+        let mode = ["ro", "rw", "overlay"][round as usize % 3];
+        let out = host.run(
+            &["--bind", &format!("{}:/mnt:{mode}", host.word("given/dir"))],
+            &["/bin/ls", "/mnt"],
+        );
+        match out.status.code() {
+            Some(0) => {
+                assert_eq!(text(&out.stdout), "mine\n");
+                shown += 1;
+            }
+            code => assert_eq!(
+                (code, text(&out.stdout)),
+                (Some(125), String::new()),
+                "{}",
+                text(&out.stderr)
+            ),
+        }
+    }
+    drop(swapper);
+    assert!(shown <= rounds());
+}
+
+/// CVE-2021-30465, CVE-2024-23651, CVE-2026-41568: two runs share a directory; one exchanges a directory in it for a symlink, while
+/// the other is started with a mount on just that.
+#[test]
+fn a_target_that_is_exchanged_stays_inside() {
+    let host = Host::plain();
+    let shared = host.folder("shared");
+    host.folder("shared/dir");
+    let given = host.folder("given");
+    fs::write(host.path("given/mark"), "").unwrap();
+    let volume = format!("{shared}:/shared:rw");
+    let code = format!(
+        "symlink('/', '/shared/link'); symlink('/proc/1/root', '/shared/magic'); symlink('../../../..', '/shared/up'); \
+         open(my $f, '>', '/shared/begun'); close $f; my @l = ('/shared/link', '/shared/magic', '/shared/up'); my $d = '/shared/dir'; \
+         while (1) {{ for my $l (@l) {{ syscall({0}, -100, $d, -100, $l, 2); syscall({0}, -100, $d, -100, $l, 2) }} }}",
+        libc::SYS_renameat2
+    );
+    let mut swapper =
+        host.running(&["--bind", &volume], &["/usr/bin/perl", "-e", &code]).spawn().unwrap();
+    let begun = host.path("shared/begun");
+    crate::common::left::eventually("the start", || {
+        if begun.exists() { Vec::new() } else { vec!["no start".to_owned()] }
+    });
+    // Whatever is mounted where: the host's own files do not appear, and what must not be changed is not.
+    let line = format!(
+        "test -e {} && echo ESCAPED; cat {} 2>/dev/null; true",
+        host.word("canary"),
+        host.word("outside/file")
+    );
+    for _ in 0..rounds() {
+        for flag in ["--bind", "--tmpfs"] {
+            let what = if flag == "--bind" {
+                format!("{given}:/shared/dir")
+            } else {
+                "/shared/dir".into()
+            };
+            let out = host.shell(&["--bind", &volume, flag, &what], &line);
+            assert!(matches!(out.status.code(), Some(0 | 125)), "{}", text(&out.stderr));
+            assert_eq!(text(&out.stdout), "", "{}", text(&out.stderr));
+        }
+    }
+    // Its supervisor: all inside ends with it.
+    swapper.kill().unwrap();
+    swapper.wait().unwrap();
+}
