@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build demo test lint docs integration soak powercut bench dist install clean-users
+.PHONY: help build demo test lint docs escape integration soak powercut bench dist install clean-users
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ lint: ## formatting, clippy, scripts
 docs: ## the documentation of the library
 	@integration/setup.sh build
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+escape: ## ways out that others have had, in every id mode; the list with its results (SANDBOX_ESCAPE_ROUNDS=100000: an evening)
+	@integration/setup.sh build test
+	@integration/escape.sh
 
 integration: ## the demo as user and as root, real package managers, other kernels and power cuts (network, minutes)
 	@integration/setup.sh build test vm dist

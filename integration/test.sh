@@ -8,7 +8,8 @@
 # The tests get: SANDBOX_BIN        the binary under test (default: the debug build)
 #                SANDBOX_TEST_IDS   subuid, single, range or identity
 #                SANDBOX_TEST_TREE  a Debian tree with rpm as a tar
-# SANDBOX_TEST_MODES="single range" takes only these; arguments go to every test binary (a name filter).
+# SANDBOX_TEST_MODES="single range" takes only these, SANDBOX_TEST_ONLY="cli escape" only these binaries; arguments
+# go to every test binary (a name filter).
 set -euo pipefail
 # How full the disk of this machine is must not matter here.
 export SANDBOX_BUDGET=off
@@ -17,7 +18,9 @@ cd "$here/.."
 PATH=$PATH:$HOME/.cargo/bin
 
 # Built by whoever calls, who owns the toolchain; run from a copy that the test users can read.
-built=$(cargo test --locked --no-run --message-format=json |
+only=()
+for name in ${SANDBOX_TEST_ONLY:-}; do only+=(--test "$name"); done
+built=$(cargo test --locked --no-run "${only[@]}" --message-format=json |
     sed -n 's/.*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
 stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-test.XXXXXX")
 # What tests leave behind may belong to sub-ids, which only a user namespace that has them removes.
@@ -120,7 +123,7 @@ for mode in ${SANDBOX_TEST_MODES:-subuid single range identity}; do
 done
 
 # The examples of the documentation are compiled by cargo itself; which ids they run with is all one.
-if [ $# -gt 0 ]; then
+if [ $# -gt 0 ] || [ ${#only[@]} -gt 0 ]; then
     :
 elif (unset CARGO_MANIFEST_DIR TMPDIR && cargo test --locked --doc </dev/null); then
     summary+=("doc tests passed")

@@ -149,6 +149,9 @@ pub struct MountPlan {
     pub ops: Vec<Op>,
 }
 
+/// Where the host says who answers names, and where it is said inside.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// The nodes of a minimal /dev.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -229,8 +232,8 @@ fn network_ops(request: &Request) -> Vec<Op> {
     ];
     if request.host_network {
         ops.push(Op::Bind {
-            source: Source::Host("/etc/resolv.conf".into()),
-            target: "/etc/resolv.conf".into(),
+            source: Source::Host(RESOLV_CONF.into()),
+            target: RESOLV_CONF.into(),
             read_only: true,
         });
     }

@@ -72,7 +72,8 @@ fn exists(group: &str, name: &str) -> bool {
 fn every_test_that_is_named_is_there() {
     let text = fs::read_to_string(package().join("docs/security.md")).unwrap();
     let escapes = rows(&text, "row");
-    let numbers: Vec<_> = escapes.iter().map(|row| row[0].clone()).collect();
+    // After these come what no one advisory stands for.
+    let numbers: Vec<_> = escapes.iter().take(ROWS).map(|row| row[0].clone()).collect();
     let expected: Vec<_> = (1..=ROWS).map(|number| number.to_string()).collect();
     assert_eq!(numbers, expected, "the rows of the list");
     let protections = rows(&text, "protection");

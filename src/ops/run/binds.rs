@@ -8,12 +8,15 @@ use crate::fault::{Context, Fault, Result, printable};
 use crate::rootfs::plan::{self, BindMode, Source};
 use crate::store::{Cache, SharedLock, Store};
 
-/// Where a bind source really lies; one of the store is where we have put it.
+/// Where a bind source really lies. What the user named was looked at already, and must not be resolved a second time:
+/// a symlink put there meanwhile would lead to where it was never allowed to (CVE-2024-42472).
 pub(super) fn canonical(source: &Source) -> Result<PathBuf> {
     match source {
-        Source::Host(path) => {
+        // Often a symlink; what is bound is what it leads to.
+        Source::Host(path) if path == Path::new(plan::RESOLV_CONF) => {
             path.canonicalize().context("bind", printable(&path.to_string_lossy()))
         }
+        Source::Host(path) => Ok(path.clone()),
         Source::Store(path) => Ok(path.into()),
     }
 }
@@ -58,4 +61,18 @@ pub(super) fn cache(store: &Store, lock: &SharedLock, base: &Base, name: &str) -
         .parse()
         .map_err(|fault: Fault| Fault::usage(fault.message.replacen("snapshot", "cache", 1)))?;
     store.use_cache(lock, &base.box_name, &name, &base.id_map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_resolved_once() {
+        let dir = tempfile::tempdir().expect("directory");
+        let link = dir.path().join("link");
+        // What was a directory when it was looked at.
+        std::os::unix::fs::symlink("/", &link).expect("link");
+        assert_eq!(canonical(&Source::Host(link.clone())).expect("a path"), link);
+    }
 }

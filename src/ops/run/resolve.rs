@@ -270,7 +270,6 @@ fn plan_of(
     let mut directories = BTreeMap::new();
     for op in &mut plan.ops {
         if let Op::Bind { source: source @ Source::Host(_), .. } = op {
-            // resolv.conf is often a symlink; what is bound is what it leads to.
             let path = binds::canonical(source)?;
             let directory = scaffold::is_directory(&path)
                 .context("bind", printable(&path.to_string_lossy()))?;
