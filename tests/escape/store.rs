@@ -84,8 +84,7 @@ fn words_of_records_are_only_words() {
     let host = Host::plain();
     let canary = host.word("canary");
     let evil = format!(
-        "$(touch {0}2) `touch {0}2` ; touch {0}2\n\u{1b}]0;title\u{7}\u{1b}[31m--base-dir=/ ../../x",
-        canary
+        "$(touch {canary}2) `touch {canary}2` ; touch {canary}2\n\u{1b}]0;title\u{7}\u{1b}[31m--base-dir=/ ../../x"
     );
     let out =
         host.run(&["--commit", "a", "--hostname", "h"], &["/bin/sh", "-c", "echo x >/made", &evil]);
