@@ -284,9 +284,14 @@ fn start_early(spec: &RunSpec, wire: &OwnedFd, network: bool) -> Result<Started,
 fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<Started, Failure> {
     // Before the payload exists, because one with SYS_PTRACE could be faster than we are.
     reap::hide().map_err(Failure::at(Stage::Fork))?;
-    let child = || payload::become_command(spec, wire, Begin::Now(terminal));
-    let (payload, _) = fork(spec, child)?;
-    Ok(Started { payload, gate: None })
+    let gate = spec.remember.as_ref().map(|_| wire::pair().map_err(Failure::at(Stage::Fork)));
+    let (theirs, ours) = gate.transpose()?.unzip();
+    let (payload, _) = fork(spec, || {
+        let gate = theirs.map(leave_open);
+        payload::become_command(spec, wire, Begin::Now { terminal, gate })
+    })?;
+    let ours = ours.map(leave_open);
+    Ok(Started { payload, gate: ours.map(|ours| Gate { ours, network: None }) })
 }
 
 fn fork(spec: &RunSpec, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {

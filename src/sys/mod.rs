@@ -12,6 +12,7 @@ pub mod heap;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+pub mod notify;
 pub mod peer;
 pub mod process;
 pub mod seccomp;
