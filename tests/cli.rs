@@ -27,6 +27,8 @@ mod diff;
 mod docker_profile;
 #[path = "cli/events.rs"]
 mod events;
+#[path = "cli/exec.rs"]
+mod exec;
 #[path = "cli/fixture.rs"]
 mod fixture;
 #[path = "cli/fold.rs"]

@@ -8,6 +8,7 @@ mod completions;
 mod df;
 mod diff;
 mod doctor;
+mod exec;
 mod fsck;
 mod gc;
 mod graph;
@@ -83,6 +84,8 @@ enum Command {
     /// Start a command that runs on in the background, until it ends or is stopped
     #[command(after_help = start::EXAMPLES)]
     Start(Box<start::Args>),
+    /// Run one more command in a run that stays
+    Exec(exec::Args),
     /// List the snapshots of a box
     List(list::Args),
     /// Show all about one snapshot
@@ -129,7 +132,7 @@ enum Command {
 impl Command {
     fn codes(&self) -> Codes {
         match self {
-            Self::Run(_) | Self::Shell(_) | Self::Start(_) => Codes::Payload,
+            Self::Run(_) | Self::Shell(_) | Self::Start(_) | Self::Exec(_) => Codes::Payload,
             _ => Codes::Own,
         }
     }
@@ -189,6 +192,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Run(args) => run::run(*args, common),
         Command::Shell(args) => shell::run(*args, common),
         Command::Start(args) => start::run(*args, common),
+        Command::Exec(args) => exec::run(args, common),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
         Command::Log(args) => log::run(&args, common),
@@ -248,7 +252,7 @@ impl Typed {
                     if Cli::command().find_subcommand(text).is_some() {
                         typed.command = format!("sandbox {text}");
                     }
-                    if matches!(text, "run" | "shell" | "start") {
+                    if matches!(text, "run" | "shell" | "start" | "exec") {
                         typed.codes = Codes::Payload;
                     }
                 }

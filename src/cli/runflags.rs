@@ -18,7 +18,7 @@ use crate::ops::run::{After, Bind, Net, RunOptions, TouchRpmdb, Upper};
 use crate::rootfs::overlay::Way;
 
 /// A parser of words that need not be UTF-8.
-fn words<T: Clone + Send + Sync + 'static>(
+pub(super) fn words<T: Clone + Send + Sync + 'static>(
     parse: fn(&std::ffi::OsStr) -> Result<T>,
 ) -> impl TypedValueParser<Value = T> {
     OsStringValueParser::new().try_map(move |word| parse(&word))
@@ -273,7 +273,10 @@ fn net(text: &str) -> Result<Net> {
 }
 
 /// The variables of the files in their order, then those of the flags; the last word on a name holds.
-fn variables(files: &[PathBuf], words: &[OsString]) -> Result<Vec<(OsString, OsString)>> {
+pub(super) fn variables(
+    files: &[PathBuf],
+    words: &[OsString],
+) -> Result<Vec<(OsString, OsString)>> {
     let caller = |key: &std::ffi::OsStr| env::var_os(key);
     let mut pairs = Vec::new();
     for file in files {

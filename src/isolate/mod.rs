@@ -20,7 +20,6 @@ pub mod net;
 mod newer;
 mod policy;
 pub mod profile;
-pub mod remember;
 mod scmp;
 pub mod seccomp;
 pub mod ulimit;

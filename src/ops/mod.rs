@@ -8,6 +8,7 @@ mod copyup;
 pub mod df;
 pub mod diff;
 pub mod doctor;
+pub mod exec;
 pub mod fsck;
 pub mod gc;
 pub mod init;

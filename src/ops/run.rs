@@ -40,6 +40,8 @@ use crate::run::outcome::OURS;
 use crate::store::{BoxName, LayerId, RunId, SharedLock, SnapshotName, Store};
 use crate::tree::change::Change;
 
+pub(super) use resolve::candidates;
+
 /// A bind as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {

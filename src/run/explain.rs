@@ -51,6 +51,8 @@ impl Told {
             ),
             Stage::User => (OURS, self.bad_user(errno, &reason)),
             Stage::Prepare | Stage::Mount => (OURS, self.step(detail, errno, &reason)),
+            // As a command that SIGKILL has ended.
+            Stage::Over => (137, Fault::failed("exec: the run has ended, and the command with it")),
             Stage::CopyUp => (OURS, self.copied_up(detail, errno, &reason)),
             Stage::Layer => {
                 let layer = self.lowers.get(detail as usize).map_or("?", String::as_str);
@@ -155,6 +157,7 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         Stage::Capabilities => "drop: capabilities",
         Stage::NoNewPrivs => "set: no_new_privs",
         Stage::Seccomp => "load: the seccomp filter",
+        Stage::Join => "join: the run",
         _ => "set up: the sandbox",
     };
     let message = format!("{what}: {reason}");

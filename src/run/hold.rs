@@ -31,10 +31,13 @@ pub(super) fn place(spec: &RunSpec) -> Result<Option<OwnedFd>, Errno> {
     openat(CWD, "/proc/self/ns", flags, Mode::empty()).map(Some)
 }
 
-/// Hands over the root.
+/// Hands over the root, and the cgroup whose limits hold.
 pub(super) fn root(spec: &RunSpec, root: &OwnedFd, wire: &OwnedFd) -> Result<(), Errno> {
     if spec.stays {
         send_up(wire.as_fd(), &Up::Held(Held::Root, fcntl_dupfd_cloexec(root, 3)?));
+        if let Some(cgroup) = &spec.cgroup {
+            send_up(wire.as_fd(), &Up::Held(Held::Limits, fcntl_dupfd_cloexec(&cgroup.dir, 3)?));
+        }
     }
     Ok(())
 }

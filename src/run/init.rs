@@ -130,12 +130,12 @@ fn at_step(stage: Stage, failed: Failed) -> Failure {
 
 /// A supervisor that died before this was set sends no signal: then its end of the wire is closed, and
 /// nothing comes of [`await_go`].
-fn die_with_parent() -> Result<(), Errno> {
+pub(super) fn die_with_parent() -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
 /// The same, once the supervisor has said all that it has to say.
-fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
     die_with_parent()?;
     let mut fds = [PollFd::new(wire, PollFlags::empty())];
     if poll(&mut fds, Some(&Timespec::default()))? > 0 {
@@ -196,7 +196,7 @@ fn open_lowers(spec: &RunSpec, base: &Base) -> Result<Vec<OwnedFd>, Failure> {
 /// Becomes uid 0 and gid 0 inside. In `single` and `subuid` mode the caller is that already, and keeps its
 /// supplementary groups: dropping them could open files that deny a group (CVE-2018-7169). In `range` mode
 /// the host's root becomes an unprivileged id, without any group of the host's.
-fn become_root(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn become_root(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
     if matches!(spec.id_map.mode, IdMode::Range | IdMode::Identity) {
         if spec.id_map.mode == IdMode::Range {
             rustix::thread::set_thread_groups(&[])?;
@@ -237,7 +237,7 @@ pub(super) fn name_and_network(spec: &RunSpec) -> Result<(), Failure> {
 
 /// Refuses a command that is a magic link of /proc, while we may still read every file. A relative one is
 /// looked for where the payload will be; whether it may be there is for the payload to find out.
-fn check_program(spec: &RunSpec) -> Result<(), Failure> {
+pub(super) fn check_program(spec: &RunSpec) -> Result<(), Failure> {
     let enter = |dir| rustix::process::chdir(dir).map_err(Failure::at(Stage::Workdir));
     let relative = spec.candidates.iter().any(|path| path.to_bytes().first() != Some(&b'/'));
     if relative {
@@ -250,7 +250,10 @@ fn check_program(spec: &RunSpec) -> Result<(), Failure> {
 
 /// A pty of the sandbox's own devpts; the master goes to the supervisor, the slave is the payload's. The
 /// slave is opened by TIOCGPTPEER, not by a path that a layer could have forged (CVE-2025-52565).
-fn open_terminal(spec: Option<&TerminalSpec>, wire: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+pub(super) fn open_terminal(
+    spec: Option<&TerminalSpec>,
+    wire: &OwnedFd,
+) -> Result<Option<OwnedFd>, Errno> {
     let Some(spec) = spec else { return Ok(None) };
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty())?;
@@ -277,24 +280,22 @@ fn start_early(spec: &RunSpec, wire: &OwnedFd, network: bool) -> Result<Started,
         payload::become_command(spec, wire, Begin::WhenTold { gate: leave_open(theirs), network })
     })?;
     let network = network.then_some(pidfd);
-    Ok(Started { payload, gate: Some(Gate { ours: leave_open(ours), network }) })
+    Ok(Started { payload, gate: Some(Gate { ours: leave_open(ours), network }), joined: false })
 }
 
 /// Makes the payload's process when the root is ready.
 fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<Started, Failure> {
     // Before the payload exists, because one with SYS_PTRACE could be faster than we are.
     reap::hide().map_err(Failure::at(Stage::Fork))?;
-    let gate = spec.remember.as_ref().map(|_| wire::pair().map_err(Failure::at(Stage::Fork)));
-    let (theirs, ours) = gate.transpose()?.unzip();
-    let (payload, _) = fork(spec, || {
-        let gate = theirs.map(leave_open);
-        payload::become_command(spec, wire, Begin::Now { terminal, gate })
-    })?;
-    let ours = ours.map(leave_open);
-    Ok(Started { payload, gate: ours.map(|ours| Gate { ours, network: None }) })
+    let child = || payload::become_command(spec, wire, Begin::Now(terminal));
+    let (payload, _) = fork(spec, child)?;
+    Ok(Started { payload, gate: None, joined: false })
 }
 
-fn fork(spec: &RunSpec, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {
+pub(super) fn fork(
+    spec: &RunSpec,
+    child: impl FnOnce(),
+) -> Result<(Pid, BorrowedFd<'static>), Failure> {
     // Once for both processes: neither can exec itself any capability back.
     caps::limit(spec.capabilities, spec.last_capability)
         .map_err(Failure::at(Stage::Capabilities))?;

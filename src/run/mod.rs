@@ -5,12 +5,12 @@
 //! process that becomes the user's command. Everything that can be computed is computed in [`spec`] before
 //! the clone; the child executes stages and reports `(stage, errno)`; the text is made in [`explain`].
 
-pub mod answer;
 mod companion;
 pub mod disk;
 pub mod explain;
 mod hold;
 pub mod init;
+pub mod join;
 pub mod launch;
 pub mod moments;
 pub mod outcome;

@@ -17,10 +17,10 @@ use rustix::process::{Gid, Uid};
 
 use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
+use super::reap::{self, READY};
 use super::spec::RunSpec;
 use super::user::{self, Resolved};
-use super::wire::{Failure, Stage, Up, send_ready, send_up};
-use crate::isolate::remember::Programs;
+use super::wire::{Failure, Stage, Up, send_up};
 use crate::isolate::{caps, limits};
 use crate::sys;
 use crate::sys::exec::Strings;
@@ -30,14 +30,10 @@ use crate::sys::process::exit_now;
 /// When the root is there.
 #[derive(Debug)]
 pub enum Begin {
-    /// It is; so is the payload's side of the terminal, if it gets one. PID 1 waits at the gate, if there is
-    /// one, until all is given up.
-    Now {
-        /// The terminal.
-        terminal: Option<OwnedFd>,
-        /// The payload's end of the gate.
-        gate: Option<BorrowedFd<'static>>,
-    },
+    /// It is; so is the payload's side of the terminal, if it gets one.
+    Now(Option<OwnedFd>),
+    /// It is, and has been since the run that is joined began; so is the terminal.
+    Joined(Option<OwnedFd>),
     /// When the gate says so.
     WhenTold {
         /// The payload's end of it.
@@ -65,23 +61,21 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     let mut user = None;
+    let joined = matches!(begin, Begin::Joined(_));
     match begin {
-        Begin::Now { terminal, gate } => {
+        Begin::Now(terminal) | Begin::Joined(terminal) => {
             take_terminal(spec, terminal).map_err(Failure::at(Stage::Session))?;
             let resolved = spec.user.as_ref().map(user::resolve).transpose();
             user = resolved.map_err(Failure::at(Stage::User))?;
-            let listener = give_up(spec, user.as_ref())?;
-            if let Some(gate) = gate {
-                pass(gate, listener);
-            }
+            give_up(spec, user.as_ref(), joined)?;
         }
         Begin::WhenTold { gate, network } => {
             if network {
                 namespace::unshare_network().map_err(Failure::at(Stage::Network))?;
             }
             init::name_and_network(spec)?;
-            let listener = give_up(spec, None)?;
-            pass(gate, listener);
+            give_up(spec, None, false)?;
+            pass(gate);
         }
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
@@ -89,40 +83,28 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
 }
 
 /// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After
-/// this only what the filter of the run allows can be done. Gives the listener of calls that are remembered.
-fn give_up(spec: &RunSpec, user: Option<&Resolved>) -> Result<Option<OwnedFd>, Failure> {
+/// this only what the filter of the run allows can be done.
+fn give_up(spec: &RunSpec, user: Option<&Resolved>, joined: bool) -> Result<(), Failure> {
     if let Some(user) = user {
         change_user(user).map_err(Failure::at(Stage::User))?;
     }
     let inside_root = user.is_none_or(|user| user.uid == 0);
     let left = if inside_root { spec.capabilities } else { caps::CapSet::NONE };
     caps::hold(left).map_err(Failure::at(Stage::Capabilities))?;
-    default_signals().map_err(Failure::at(Stage::Session))?;
-    let listener = spec.remember.as_ref().map_or(Ok(None), listen);
-    let listener = listener.map_err(Failure::at(Stage::Seccomp))?;
-    sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))?;
-    Ok(listener)
-}
-
-/// Asks for the calls that are remembered. Without a listener (one of a sandbox around us, EBUSY; Linux before
-/// 5.0) they are as they were without us: pretended with one id only, else refused by the kernel.
-fn listen(programs: &Programs) -> Result<Option<OwnedFd>, Errno> {
-    match sys::notify::load(&programs.ask) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(Errno::BUSY | Errno::INVAL) => {
-            programs.pretend.as_ref().map_or(Ok(()), |program| sys::seccomp::load(program))?;
-            Ok(None)
-        }
-        Err(errno) => Err(errno),
+    if joined {
+        // After the last change of credentials, which takes both away. Nobody but PID 1 has the kernel end all that
+        // is left; and who is in the run already shall not look into us before our exec (CVE-2016-9962).
+        init::die_with_parent().map_err(Failure::at(Stage::Join))?;
+        reap::hide().map_err(Failure::at(Stage::Join))?;
     }
+    default_signals().map_err(Failure::at(Stage::Session))?;
+    sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))
 }
 
 /// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,
 /// it has told why, and we do not live to see it.
-fn pass(gate: BorrowedFd<'_>, listener: Option<OwnedFd>) {
-    let told = send_ready(gate, listener.as_ref().map(AsFd::as_fd));
-    // PID 1 has it: whoever else held it would keep callers waiting if the handler dies.
-    drop(listener);
+fn pass(gate: BorrowedFd<'_>) {
+    let told = retry_on_intr(|| rustix::io::write(gate, READY));
     let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut [0_u8; 1])));
     if open != Ok(1) {
         exit_now(i32::from(super::outcome::OURS));
@@ -193,12 +175,12 @@ fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
 /// or the gate, and what tells of the exec.
 fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errno> {
     let other = match begin {
-        Begin::Now { terminal, gate } => [terminal.as_ref().map(AsFd::as_fd), *gate],
-        Begin::WhenTold { gate, .. } => [None, Some(*gate)],
+        Begin::Now(terminal) | Begin::Joined(terminal) => terminal.as_ref().map(AsFd::as_fd),
+        Begin::WhenTold { gate, .. } => Some(*gate),
     };
     let executing = spec.executing.as_ref().map(AsFd::as_fd);
-    let ours = [Some(wire.as_fd()), other[0], other[1], executing];
-    let ours = ours.into_iter().flatten().map(|fd| fd.as_raw_fd());
+    let ours =
+        [Some(wire.as_fd()), other, executing].into_iter().flatten().map(|fd| fd.as_raw_fd());
     let mut keep: Vec<_> = spec.preserve_fds.iter().copied().chain(ours).collect();
     keep.sort_unstable();
     keep.dedup();

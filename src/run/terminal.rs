@@ -27,6 +27,9 @@ pub(super) fn standard(number: usize) -> BorrowedFd<'static> {
     }
 }
 
+/// How a devpts tells what it is, by statfs(2) (DEVPTS_SUPER_MAGIC).
+pub const DEVPTS: rustix::fs::FsWord = 0x1cd1;
+
 /// Looks at 0, 1, 2 and makes the spec of the payload's terminal, if any of them is one.
 pub fn inspect() -> Option<TerminalSpec> {
     let replaces = [0, 1, 2].map(|number| isatty(standard(number)));

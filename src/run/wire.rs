@@ -72,9 +72,13 @@ pub enum Stage {
     Exec,
     /// Entering the cgroup of the run.
     Cgroup,
+    /// Joining a run that stays.
+    Join,
+    /// The run that was joined has ended, and the command with it.
+    Over,
 }
 
-const STAGES: [Stage; 25] = [
+const STAGES: [Stage; 27] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -100,6 +104,8 @@ const STAGES: [Stage; 25] = [
     Stage::Descriptors,
     Stage::Exec,
     Stage::Cgroup,
+    Stage::Join,
+    Stage::Over,
 ];
 
 /// A stage that failed.
@@ -129,8 +135,6 @@ pub enum Up {
     Terminal(OwnedFd),
     /// The root of the overlay comes along, to copy results out of.
     Root(OwnedFd),
-    /// The handler of remembered owners has begun; its journal comes along.
-    Journal(OwnedFd),
     /// The payload ended, with the status of wait(2).
     Exited(i32),
     /// A protection that this host refuses, and for which something weaker stands in.
@@ -189,7 +193,6 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         }
         Up::Terminal(fd) => (packet(2, 0, 0, 0), Some(fd.as_fd())),
         Up::Root(fd) => (packet(3, 0, 0, 0), Some(fd.as_fd())),
-        Up::Journal(fd) => (packet(7, 0, 0, 0), Some(fd.as_fd())),
         Up::Exited(status) => (packet(4, 0, 0, *status), None),
         Up::Weaker(weaker) => (packet(5, *weaker as u8, 0, 0), None),
         Up::Held(what, fd) => (packet(6, *what as u8, 0, 0), Some(fd.as_fd())),
@@ -223,22 +226,6 @@ fn send(wire: BorrowedFd<'_>, packet: &Packet, fd: Option<BorrowedFd<'_>>) -> Re
     Ok(())
 }
 
-/// Says at the gate that the payload's process has given up all; with it goes the listener of its filter.
-///
-/// # Errors
-/// EPIPE when PID 1 is gone.
-pub fn send_ready(gate: BorrowedFd<'_>, listener: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    send(gate, &packet(1, 0, 0, 0), listener)
-}
-
-/// Receives what [`send_ready`] says; none at end-of-file.
-///
-/// # Errors
-/// What recvmsg(2) says.
-pub fn receive_ready(gate: BorrowedFd<'_>) -> Result<Option<Option<OwnedFd>>, Errno> {
-    Ok(receive(gate)?.map(|(_, listener)| listener))
-}
-
 /// Receives one message of the child; none at end-of-file.
 ///
 /// # Errors
@@ -256,7 +243,6 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (4, _) => Up::Exited(value(&packet)),
         (5, _) => Up::Weaker(*weaker::ALL.get(usize::from(packet[1])).ok_or(Errno::PROTO)?),
         (6, Some(fd)) => Up::Held(*HELD.get(usize::from(packet[1])).ok_or(Errno::PROTO)?, fd),
-        (7, Some(fd)) => Up::Journal(fd),
         (10, _) => Up::Begun,
         _ => return Err(Errno::PROTO),
     };

@@ -12,7 +12,6 @@ pub mod heap;
 pub mod mount;
 pub mod namespace;
 pub mod net;
-pub mod notify;
 pub mod peer;
 pub mod process;
 pub mod seccomp;

@@ -3,7 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+use rustix::thread::{
+    ThreadNameSpaceType, UnshareFlags, move_into_link_name_space, move_into_thread_name_spaces,
+};
 
 /// Moves this process, which has one thread, into a copy of its mount namespace.
 ///
@@ -36,6 +38,16 @@ pub fn unshare_cgroup() -> Result<(), Errno> {
 /// EPERM without CAP_SYS_ADMIN over both, or if that process may not be looked into.
 pub fn join_network(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
     move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::NETWORK)
+}
+
+/// Moves this process, which has one thread, into a namespace by a descriptor of it, as of /proc/PID/ns; into a pid
+/// namespace only its children to come. See setns(2).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN over the namespace; EINVAL for a descriptor of something else, or the user
+/// namespace that we are in.
+pub fn join(namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    move_into_link_name_space(namespace, None)
 }
 
 fn unshare(flags: UnshareFlags) -> Result<(), Errno> {

@@ -21,7 +21,6 @@
 //! | `settle` | what was copied up and did not change leaves an upper |
 //! | `fold` | one layer in the place of several |
 //! | `attributes` | owner, attributes, mode and times of a file just made |
-//! | `meta` | the attribute that remembers owner and device of a file |
 //! | `owners` | owners and devices that the disk cannot hold |
 //! | `copy` | a tree copied file by file |
 
@@ -36,7 +35,6 @@ pub mod inside;
 pub mod manifest;
 pub mod measure;
 pub mod merged;
-pub mod meta;
 pub mod owners;
 pub mod path;
 pub mod remove;

@@ -40,10 +40,12 @@ pub enum Held {
     Root,
     /// A sealed file in memory with a [`Confinement`].
     Confinement,
+    /// The directory of the run's cgroup, if it has one of its own.
+    Limits,
 }
 
 /// All of them, by number.
-pub const HELD: [Held; 9] = [
+pub const HELD: [Held; 10] = [
     Held::User,
     Held::Mount,
     Held::Pid,
@@ -53,6 +55,7 @@ pub const HELD: [Held; 9] = [
     Held::Network,
     Held::Root,
     Held::Confinement,
+    Held::Limits,
 ];
 
 /// Bytes, in base64 where they are text.

@@ -1,0 +1,99 @@
+//! The child of `exec`: joins a run that stays, and becomes what PID 1 is to the first command, a process of
+//! ours that reaps the joined one and forwards signals to it.
+//!
+//! All comes from the supervisor, by descriptor: nothing is found by a pid or by a file that the run could have
+//! made (CVE-2022-31214). The order matters. We hide before the user namespace is ours as well as the run's, so
+//! that nobody inside can look into a process that is not confined yet (CVE-2016-9962), and again after each
+//! change of credentials, which may take it back. The other namespaces come after the user namespace, which
+//! gives the right to enter them. The root is entered by its descriptor, because the root of a mount namespace
+//! need not be that of the run (CVE-2026-109569). Only our child is in the pid namespace, and from there on it
+//! is one of [`payload`]: descriptors, limits, capabilities, no_new_privs and filter by the same code.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, fstatfs, openat};
+use rustix::io::Errno;
+
+use super::payload::{self, Begin};
+use super::reap::{self, Started};
+use super::spec::RunSpec;
+use super::wire::{Failure, Stage, Up, send_up};
+use super::{init, terminal};
+use crate::sys::exec::leave_open;
+use crate::sys::namespace;
+use crate::sys::process::{Side, clone, exit_now};
+
+/// What is joined: descriptors that the supervisor of the run gave.
+#[derive(Debug)]
+pub struct Door {
+    /// The user namespace.
+    pub user: OwnedFd,
+    /// The others, in any order: mount, pid, ipc, uts, cgroup and, if the run has its own, network.
+    pub others: Vec<OwnedFd>,
+    /// The root directory of the run, in that mount namespace.
+    pub root: OwnedFd,
+    /// The directory of the run's cgroup, if it has one of its own.
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// Runs the child of a joining spec to its end.
+pub fn child(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> ! {
+    if let Err(failure) = stages(spec, door, wire) {
+        send_up(wire.as_fd(), &Up::Failed(failure));
+    }
+    exit_now(i32::from(super::outcome::OURS));
+}
+
+fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
+    init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
+    // A session of its own: what a terminal sends to the caller's group is passed on by the caller, once.
+    rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
+    rustix::process::umask(Mode::empty());
+    enter(door).map_err(Failure::at(Stage::Join))?;
+    init::become_root(spec, wire).map_err(Failure::at(Stage::Join))?;
+    reap::hide().map_err(Failure::at(Stage::Join))?;
+    init::check_program(spec)?;
+    let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
+    let child = || payload::become_command(spec, wire, Begin::Joined(terminal));
+    let (payload, _) = init::fork(spec, child)?;
+    reap::run(spec, wire, Started { payload, gate: None, joined: true }, None)
+}
+
+fn enter(door: &Door) -> Result<(), Errno> {
+    reap::hide()?;
+    namespace::join(door.user.as_fd())?;
+    reap::hide()?;
+    for other in &door.others {
+        namespace::join(other.as_fd())?;
+    }
+    rustix::process::fchdir(&door.root)?;
+    rustix::process::chroot(".")
+}
+
+/// A pty of the run's devpts, as for the first command. The run is alive: what it may have put in the place of
+/// its multiplexer is refused.
+fn open_terminal(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+    if spec.terminal.is_some() {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = leave_open(openat(CWD, "/dev/pts/ptmx", flags, Mode::empty())?);
+        if fstatfs(found)?.f_type != terminal::DEVPTS {
+            return Err(Errno::NODEV);
+        }
+    }
+    init::open_terminal(spec.terminal.as_ref(), wire)
+}
+
+/// Whether a joined command that ended with this status went with its run. SIGKILL is what the kernel sends to all
+/// that is left in a pid namespace; then that has lost its PID 1, and "fork(2) fails with the error ENOMEM"
+/// (pid_namespaces(7)).
+pub(super) fn is_over(status: i32) -> bool {
+    const SIGKILL: i32 = 9;
+    if status & 0x7f != SIGKILL {
+        return false;
+    }
+    match clone(0) {
+        Err(errno) => errno == Errno::NOMEM,
+        Ok(Side::Child) => exit_now(0),
+        Ok(Side::Parent { .. }) => false,
+    }
+}

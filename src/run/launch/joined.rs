@@ -1,0 +1,90 @@
+//! The parent of a command that joins a run: what [`launch`](super) is to the first command, without a sandbox to
+//! make. Signals, terminal and exit status are the same.
+
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::super::join::{self, Door};
+use super::super::moments::Moments;
+use super::super::outcome::Ended;
+use super::super::weaker::Weaker;
+use super::{Outcome, Signals, Supervisor, enter_raw_mode, explain, wire};
+use crate::fault::{Context, Fault, Result};
+use crate::run::spec::RunSpec;
+use crate::sys::process::{Side, clone, clone_into};
+
+/// Nobody owns a joined command but who waits for it.
+struct Nobody;
+
+impl Moments for Nobody {
+    fn ready(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The run has lost what it has lost.
+    fn weaker(&mut self, _weaker: Weaker) {}
+
+    fn ended(&mut self, _ended: Ended) {}
+}
+
+/// What came of a joined command, and whether it was in the cgroup of the run.
+#[derive(Debug)]
+pub struct Joined {
+    /// As of any command.
+    pub outcome: Outcome,
+    /// Whether the run has limits of a cgroup that did not hold for the command.
+    pub unlimited: bool,
+}
+
+/// Runs a command in a run that stays, to its end. Of the spec counts what a payload needs. The door is closed as soon
+/// as the command is through.
+///
+/// # Errors
+/// If no process can be made; a fault of joining is told by [`Outcome::ended`].
+pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
+    let signals = Signals::block()?;
+    let (ours, theirs) = wire::pair().context("make a socket pair", "for the command")?;
+    let raw = enter_raw_mode(&spec)?;
+    let (cloned, entered) = match &door.cgroup {
+        None => (clone(0), true),
+        Some(cgroup) => match clone_into(0, cgroup.as_fd()) {
+            Ok((side, entered)) => (Ok(side), entered),
+            Err(_) => (clone(0), false),
+        },
+    };
+    let pidfd = match cloned {
+        Ok(Side::Child) => {
+            drop(ours);
+            // Never back into the frames of the parent, whose destructors would set its terminal.
+            catch_unwind(AssertUnwindSafe(|| join::child(&spec, &door, &theirs))).ok();
+            std::process::abort()
+        }
+        Ok(Side::Parent { pidfd, .. }) => pidfd,
+        Err(errno) => return Err(Fault::errno("make a process", "for the command", errno)),
+    };
+    drop((theirs, door));
+    let mut supervisor = Supervisor {
+        wire: ours,
+        pidfd,
+        signals,
+        relay: None,
+        raw,
+        deadline: None,
+        killed: false,
+        signalled: false,
+        ended: None,
+        root: None,
+        executing: None,
+        reason: None,
+        companions: Vec::new(),
+        begun: false,
+    };
+    if let Err(fault) = supervisor.serve(&spec, &mut Nobody) {
+        supervisor.kill();
+        drop(supervisor.wait_gone());
+        return Err(fault);
+    }
+    let ended = supervisor.ended.ok_or_else(explain::vanished)?;
+    let outcome = Outcome { ended, reason: None, root: None };
+    Ok(Joined { outcome, unlimited: !entered })
+}
