@@ -44,7 +44,7 @@ run)
     home=$(getent passwd "$user" | cut -d: -f6)
     # Only what the tests and the network need comes along; everything else is what a fresh login has.
     set -- "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" "$@"
-    for name in CI RUST_BACKTRACE CARGO_MANIFEST_DIR TMPDIR http_proxy https_proxy no_proxy \
+    for name in CI UPDATE_GOLDEN RUST_BACKTRACE CARGO_MANIFEST_DIR TMPDIR http_proxy https_proxy no_proxy \
         $(env | sed -n 's/^\(SANDBOX_[A-Z_]*\)=.*/\1/p'); do
         eval "value=\${$name-}"
         [ -z "$value" ] || set -- "$name=$value" "$@"

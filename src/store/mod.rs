@@ -34,7 +34,6 @@ mod manifest;
 mod mark;
 mod name;
 mod open;
-pub mod place;
 mod publish;
 mod reap;
 mod record;

@@ -61,10 +61,13 @@ fn exists(group: &str, name: &str) -> bool {
         return sources(&package.join("src")).iter().any(|path| has(path, &needle));
     }
     let folder = package.join("tests").join(group);
+    let quoted = format!("\"{function}\"");
+    if module.is_empty() {
+        return sources(&folder).iter().any(|path| has(path, &needle) || has(path, &quoted));
+    }
     let module = module.replace("::", "/");
     let files =
         [folder.join(format!("{module}.rs")), folder.join("main.rs"), folder.with_extension("rs")];
-    let quoted = format!("\"{function}\"");
     files.iter().any(|file| has(file, &needle) || has(file, &quoted))
 }
 
