@@ -2,6 +2,7 @@
 //! commands do is in `ops`.
 
 mod args;
+mod attach;
 mod boxes;
 mod changeflags;
 mod completions;
@@ -13,13 +14,16 @@ mod fsck;
 mod gc;
 mod graph;
 mod init;
+mod kill;
 mod limitflags;
 mod list;
 mod log;
+mod logs;
 mod man;
 mod output;
 mod parse;
 mod profile;
+mod ps;
 mod quick;
 mod recover;
 mod rename;
@@ -33,8 +37,10 @@ mod shell;
 mod show;
 mod snapshot;
 mod start;
+mod stop;
 mod trash;
 mod undo;
+mod wait;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -86,6 +92,18 @@ enum Command {
     Start(Box<start::Args>),
     /// Run one more command in a run that stays
     Exec(exec::Args),
+    /// List the runs: those that live, were kept or were killed
+    Ps(ps::Args),
+    /// Show what the command of a run has written
+    Logs(logs::Args),
+    /// Show the output of a run as it comes, and type to its command
+    Attach(attach::Args),
+    /// Wait for the end of a run; the exit code is its own
+    Wait(wait::Args),
+    /// End runs, and keep or drop what they changed
+    Stop(stop::Args),
+    /// Send the command of runs a signal
+    Kill(kill::Args),
     /// List the snapshots of a box
     List(list::Args),
     /// Show all about one snapshot
@@ -132,7 +150,12 @@ enum Command {
 impl Command {
     fn codes(&self) -> Codes {
         match self {
-            Self::Run(_) | Self::Shell(_) | Self::Start(_) | Self::Exec(_) => Codes::Payload,
+            Self::Run(_)
+            | Self::Shell(_)
+            | Self::Start(_)
+            | Self::Exec(_)
+            | Self::Attach(_)
+            | Self::Wait(_) => Codes::Payload,
             _ => Codes::Own,
         }
     }
@@ -193,6 +216,12 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Shell(args) => shell::run(*args, common),
         Command::Start(args) => start::run(*args, common),
         Command::Exec(args) => exec::run(args, common),
+        Command::Ps(args) => ps::run(&args, common),
+        Command::Logs(args) => logs::run(&args, common),
+        Command::Attach(args) => attach::run(args, common),
+        Command::Wait(args) => wait::run(&args, common),
+        Command::Stop(args) => stop::run(args, common),
+        Command::Kill(args) => kill::run(&args, common),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
         Command::Log(args) => log::run(&args, common),
@@ -252,7 +281,7 @@ impl Typed {
                     if Cli::command().find_subcommand(text).is_some() {
                         typed.command = format!("sandbox {text}");
                     }
-                    if matches!(text, "run" | "shell" | "start" | "exec") {
+                    if matches!(text, "run" | "shell" | "start" | "attach" | "wait" | "exec") {
                         typed.codes = Codes::Payload;
                     }
                 }

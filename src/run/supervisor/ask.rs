@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::held::{Confinement, Held};
-use super::protocol::{self, Ending, Reply, Request, Typed};
+use super::protocol::{self, Ending, MORE, PACKET, Reply, Request};
 use crate::fault::{Context, Fault, Result};
 use crate::store::RunId;
 
@@ -33,6 +33,17 @@ impl Joined {
     pub fn get(&self, what: Held) -> Option<BorrowedFd<'_>> {
         self.held.iter().find(|(one, _)| *one == what).map(|(_, fd)| fd.as_fd())
     }
+}
+
+/// What one hears who is attached.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// There is nothing yet.
+    Nothing,
+    /// The log has grown.
+    More,
+    /// A message.
+    Reply(Reply),
 }
 
 impl AsFd for Line {
@@ -115,12 +126,30 @@ impl Line {
         }
     }
 
-    /// Sends what was typed.
+    /// Sends what was typed, without waiting.
     ///
     /// # Errors
-    /// EPIPE when the run is over.
-    pub fn send(&self, typed: &Typed<'_>) -> Result<(), Errno> {
-        protocol::send(self.as_fd(), &typed.packet(), &[])
+    /// EAGAIN if there is no room; EPIPE when the run is over.
+    pub(super) fn send(&self, packet: &[u8]) -> Result<(), Errno> {
+        protocol::send_now(self.as_fd(), packet)
+    }
+
+    /// Takes the next packet of one who is attached.
+    ///
+    /// # Errors
+    /// Not-found if the supervisor is gone without a last word.
+    pub(super) fn heed(&self) -> Result<Heard> {
+        let mut buffer = vec![0; PACKET];
+        match protocol::receive(self.as_fd(), &mut buffer) {
+            Ok(None) => Err(self.gone()),
+            Ok(Some((MORE, _))) => Ok(Heard::More),
+            Ok(Some((packet, _))) => match serde_json::from_slice(packet) {
+                Ok(reply) => Ok(Heard::Reply(reply)),
+                Err(_) => Err(self.odd()),
+            },
+            Err(Errno::AGAIN) => Ok(Heard::Nothing),
+            Err(errno) => Err(errno).context("hear from run", self.run),
+        }
     }
 
     /// The fault of an answer that does not fit the question.

@@ -28,14 +28,19 @@ pub(super) enum State {
 pub(super) struct Client {
     socket: OwnedFd,
     pub(super) state: State,
+    /// How often he was poked and has not heard it yet.
+    unheard: u32,
 }
+
+/// He is not poked more often than this in vain.
+const UNHEARD: u32 = 16;
 
 impl Client {
     /// Takes a connection, if it is of the same user.
     pub(super) fn of(socket: OwnedFd) -> Option<Self> {
         let own = rustix::process::geteuid().as_raw();
         let same = peer(&socket).is_ok_and(|peer| peer.uid == own);
-        same.then_some(Self { socket, state: State::Silent })
+        same.then_some(Self { socket, state: State::Silent, unheard: 0 })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -86,9 +91,16 @@ impl Client {
         protocol::tell(self.socket.as_fd(), message, fds).ok();
     }
 
-    /// Tells him that the log has grown; one who has not heard that yet needs not hear it twice.
-    pub(super) fn poke(&self) {
-        protocol::send(self.socket.as_fd(), MORE, &[]).ok();
+    /// Tells him that the log has grown; one who does not listen finds that out by himself.
+    pub(super) fn poke(&mut self) {
+        if self.unheard < UNHEARD && protocol::send(self.socket.as_fd(), MORE, &[]).is_ok() {
+            self.unheard += 1;
+        }
+    }
+
+    /// He has heard it once.
+    pub(super) fn has_heard(&mut self) {
+        self.unheard = self.unheard.saturating_sub(1);
     }
 
     /// Says that the run is over.

@@ -9,8 +9,10 @@
 //! run ([`super::launch`]) waits for beside its own; nothing here blocks.
 
 pub mod ask;
+pub mod attach;
 mod client;
 pub mod held;
+pub mod keys;
 pub mod output;
 pub mod protocol;
 pub mod serve;

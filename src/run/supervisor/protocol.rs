@@ -113,7 +113,8 @@ pub struct Ending {
     pub kept: bool,
 }
 
-/// A packet to those who are attached: there is more in the log.
+/// A packet to those who are attached: there is more in the log. Not many are sent before one is answered by
+/// [`Typed::Heard`], so that there is always room for the last word to one who does not listen.
 pub const MORE: &[u8] = b".";
 
 /// What a client that is attached sends.
@@ -125,6 +126,10 @@ pub enum Typed<'a> {
     End,
     /// The size of the client's terminal: rows, columns.
     Size(u16, u16),
+    /// A signal for the command, by its number.
+    Signal(u8),
+    /// A [`MORE`] was heard.
+    Heard,
 }
 
 impl<'a> Typed<'a> {
@@ -133,6 +138,8 @@ impl<'a> Typed<'a> {
         match self {
             Self::Bytes(bytes) => [b"b", *bytes].concat(),
             Self::End => b"e".to_vec(),
+            Self::Signal(number) => vec![b'k', *number],
+            Self::Heard => b"h".to_vec(),
             Self::Size(rows, columns) => {
                 [b"s".as_slice(), &rows.to_le_bytes(), &columns.to_le_bytes()].concat()
             }
@@ -144,6 +151,8 @@ impl<'a> Typed<'a> {
         match packet {
             [b'b', bytes @ ..] => Some(Self::Bytes(bytes)),
             [b'e'] => Some(Self::End),
+            [b'k', number] => Some(Self::Signal(*number)),
+            [b'h'] => Some(Self::Heard),
             [b's', a, b, c, d] => {
                 Some(Self::Size(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d])))
             }
@@ -161,13 +170,30 @@ pub(super) fn send(
     packet: &[u8],
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
+    send_with(socket, packet, fds, SendFlags::NOSIGNAL)
+}
+
+/// The same without waiting for room.
+///
+/// # Errors
+/// As [`send`]; EAGAIN.
+pub(super) fn send_now(socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+    send_with(socket, packet, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    packet: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HELD.len()))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
     loop {
-        match sendmsg(socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(packet)], &mut control, flags) {
             Err(Errno::INTR) => {}
             other => return other.map(drop),
         }
@@ -242,7 +268,14 @@ mod tests {
 
     #[test]
     fn what_is_typed_survives() {
-        for typed in [Typed::Bytes(b"x\0y"), Typed::Bytes(b""), Typed::End, Typed::Size(24, 300)] {
+        for typed in [
+            Typed::Bytes(b"x\0y"),
+            Typed::Bytes(b""),
+            Typed::End,
+            Typed::Size(24, 300),
+            Typed::Signal(2),
+            Typed::Heard,
+        ] {
             assert_eq!(Typed::read(&typed.packet()), Some(typed));
         }
         for packet in [&b""[..], b"ex", b"s123", b"s12345", b"?"] {

@@ -169,7 +169,7 @@ impl Server {
     ) -> Result<(), Errno> {
         let Some(client) = self.clients.get(&number) else { return Ok(()) };
         if client.state == State::Attached {
-            return self.typed(number);
+            return self.typed(number, orders);
         }
         let Some(request) = client.request()? else { return Ok(()) };
         if client.state != State::Silent {
@@ -250,22 +250,25 @@ impl Server {
         Ok(())
     }
 
-    fn typed(&mut self, number: u64) -> Result<(), Errno> {
+    fn typed(&mut self, number: u64, orders: &mut Vec<Order>) -> Result<(), Errno> {
         let mut buffer = [0; PACKET];
         while self.output.has_room() {
-            let Some(client) = self.clients.get(&number) else { break };
+            let Some(client) = self.clients.get_mut(&number) else { break };
             let Some(packet) = client.packet(&mut buffer)? else { break };
             match Typed::read(packet).ok_or(Errno::PROTO)? {
                 Typed::Bytes(bytes) => self.output.give(bytes),
                 Typed::End => self.output.give_end(),
                 Typed::Size(rows, columns) => self.output.resize(rows, columns),
+                Typed::Heard => client.has_heard(),
+                Typed::Signal(number) => orders.push(Order::Signal(i32::from(number))),
             }
         }
         Ok(())
     }
 
-    fn poke(&self) {
-        self.clients.values().filter(|one| one.state == State::Attached).for_each(Client::poke);
+    fn poke(&mut self) {
+        let attached = self.clients.values_mut().filter(|one| one.state == State::Attached);
+        attached.for_each(Client::poke);
     }
 
     /// Tells epoll what the output waits for now, and stops listening to those who type too much.

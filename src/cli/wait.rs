@@ -1,0 +1,66 @@
+//! `sandbox wait`.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::Common;
+use super::output::print_json;
+use super::report::{self, Outcome};
+use crate::ops::stay::{self, Ending};
+use crate::store::{LayerId, RunId};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A run that has ended and was not kept is forgotten. To know how it ended without waiting from the
+start, give `start` a --report, or --keep-on-failure.
+
+Exit code: that of the run, as `run` would give it; 125 anything of sandbox")]
+pub(super) struct Args {
+    /// The run, by name or id
+    run: String,
+}
+
+/// What is told of the end of a run.
+#[derive(Debug, Serialize)]
+pub(super) struct Told<'a> {
+    run: Option<RunId>,
+    exit: u8,
+    committed: Option<LayerId>,
+    kept: bool,
+    messages: &'a [String],
+    error: Option<&'a str>,
+}
+
+impl<'a> Told<'a> {
+    /// What is told of this one.
+    pub(super) fn of(ending: &'a Ending) -> Self {
+        Self {
+            run: ending.run,
+            exit: ending.code,
+            committed: ending.committed,
+            kept: ending.kept,
+            messages: &ending.messages,
+            error: ending.fault.as_ref().map(|fault| fault.message.as_str()),
+        }
+    }
+}
+
+/// Waits for the end; the exit code is that of the run.
+pub(super) fn run(args: &Args, common: &Common) -> Outcome {
+    let ending = stay::wait(&common.store()?, &args.run)?;
+    tell(&ending, common)?;
+    Ok(ExitCode::from(ending.code))
+}
+
+/// Tells how a run ended.
+pub(super) fn tell(ending: &Ending, common: &Common) -> Result<(), report::Stop> {
+    ending.messages.iter().for_each(|line| common.note(line));
+    if common.json {
+        print_json(&Told::of(ending))?;
+    } else if let Some(fault) = &ending.fault {
+        report::tell(fault, false);
+    }
+    Ok(())
+}
