@@ -229,8 +229,8 @@ pub(super) fn receive<'a>(
     let received = loop {
         let mut parts = [IoSliceMut::new(buffer)];
         match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Ok(None),
+            // The peer is gone with a packet of ours unread. That is said once, before what he has told us.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             other => break other?,
         }
     };
