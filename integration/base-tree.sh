@@ -4,7 +4,7 @@
 # Prints the path of the tar; with OUT puts it there too, readable by everybody (a hard link where
 # possible); with --cached prints nothing unless it is there already. It lies outside the checkout, in
 # ${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/sandbox-test}, under a name that changes with what
-# goes into it. SANDBOX_TEST_SUITE names another Debian release,
+# goes into it. SANDBOX_TEST_SUITE names another Debian release, SANDBOX_TEST_INCLUDE other packages (a,b),
 # SANDBOX_TEST_TREE a tar of your own that stands for all this.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -15,7 +15,8 @@ if [ -z "${SANDBOX_TEST_SUITE:-}" ]; then
     SANDBOX_TEST_SUITE=${SANDBOX_TEST_SUITE:-bookworm}
 fi
 suite=$SANDBOX_TEST_SUITE
-include=rpm
+# What is in it besides the essential packages.
+include=${SANDBOX_TEST_INCLUDE:-rpm}
 
 cache=${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-test}
 mkdir -p "$cache"

@@ -15,6 +15,8 @@ cp "$binary" "$stage/sandbox"
 cp "$here"/*.sh "$stage/"
 chmod -R a+rX "$stage"
 "$here/base-tree.sh" "$stage/tree.tar" >/dev/null
+"$here/managers.sh" --tree "$stage/managers.tar" >/dev/null
+export SANDBOX_TEST_MANAGERS=$stage/managers.tar
 export SANDBOX_BIN=$stage/sandbox SANDBOX_TEST_TREE=$stage/tree.tar SANDBOX_DEMO_SOURCE=tar:$stage/tree.tar
 
 summary=() bad=no
@@ -32,10 +34,12 @@ if [ "$(id -u)" = 0 ]; then
     for user in sandbox-test sandbox-single; do
         step "demo as $user" "$here/users.sh" run "$user" "$stage/demo.sh"
         step "packages as $user" "$here/users.sh" run "$user" "$stage/packages.sh"
+        step "managers as $user" "$here/users.sh" run "$user" "$stage/managers.sh"
     done
 fi
 step "demo as $(id -un)" "$stage/demo.sh"
 step "packages as $(id -un)" "$stage/packages.sh"
+step "managers as $(id -un)" "$stage/managers.sh"
 
 # Short forms of what `make powercut` does at length; as whoever calls, for none of it needs rights.
 if [ "$(uname -m)" = x86_64 ]; then

@@ -1,0 +1,254 @@
+#!/bin/bash
+# Package managers for real, each as: install, commit, query, upgrade, remove, verify, discard. apt from the network, all
+# others from what is made here. A box of one id differs in one thing only, and that is asserted: what looks at owners
+# afterwards sees 0 everywhere.
+#
+#   SANDBOX_BIN       the binary       SANDBOX_TEST_MANAGERS   a Debian tree with rpm, dnf, zypper, createrepo-c,
+#   SANDBOX_DEMO_DIR  where to work                            pip, cargo, make and a compiler, as a tar
+#   SANDBOX_ROWS      a file that gets a line `id mode TAB manager TAB works` for each
+#
+# managers.sh apt dnf ...: only these.
+set -euo pipefail
+# How full the disk of this machine is must not matter here.
+export SANDBOX_BUDGET=off
+here=$(cd "$(dirname "$0")" && pwd)
+include=rpm,dnf,zypper,createrepo-c,python3-pip,python3-setuptools,python3-wheel,cargo,make,libc6-dev
+if [ "${1:-}" = --tree ]; then
+    unset SANDBOX_TEST_TREE
+    SANDBOX_TEST_INCLUDE=$include "$here/base-tree.sh" ${2:+"$2"}
+    exit
+fi
+tree=${SANDBOX_TEST_MANAGERS:-$("$here/managers.sh" --tree)}
+work=$(mktemp -d "${SANDBOX_DEMO_DIR:-$HOME}/sandbox-managers.XXXXXX")
+cp "${SANDBOX_BIN:-$("$here/build.sh")}" "$work/sandbox"
+export SANDBOX_BASE_DIR=$work/store
+unset SANDBOX_BOX
+cd "$work"
+trap 'cd / && { rm -rf "$work" 2>/dev/null || unshare --map-root-user --map-auto rm -rf "$work"; }' EXIT
+
+fail() {
+    echo "managers: $manager: $*" >&2
+    exit 1
+}
+inside() { ./sandbox run "$@" </dev/null; }
+# keep FROM NAME LINE: a line of sh on FROM, kept as NAME.
+keep() { inside --from "$1" --commit "$2" --bind "$work/in:/in:ro" -- sh -euc "$3" >"log" 2>&1 || { tail -n 40 log >&2; fail "$3"; }; }
+# is WHAT EXPECTED FROM LINE: the last line that it prints.
+is() {
+    local got
+    got=$(inside --from "$3" --bind "$work/in:/in:ro" -- sh -c "$4" 2>log | tail -n 1) || true
+    [ "$got" = "$2" ] || { tail -n 20 log >&2; fail "$1: expected '$2', got '$got'"; }
+    echo "ok: $manager: $1"
+}
+# discarded BASE LINE WITNESS: what nobody keeps is gone.
+discarded() {
+    inside --from "$1" --bind "$work/in:/in:ro" -- sh -euc "$2" >log 2>&1 || { tail -n 20 log >&2; fail "$2"; }
+    is "discarded" gone "$1" "test ! -e $3 && echo gone"
+}
+
+mkdir in
+./sandbox init --from "tar:$tree"
+mode=$(./sandbox show postinit --json | sed -n 's/.*"mode": *"\([a-z]*\)".*/\1/p' | head -n 1)
+echo "== id mode $mode"
+
+# rpms VERSION...: packages with files of several owners, a set-gid directory, a capability and scriptlets. They provide
+# their own shell, which in this tree is dpkg's.
+rpms() {
+    local version
+    for version in "$@"; do
+        cat >"in/probe-$version.spec" <<SPEC
+Name: probe
+Version: $version
+Release: 1
+Summary: probe
+License: MIT
+BuildArch: noarch
+AutoReqProv: no
+Provides: /bin/sh
+%description
+probe
+%install
+mkdir -p %{buildroot}/srv/probe/spool %{buildroot}/usr/bin
+echo $version > %{buildroot}/srv/probe/file
+printf '#!/bin/sh\necho probe $version\n' > %{buildroot}/usr/bin/rpm-probe
+%post
+echo "post $version" >> /srv/probe/log
+chown www-data:games /srv/probe/log
+%preun
+test -e /srv/probe/log && rm /srv/probe/log || :
+%files
+%attr(0640, daemon, games) /srv/probe/file
+%attr(2770, root, mail) %dir /srv/probe/spool
+%attr(0755, root, root) %caps(cap_net_bind_service=ep) /usr/bin/rpm-probe
+SPEC
+    done
+    # A second one: the libzypp of Debian cannot read a database without any package.
+    printf '%s\n' 'Name: rest' 'Version: 1' 'Release: 1' 'Summary: rest' 'License: MIT' 'BuildArch: noarch' \
+        '%description' rest '%files' >in/rest.spec
+    keep postinit rpms 'for spec in /in/*.spec; do rpmbuild --quiet -bb --define "_topdir /tmp/rpm" $spec; done
+        mkdir -p /srv/repo && mv /tmp/rpm/RPMS/noarch/*.rpm /srv/repo && rm -rf /tmp/rpm && createrepo_c -q /srv/repo'
+}
+
+# verified NAME [FLAGS]: what rpm finds wrong with a package that nobody has touched: nothing, or with one id exactly the owners.
+verified() {
+    local wanted=''
+    [ "$mode" != single ] || wanted='.....UG.. /srv/probe/file;......G.. /srv/probe/spool;'
+    is "verify" "verified: $wanted" "$1" \
+        'echo "verified: $(rpm -V --nodeps '"${2:-}"' probe | awk "{ printf \"%s %s;\", \$1, \$NF }")"'
+}
+
+# capability FILE: a line that prints the first eight bytes of its capabilities.
+capability() { echo "python3 -c 'import os; print(os.getxattr(\"$1\", \"security.capability\")[:8].hex())'"; }
+
+# Asked of the file itself, which only a map with many ids can tell.
+owned() {
+    [ "$mode" = single ] || is "owners" 'daemon games 640' "$1" 'stat -c "%U %G %a" /srv/probe/file'
+    # NET_BIND_SERVICE (10), effective and permitted: struct vfs_cap_data of linux/capability.h.
+    is "capability" 0100000200040000 "$1" "$(capability /usr/bin/rpm-probe)"
+}
+
+try_rpm() {
+    keep rpms r1 'rpm -i --nodeps /srv/repo/probe-1-1.noarch.rpm'
+    is "query" probe-1-1.noarch r1 'rpm -q probe'
+    owned r1
+    verified r1
+    keep r1 r2 'rpm -U --nodeps /srv/repo/probe-2-1.noarch.rpm'
+    is "upgrade" "probe 2" r2 rpm-probe
+    verified r2
+    keep r2 r3 'rpm -e probe'
+    is "remove" gone r3 'test ! -e /srv/probe/file && ! rpm -q probe >/dev/null && echo gone'
+    discarded rpms 'rpm -i --nodeps /srv/repo/probe-1-1.noarch.rpm' /srv/probe/file
+}
+
+try_dnf() {
+    local dnf='dnf -y -q --disablerepo=* --repofrompath=here,file:///srv/repo --enablerepo=here --nogpgcheck --releasever=1'
+    keep rpms d1 "$dnf install probe-1"
+    is "query" probe-1-1.noarch d1 'rpm -q probe'
+    verified d1
+    keep d1 d2 "$dnf upgrade probe"
+    is "upgrade" "probe 2" d2 rpm-probe
+    is "history" 2 d2 'dnf -q --releasever=1 history list | grep -c "^ *[0-9]"'
+    keep d2 d3 "$dnf remove probe"
+    is "remove" gone d3 'test ! -e /srv/probe/file && ! rpm -q probe >/dev/null && echo gone'
+    discarded rpms "$dnf install probe" /srv/probe/file
+}
+
+try_zypper() {
+    # Not where Debian's rpm has root's database.
+    local db='--dbpath /var/lib/rpm' zypper='zypper --non-interactive --no-gpg-checks'
+    keep rpms z0 "$zypper addrepo file:///srv/repo here"
+    keep z0 z1 "$zypper install probe=1 rest"
+    is "query" probe-1-1.noarch z1 "rpm $db -q probe"
+    verified z1 "$db"
+    keep z1 z2 "$zypper update probe"
+    is "upgrade" "probe 2" z2 rpm-probe
+    keep z2 z3 "$zypper remove probe"
+    is "remove" gone z3 "test ! -e /srv/probe/file && ! rpm $db -q probe >/dev/null && echo gone"
+    discarded z0 "$zypper install probe" /srv/probe/file
+}
+
+# deb VERSION: with an owner of its own and a user that it makes.
+deb() {
+    local dir=deb-$1
+    mkdir -p "$dir/DEBIAN" "$dir/usr/bin"
+    printf 'Package: probe\nVersion: %s\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: probe\n' \
+        "$1" >"$dir/DEBIAN/control"
+    printf '#!/bin/sh\nset -e\ngetent passwd probe >/dev/null || useradd --system --no-create-home probe\nmkdir -p /var/lib/probe\nchown probe:games /var/lib/probe\nchmod 2770 /var/lib/probe\n' >"$dir/DEBIAN/postinst"
+    chmod 0755 "$dir/DEBIAN/postinst"
+    printf '#!/bin/sh\necho probe %s\n' "$1" >"$dir/usr/bin/deb-probe"
+    chmod 0755 "$dir/usr/bin/deb-probe"
+    dpkg-deb --root-owner-group -b "$dir" "in/probe_$1.deb" >/dev/null
+}
+
+try_dpkg() {
+    deb 1
+    deb 2
+    keep postinit p1 'dpkg -i /in/probe_1.deb'
+    is "query" "install ok installed 1" p1 "dpkg-query -W -f '\${Status} \${Version}\n' probe"
+    [ "$mode" = single ] || is "owners" "probe games 2770" p1 'stat -c "%U %G %a" /var/lib/probe'
+    keep p1 p2 'dpkg -i /in/probe_2.deb'
+    is "upgrade" "probe 2" p2 deb-probe
+    is "verify" sound p2 'test -z "$(dpkg --verify probe)" && dpkg --audit && echo sound'
+    keep p2 p3 'dpkg --purge probe'
+    is "remove" gone p3 'test ! -e /usr/bin/deb-probe && echo gone'
+    discarded postinit 'dpkg -i /in/probe_1.deb' /usr/bin/deb-probe
+}
+
+# The network, and packages that are not easy: users and set-id programs (dbus), ACLs (systemd), file capabilities (ping).
+try_apt() {
+    local apt='export DEBIAN_FRONTEND=noninteractive; apt-get -y -q --no-install-recommends'
+    inside --net host --commit a0 -- sh -c 'apt-get -q update' >log 2>&1 || { tail log >&2; fail "apt-get update"; }
+    inside --from a0 --net host --commit a1 -- sh -euc "$apt install systemd dbus iputils-ping" >log 2>&1 || {
+        tail -n 40 log >&2
+        fail "apt-get install"
+    }
+    is "query" installed a1 "dpkg-query -W -f '\${db:Status-Status}\n' systemd"
+    is "verify" sound a1 'test -z "$(dpkg --verify systemd dbus iputils-ping)" && test -z "$(dpkg --audit)" && echo sound'
+    is "capability" 0100000200200000 a1 "$(capability /usr/bin/ping)"
+    [ "$mode" = single ] || is "owners" 'root messagebus 4754' a1 \
+        'stat -c "%U %G %a" /usr/lib/dbus-1.0/dbus-daemon-launch-helper'
+    inside --from a1 --net host --commit a2 -- sh -euc "$apt dist-upgrade" >log 2>&1 || fail "apt-get dist-upgrade"
+    inside --from a2 --commit a3 -- sh -euc "$apt purge iputils-ping" >log 2>&1 || fail "apt-get purge"
+    is "remove" gone a3 'test ! -e /bin/ping && dpkg --audit && echo gone'
+    is "discarded" gone a0 'test ! -e /usr/lib/dbus-1.0/dbus-daemon-launch-helper && echo gone'
+}
+
+try_pip() {
+    local version pip='pip install -q --no-index --no-build-isolation --break-system-packages --root-user-action=ignore'
+    for version in 1 2; do
+        mkdir -p "in/py$version"
+        printf 'from setuptools import setup\nsetup(name="probe", version="%s", py_modules=["probe"])\n' $version >"in/py$version/setup.py"
+        printf 'version = %s\n' $version >"in/py$version/probe.py"
+    done
+    # A build writes beside its sources.
+    keep postinit y1 "cp -r /in/py1 /tmp/py && $pip /tmp/py && rm -rf /tmp/py"
+    is "query" 'Version: 1' y1 'pip show probe | grep Version'
+    keep y1 y2 "cp -r /in/py2 /tmp/py && $pip --upgrade /tmp/py && rm -rf /tmp/py"
+    is "upgrade" 2 y2 'python3 -c "import probe; print(probe.version)"'
+    is "verify" 'No broken requirements found.' y2 'pip check'
+    keep y2 y3 'pip uninstall -q -y --break-system-packages --root-user-action=ignore probe'
+    is "remove" gone y3 'python3 -c "import probe" 2>/dev/null || echo gone'
+    discarded postinit "cp -r /in/py1 /tmp/py && $pip /tmp/py" /usr/local/lib/python3*/dist-packages/probe.py
+}
+
+try_cargo() {
+    local version
+    for version in 1 2; do
+        mkdir -p "in/rs$version/src"
+        printf '[package]\nname = "rs-probe"\nversion = "%s.0.0"\n' $version >"in/rs$version/Cargo.toml"
+        printf 'fn main() { println!("probe %s"); }\n' $version >"in/rs$version/src/main.rs"
+    done
+    local cargo='cargo install -q --offline --root /usr/local --target-dir /tmp/target'
+    keep postinit c1 "cp -r /in/rs1 /tmp/rs && $cargo --path /tmp/rs && rm -rf /tmp/rs /tmp/target"
+    is "query" 'rs-probe v1.0.0 (/tmp/rs):' c1 'cargo install --list --root /usr/local | grep rs-probe\ v'
+    keep c1 c2 "cp -r /in/rs2 /tmp/rs && $cargo --path /tmp/rs && rm -rf /tmp/rs /tmp/target"
+    is "upgrade" "probe 2" c2 rs-probe
+    keep c2 c3 'cargo uninstall -q --root /usr/local rs-probe'
+    is "remove" gone c3 'test ! -e /usr/local/bin/rs-probe && echo gone'
+    discarded postinit "cp -r /in/rs1 /tmp/rs && $cargo --path /tmp/rs" /usr/local/bin/rs-probe
+}
+
+try_make() {
+    mkdir -p in/mk
+    printf 'int main(void) { return 42; }\n' >in/mk/probe.c
+    printf 'install:\n\tcc -o /tmp/mk-probe /in/mk/probe.c\n\tinstall -o root -g games -m 2755 /tmp/mk-probe /usr/local/bin/\n\trm /tmp/mk-probe\nuninstall:\n\trm /usr/local/bin/mk-probe\n' >in/mk/Makefile
+    keep postinit m1 'make -s -C /in/mk install'
+    is "query" 42 m1 'mk-probe; echo $?'
+    # Without the group the bit that goes with it cannot stay: chown(2) takes it, also from root.
+    [ "$mode" = single ] || is "owners" 'root games 2755' m1 'stat -c "%U %G %a" /usr/local/bin/mk-probe'
+    keep m1 m2 'make -s -C /in/mk install'
+    is "upgrade" 42 m2 'mk-probe; echo $?'
+    keep m2 m3 'make -s -C /in/mk uninstall'
+    is "remove" gone m3 'test ! -e /usr/local/bin/mk-probe && echo gone'
+    discarded postinit 'make -s -C /in/mk install' /usr/local/bin/mk-probe
+}
+
+[ $# -gt 0 ] || set -- dpkg apt rpm dnf zypper pip cargo make
+manager=rpmbuild
+case " $* " in *' rpm '* | *' dnf '* | *' zypper '*) rpms 1 2 ;; esac
+for manager; do
+    echo "== $manager"
+    "try_$manager"
+    [ -z "${SANDBOX_ROWS:-}" ] || printf '%s\t%s\tworks\n' "$mode" "$manager" >>"$SANDBOX_ROWS"
+done
+echo "managers: all as it should be ($(id -un), $mode)"
