@@ -49,6 +49,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     die_with_parent().map_err(Failure::at(Stage::Ids))?;
     // Modes in the plan are meant as they stand; the payload gets its usual mask back.
     rustix::process::umask(Mode::empty());
+    weaker::keyring(spec, wire).map_err(Failure::at(Stage::Session))?;
     let place = hold::place(spec).map_err(Failure::at(Stage::Descriptors))?;
     let mut early = map_ids(spec, wire)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)

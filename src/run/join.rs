@@ -18,7 +18,7 @@ use super::payload::{self, Begin};
 use super::reap::{self, Started};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage, Up, send_up};
-use super::{init, terminal};
+use super::{init, terminal, weaker};
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
@@ -49,6 +49,7 @@ fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
     // A session of its own: what a terminal sends to the caller's group is passed on by the caller, once.
     rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
     rustix::process::umask(Mode::empty());
+    weaker::keyring(spec, wire).map_err(Failure::at(Stage::Session))?;
     enter(door).map_err(Failure::at(Stage::Join))?;
     init::become_root(spec, wire).map_err(Failure::at(Stage::Join))?;
     reap::hide().map_err(Failure::at(Stage::Join))?;

@@ -15,6 +15,7 @@ use crate::isolate::lost::Lost;
 use crate::rootfs::apply::{self, Prepared};
 use crate::rootfs::overlay::{Base, attach};
 use crate::rootfs::plan::Op;
+use crate::sys::keyring;
 
 /// What a run had to do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +25,12 @@ pub enum Weaker {
     Proc,
     /// The overlay was moved over the old root instead of pivot_root(2).
     Root,
+    /// The caller's session keyring stayed.
+    Keyring,
 }
 
 /// All of them, in the order of their numbers on the wire.
-pub(super) const ALL: [Weaker; 2] = [Weaker::Proc, Weaker::Root];
+pub(super) const ALL: [Weaker; 3] = [Weaker::Proc, Weaker::Root, Weaker::Keyring];
 
 impl Weaker {
     /// What is lost, what stands in for it, and what would bring it back.
@@ -43,7 +46,25 @@ impl Weaker {
                 "pivot_root is refused, so the root was moved and the old one is covered, not gone \
                  (Docker: --security-opt seccomp=docker-nested.json)",
             ),
+            Self::Keyring => Lost::new(
+                "session-keyring",
+                "your quota of keys is used up (kernel.keys.maxkeys), so the command has your session keyring; \
+                 its system calls for keys are refused as always",
+            ),
         }
+    }
+}
+
+/// An empty session keyring. Where there are no keys, or a container's filter refuses all that has to do with
+/// them, nobody inside can use any. A user may have but few keys (200) of all runs and programs together.
+pub(super) fn keyring(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
+    match keyring::join_empty_session() {
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        Err(_) if spec.may_lose => {
+            send_up(wire.as_fd(), &Up::Weaker(Weaker::Keyring));
+            Ok(())
+        }
+        Err(errno) => Err(errno),
     }
 }
 

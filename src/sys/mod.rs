@@ -9,6 +9,7 @@
 pub mod detach;
 pub mod exec;
 pub mod heap;
+pub mod keyring;
 pub mod mount;
 pub mod namespace;
 pub mod net;

@@ -12,6 +12,7 @@ pub(crate) const CASES: &[Case] = &[
     ("processes", processes),
     ("file_size", file_size),
     ("full_output", full_output),
+    ("keys", keys),
 ];
 
 /// `sandbox` with a limit of the shell's ulimit.
@@ -127,4 +128,29 @@ fn full_output() {
     let output = place.command(["show", "nothing"]).stderr(full()).output().expect("start");
     assert_eq!(Said::from(output).code, 3);
     place.pristine();
+}
+
+/// A user who has as many keys as he may: the run goes without a session keyring of its own and says so, or is
+/// refused under --strict. Root may have a million, and is not filled up.
+fn keys() {
+    let place = Place::new();
+    // add_key(2) to a session keyring of its own, until the quota is used up; it is ours as long as we live.
+    let fill = "syscall(250, 1, 0) >= 0 or exit 99; \
+                for (1 .. 400) { my ($t, $n, $v) = (\"user\", \"sandbox-test-$_\", \"x\"); \
+                syscall(248, $t, $n, $v, 1, -3) >= 0 or last } exec @ARGV";
+    let filled = |words: &[&str]| -> Said {
+        let mut command = Command::new("perl");
+        command.args(["-e", fill]).arg(program()).args(words);
+        command.env("SANDBOX_BASE_DIR", &place.base).current_dir(place.work());
+        command.output().expect("start").into()
+    };
+    let plain = filled(&["run", "--", "true"]);
+    let strict = filled(&["run", "--strict", "--", "true"]);
+    if rustix::process::getuid().is_root() {
+        plain.decent();
+        return;
+    }
+    assert_eq!(plain.code, 0, "{plain:?}");
+    assert!(plain.err.contains("not enforced: session-keyring: your quota of keys"), "{plain:?}");
+    strict.refused(125, "session");
 }
