@@ -19,6 +19,8 @@ mod binds;
 mod boxes;
 #[path = "cli/copyup.rs"]
 mod copyup;
+#[path = "cli/cp.rs"]
+mod cp;
 #[path = "cli/df.rs"]
 mod df;
 #[path = "cli/diff.rs"]

@@ -6,6 +6,7 @@ mod attach;
 mod boxes;
 mod changeflags;
 mod completions;
+mod cp;
 mod df;
 mod diff;
 mod doctor;
@@ -104,6 +105,8 @@ enum Command {
     Stop(stop::Args),
     /// Send the command of runs a signal
     Kill(kill::Args),
+    /// Copy files into and out of snapshots and runs
+    Cp(cp::Args),
     /// List the snapshots of a box
     List(list::Args),
     /// Show all about one snapshot
@@ -222,6 +225,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Wait(args) => wait::run(&args, common),
         Command::Stop(args) => stop::run(args, common),
         Command::Kill(args) => kill::run(&args, common),
+        Command::Cp(args) => cp::run(args, common),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
         Command::Log(args) => log::run(&args, common),

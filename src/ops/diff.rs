@@ -15,7 +15,9 @@ use crate::tree::change::{Change, compare};
 
 mod apart;
 
-use apart::{Member, apart};
+use apart::apart;
+
+pub(super) use apart::Member;
 
 /// What to compare.
 #[derive(Debug)]
@@ -161,7 +163,7 @@ fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Resul
 }
 
 /// Does `job` with base_dir as the working directory, and goes back.
-fn at<T>(store: &Store, job: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn at<T>(store: &Store, job: impl FnOnce() -> Result<T>) -> Result<T> {
     // Where we cannot go back to, we were not needed.
     let here = openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
     fchdir(store.dir()).context("enter", store.path().display())?;
@@ -173,7 +175,7 @@ fn at<T>(store: &Store, job: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// A read-only view of these layers, the top first.
-fn merged(base: &Base, lowers: &[OwnedFd]) -> Result<OwnedFd> {
+pub(super) fn merged(base: &Base, lowers: &[OwnedFd]) -> Result<OwnedFd> {
     match lowers {
         // Overlay wants two lowers where there is no upper; one alone is its own view.
         [lower] => readable(lower),

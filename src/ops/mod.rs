@@ -5,6 +5,7 @@ pub mod boxes;
 pub mod budget;
 mod commit;
 mod copyup;
+pub mod cp;
 pub mod df;
 pub mod diff;
 pub mod doctor;

@@ -145,6 +145,15 @@ impl<'a> Writer<'a> {
         self.leaf(dir, name, at, &stat).map(|()| None)
     }
 
+    /// Writes an open regular file under the path `at`.
+    ///
+    /// # Errors
+    /// As [`Writer::tree`].
+    pub fn file(&mut self, file: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
+        let stat = fstat(file).context("look at", path::shown(at))?;
+        self.opened(file, at, &stat)
+    }
+
     /// Ends the stream.
     ///
     /// # Errors
@@ -209,14 +218,17 @@ impl<'a> Writer<'a> {
             }
             Err(errno) => return Err(Fault::errno("read", path::shown(at), errno)),
         };
+        self.opened(file.as_fd(), at, &stat)
+    }
+
+    fn opened(&mut self, file: BorrowedFd<'_>, at: &[u8], stat: &Stat) -> Result<()> {
         let reading = |errno| Fault::errno("read", path::shown(at), errno);
-        let xattrs = self.xattrs(file.as_fd()).map_err(reading)?;
+        let xattrs = self.xattrs(file).map_err(reading)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let stretches = stretches(file.as_fd(), &stat, size).map_err(reading)?;
-        let Some(stretches) = stretches else {
-            let header = self.header(&stat, EntryType::Regular);
-            self.sized(header, size, at, &stat, xattrs)?;
-            self.content(file.as_fd(), (0, size), at)?;
+        let Some(stretches) = stretches(file, stat, size).map_err(reading)? else {
+            let header = self.header(stat, EntryType::Regular);
+            self.sized(header, size, at, stat, xattrs)?;
+            self.content(file, (0, size), at)?;
             return self.pad(size);
         };
         let map = sparse_map(&stretches);
@@ -226,11 +238,11 @@ impl<'a> Writer<'a> {
             records.push((format!("GNU.sparse.{key}").into_bytes(), value.as_bytes().to_vec()));
         }
         records.push((b"GNU.sparse.name".to_vec(), at.to_vec()));
-        let header = self.header(&stat, EntryType::Regular);
-        self.sized(header, map.len() as u64 + stored, at, &stat, records)?;
+        let header = self.header(stat, EntryType::Regular);
+        self.sized(header, map.len() as u64 + stored, at, stat, records)?;
         self.out.write_all(&map).map_err(unwritten)?;
         for stretch in stretches {
-            self.content(file.as_fd(), stretch, at)?;
+            self.content(file, stretch, at)?;
         }
         self.pad(stored)
     }

@@ -10,7 +10,7 @@ use crate::store::{LayerId, RunId};
 
 /// What a view is mounted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Member {
+pub(in crate::ops) enum Member {
     /// A layer.
     Layer(LayerId),
     /// The upper of a run.
@@ -19,7 +19,7 @@ pub(super) enum Member {
 
 impl Member {
     /// Its directory, beneath base_dir.
-    pub(super) fn tree(&self) -> String {
+    pub(in crate::ops) fn tree(&self) -> String {
         match self {
             Self::Layer(layer) => format!("layers/{layer}/fs"),
             Self::Upper(run) => format!("runs/{run}/layer/fs"),

@@ -1,0 +1,218 @@
+//! The side of a copy that reads.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
+
+use super::talk::{self, Found, Kind};
+use crate::fault::{Fault, Kind as FaultKind, Result, printable};
+use crate::image::tar::write::{Form, Writer, Written};
+use crate::tree::dir::{kind, lstat};
+
+/// Where a path is looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Root<'a> {
+    /// As any program of the caller does it.
+    Host,
+    /// With this directory as the root, which no symbolic link leads out of.
+    Inside(BorrowedFd<'a>),
+}
+
+/// Where the stream goes.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// To the other side, which says under which name.
+    Side(OwnedFd),
+    /// To a descriptor, under its own name.
+    Stream(OwnedFd),
+}
+
+impl Root<'_> {
+    /// Opens a path as open(2) would.
+    pub(super) fn open(self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let Self::Inside(root) = self else { return openat(CWD, path, flags, Mode::empty()) };
+        let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+        let path = if path[start..].is_empty() { b"." } else { &path[start..] };
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            match openat2(root, path, flags, Mode::empty(), how) {
+                // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
+                Err(Errno::AGAIN) => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// What a source is, opened.
+enum Opened {
+    Directory(OwnedFd),
+    File(OwnedFd),
+    /// An entry of a directory.
+    Entry(OwnedFd, CString),
+}
+
+/// Reads `path` and writes it as a stream.
+pub(super) fn produce(
+    root: Root<'_>,
+    path: &[u8],
+    follow: bool,
+    form: Form,
+    out: Out,
+) -> Result<Written> {
+    let (opened, found) = open(root, path, follow).map_err(|errno| told(path, errno))?;
+    let to_side = matches!(out, Out::Side(_));
+    let (out, name) = match out {
+        Out::Stream(out) => {
+            let contents = found.kind == Kind::Contents;
+            let name = if contents { Vec::new() } else { found.name };
+            (File::from(out), name)
+        }
+        Out::Side(socket) => {
+            let mut socket = File::from(socket);
+            let Some(name) = talk::offer(&mut socket, &found)? else {
+                return Ok(Written::default());
+            };
+            (socket, name)
+        }
+    };
+    let mut out = Quiet { out: BufWriter::with_capacity(1 << 17, out), to_side, left: false };
+    let written = write(&mut out, &opened, &name, form);
+    // A writer that went away has told why.
+    if out.left { Ok(Written::default()) } else { written }
+}
+
+fn write(out: &mut dyn Write, opened: &Opened, name: &[u8], form: Form) -> Result<Written> {
+    let mut writer = Writer::new(out, form);
+    match opened {
+        Opened::Directory(dir) => writer.tree(dir.as_fd(), name)?,
+        Opened::File(file) => writer.file(file.as_fd(), name)?,
+        Opened::Entry(dir, entry) => drop(writer.entry(dir.as_fd(), entry, name)?),
+    }
+    writer.finish()
+}
+
+/// Remembers that the other side has gone away.
+struct Quiet<W> {
+    out: W,
+    to_side: bool,
+    left: bool,
+}
+
+impl<W> Quiet<W> {
+    fn look<T>(&mut self, done: std::io::Result<T>) -> std::io::Result<T> {
+        if let Err(error) = &done {
+            let gone = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+            self.left |= self.to_side && gone;
+        }
+        done
+    }
+}
+
+impl<W: Write> Write for Quiet<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let done = self.out.write(bytes);
+        self.look(done)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let done = self.out.flush();
+        self.look(done)
+    }
+}
+
+fn open(root: Root<'_>, path: &[u8], follow: bool) -> Result<(Opened, Found), Errno> {
+    let (plain, ending) = split_ending(path);
+    let name = plain.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let found = |kind, name: &[u8]| Found { kind, name: name.to_vec() };
+    if ending != Ending::None || matches!(name, b"" | b"." | b"..") {
+        let whole = if plain.is_empty() { b"/".as_slice() } else { plain };
+        let dir = root.open(whole, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        // What has no name of its own gives what is in it.
+        let named = ending == Ending::Slash && !matches!(name, b"" | b"." | b"..");
+        let kind = if named { Kind::Directory } else { Kind::Contents };
+        return Ok((Opened::Directory(dir), found(kind, name)));
+    }
+    if follow {
+        let file = root.open(plain, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        return match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+            FileType::Directory => Ok((Opened::Directory(file), found(Kind::Directory, name))),
+            FileType::RegularFile => Ok((Opened::File(file), found(Kind::Other, name))),
+            _ => Err(Errno::INVAL),
+        };
+    }
+    let parent = match plain.len() - name.len() {
+        0 if matches!(root, Root::Host) => b".".as_slice(),
+        0 => b"/",
+        length => &plain[..length],
+    };
+    let parent = root.open(parent, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let entry = CString::new(name).map_err(|_| Errno::INVAL)?;
+    if kind(&lstat(parent.as_fd(), &entry)?) != FileType::Directory {
+        return Ok((Opened::Entry(parent, entry), found(Kind::Other, name)));
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = openat(&parent, &entry, flags, Mode::empty())?;
+    Ok((Opened::Directory(dir), found(Kind::Directory, name)))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    None,
+    /// `/`: a directory, also behind a symbolic link.
+    Slash,
+    /// `/.`: what is in it.
+    Dot,
+}
+
+/// A path without the `/` and `/.` at its end.
+pub(super) fn split_ending(path: &[u8]) -> (&[u8], Ending) {
+    let (mut rest, mut ending) = (path, Ending::None);
+    loop {
+        if let Some(short) = rest.strip_suffix(b"/.") {
+            (rest, ending) = (short, Ending::Dot);
+        } else if let Some(short) = rest.strip_suffix(b"/") {
+            rest = short;
+            ending = if ending == Ending::None { Ending::Slash } else { ending };
+        } else {
+            return (rest, ending);
+        }
+    }
+}
+
+fn told(path: &[u8], errno: Errno) -> Fault {
+    let shown = printable(&OsStr::from_bytes(path).to_string_lossy());
+    let fault = Fault::errno("copy", shown, errno);
+    match errno {
+        Errno::NOENT => Fault { kind: FaultKind::NotFound, ..fault },
+        _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_are_what_docker_takes_them_for() {
+        for (path, rest, ending) in [
+            ("/a", "/a", Ending::None),
+            ("/a/", "/a", Ending::Slash),
+            ("/a/.", "/a", Ending::Dot),
+            ("/a/./", "/a", Ending::Dot),
+            ("/a//", "/a", Ending::Slash),
+            ("/", "", Ending::Slash),
+            ("/.", "", Ending::Dot),
+            ("a.", "a.", Ending::None),
+            (".", ".", Ending::None),
+        ] {
+            assert_eq!(split_ending(path.as_bytes()), (rest.as_bytes(), ending), "{path}");
+        }
+    }
+}
