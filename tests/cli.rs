@@ -79,6 +79,8 @@ mod shell;
 mod stays;
 #[path = "cli/undo.rs"]
 mod undo;
+#[path = "cli/unshare.rs"]
+mod unshare;
 #[path = "cli/wait.rs"]
 mod wait;
 

@@ -41,6 +41,7 @@ mod start;
 mod stop;
 mod trash;
 mod undo;
+mod unshare;
 mod wait;
 
 use std::ffi::{OsStr, OsString};
@@ -107,6 +108,8 @@ enum Command {
     Kill(kill::Args),
     /// Copy files into and out of snapshots and runs
     Cp(cp::Args),
+    /// Run a program of this machine with the ids of a box; no sandbox
+    Unshare(unshare::Args),
     /// List the snapshots of a box
     List(list::Args),
     /// Show all about one snapshot
@@ -157,6 +160,7 @@ impl Command {
             | Self::Shell(_)
             | Self::Start(_)
             | Self::Exec(_)
+            | Self::Unshare(_)
             | Self::Attach(_)
             | Self::Wait(_) => Codes::Payload,
             _ => Codes::Own,
@@ -226,6 +230,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Stop(args) => stop::run(args, common),
         Command::Kill(args) => kill::run(&args, common),
         Command::Cp(args) => cp::run(args, common),
+        Command::Unshare(args) => unshare::run(args, common),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
         Command::Log(args) => log::run(&args, common),
@@ -285,7 +290,10 @@ impl Typed {
                     if Cli::command().find_subcommand(text).is_some() {
                         typed.command = format!("sandbox {text}");
                     }
-                    if matches!(text, "run" | "shell" | "start" | "attach" | "wait" | "exec") {
+                    if matches!(
+                        text,
+                        "run" | "shell" | "start" | "attach" | "wait" | "exec" | "unshare"
+                    ) {
                         typed.codes = Codes::Payload;
                     }
                 }

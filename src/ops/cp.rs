@@ -9,7 +9,6 @@
 //! docker cp. An archive (`-`) has the owners of the inside, both ways.
 
 mod beside;
-mod fresh;
 mod source;
 mod talk;
 mod target;
@@ -25,13 +24,14 @@ use rustix::process::{getegid, geteuid};
 use serde::Serialize;
 
 use beside::{Helper, await_all};
-use fresh::Fresh;
 use source::{Out, Root, produce};
 use target::{In, consume};
 use view::View;
 
+use super::diff::at;
+use super::fresh::{Fresh, Opened, readable};
 use crate::fault::{Context, Fault, Result, printable};
-use crate::ids::{Extent, IdMap, Mode};
+use crate::ids::{self, Entry, Extent, IdMap, Mode, Powers};
 use crate::image::tar::write::{Form, Written};
 use crate::store::{BoxName, LayerId, SnapshotName, Store};
 use crate::tree::Totals;
@@ -120,8 +120,7 @@ pub fn copy(store: &Store, box_name: &BoxName, options: &CopyOptions) -> Result<
         }
         (from, Place::Inside { what, path }) if !matches!(from, Place::Inside { .. }) => {
             if let Some(name) = &options.name {
-                let fresh = Fresh::begin(store, box_name, what, name)?;
-                return fresh.fill(from, path, options.follow);
+                return fill(store, box_name, what, name, from, path, options.follow);
             }
             let view = view::of(store, box_name, what)?;
             if !matches!(view, View::Live(_)) {
@@ -144,6 +143,29 @@ fn refuse_name(options: &CopyOptions) -> Result<()> {
     }
 }
 
+/// Into a snapshot: onto a fresh upper, which becomes a layer, or goes.
+fn fill(
+    store: &Store,
+    box_name: &BoxName,
+    what: &str,
+    name: &SnapshotName,
+    from: &Place,
+    path: &OsStr,
+    follow: bool,
+) -> Result<Copied> {
+    let argv = vec!["sandbox".to_owned(), "cp".to_owned()];
+    let fresh = Fresh::begin(store, box_name, what, Some(name), argv)
+        .map_err(|fault| view::no_snapshot(what, fault))?;
+    let target = Target { store, side: Side::Fresh(&fresh) };
+    let answer = into(&target, from, path, follow)
+        .and_then(|copied| Ok((copied, fresh.commit("cp", None)?)));
+    let discarded = fresh.discard();
+    let (copied, made) = answer?;
+    discarded?;
+    let layer = made.map(|made| made.layer);
+    Ok(Copied { layer, name: Some(name.clone()), ..copied })
+}
+
 /// A side that is written to.
 #[derive(Debug)]
 struct Target<'a> {
@@ -164,7 +186,14 @@ impl Target<'_> {
                 view.inside(self.store, |root, map| consume(root, path.as_bytes(), map, from))
             }
             Side::Fresh(fresh) => {
-                fresh.inside(|root, map| consume(root, path.as_bytes(), map, from))
+                let work = |opened: Opened| {
+                    let root = readable(&opened.mount()?)?;
+                    consume(Root::Inside(root.as_fd()), path.as_bytes(), fresh.map(), from)
+                };
+                let entry = Entry::Map(fresh.map());
+                at(self.store, || {
+                    ids::inside_prepared(entry, Powers::Mounts, || fresh.open(), work)
+                })
             }
         }
     }

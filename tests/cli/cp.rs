@@ -234,7 +234,7 @@ fn a_copy_ends_with_its_run() {
         .ok(),
     );
     // Nobody reads: it is in the middle when the run ends.
-    let child = env.sandbox(&["cp", "web:/", "-"]).start();
+    let mut child = env.sandbox(&["cp", "web:/", "-"]).start();
     let busy = || {
         let path = format!("/proc/{}/task/{0}/children", child.id());
         let helper = fs::read_to_string(path).unwrap_or_default();
@@ -242,8 +242,11 @@ fn a_copy_ends_with_its_run() {
     };
     left::eventually("no copy", busy);
     drop(env.sandbox(&["exec", "web", "kill -9 2"]).run());
+    // Still nobody reads.
+    assert_eq!(child.wait().unwrap().code(), Some(1));
     let out = child.wait_with_output().unwrap();
-    assert_eq!(out.status.code(), Some(1), "{:?}", String::from_utf8_lossy(&out.stderr));
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(told.contains("the run has ended, and the copy with it"), "{told}");
     left::eventually("the run", || env.entries("runs"));
 }
 

@@ -3,8 +3,6 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use rustix::fs::OFlags;
-
 use super::source::Root;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
@@ -109,9 +107,6 @@ impl View {
         }
     }
 }
-
-/// How a root is opened that is written to.
-pub(super) const ROOT: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The fault of a snapshot that is none.
 pub(super) fn no_snapshot(word: &str, fault: Fault) -> Fault {

@@ -1,0 +1,62 @@
+//! Programs of the host with the ids of a box.
+
+use crate::common::{Env, Ids, ids};
+
+#[test]
+fn the_tree_is_beside_the_root_and_the_ids_are_the_boxs() {
+    let env = Env::filled();
+    let sh = |flags: &[&str], line: &str| {
+        env.sandbox(&["unshare"]).args(flags).args(["--", "sh", "-c", line]).run()
+    };
+    let line = "id -u; test -d $SANDBOX_ROOT/etc && test ! -e $SANDBOX_ROOT/none && test -e /proc/1/stat; \
+                stat -c %u:%g $SANDBOX_ROOT/etc/passwd; pwd";
+    let home = env.path("home");
+    let out = sh(&[], line);
+    let text = out.ok().text();
+    assert!(text.starts_with("0\n0:0\n"), "{text}");
+    // In range mode inside root is a stranger to the caller's directories.
+    assert!(text.contains(home.to_str().unwrap()) || text.ends_with("\n/\n"), "{text}");
+    // What it changes in the tree is dropped, what it changes elsewhere is real, the store is out of its sight.
+    let out = env.folder("out");
+    let line = format!(
+        "echo x >$SANDBOX_ROOT/new && ls $SANDBOX_ROOT/new && ls $SANDBOX_ROOT/.. && echo real >{out}/real"
+    );
+    let said = sh(&[], &line).ok().text();
+    assert!(said.ends_with("/new\nroot\n"), "{said}");
+    assert_eq!(std::fs::read_to_string(env.path("out/real")).unwrap(), "real\n");
+    drop(env.line(&[], "test ! -e /new").run().ok());
+    if ids() != Ids::Single {
+        drop(
+            sh(&[], "chown 7:8 $SANDBOX_ROOT/etc/passwd && stat -c %u:%g $SANDBOX_ROOT/etc/passwd")
+                .ok()
+                .stdout("7:8\n"),
+        );
+    }
+    assert_eq!(env.entries("runs"), [""; 0]);
+}
+
+#[test]
+fn what_it_changed_can_be_kept() {
+    let env = Env::filled();
+    let sh = |flags: &[&str], line: &str| {
+        env.sandbox(&["unshare"]).args(flags).args(["--", "sh", "-c", line]).run()
+    };
+    drop(sh(&["--commit", "a"], "echo x >$SANDBOX_ROOT/new").ok());
+    drop(env.sandbox(&["diff", "a"]).run().ok().stdout("A /new\n"));
+    drop(sh(&["--from", "a", "--commit", "b"], "echo x >$SANDBOX_ROOT/more; exit 3").code(3));
+    drop(sh(&["--commit", "a"], "echo never").fault(125, "a: exists already", "another name"));
+    drop(sh(&["--from", "nosuch"], "true").fault(125, "nosuch", ""));
+    assert_eq!(env.snapshots(), ["postinit", "a"]);
+}
+
+#[test]
+fn exit_codes_and_signals_are_the_commands() {
+    let env = Env::filled();
+    let run = |words: &[&str]| env.sandbox(&["unshare", "--"]).args(words).run();
+    drop(run(&["sh", "-c", "cat; exit 7"]).code(7));
+    drop(run(&["sh", "-c", "kill -9 $$"]).code(137));
+    drop(run(&["nosuchprogram"]).fault(127, "nosuchprogram", ""));
+    drop(run(&["/etc/passwd"]).fault(126, "/etc/passwd", ""));
+    drop(env.sandbox(&["unshare", "--", ""]).run().fault(125, "no command given", ""));
+    assert_eq!(env.entries("runs"), [""; 0]);
+}
