@@ -25,6 +25,8 @@ mod frozen;
 mod full;
 #[path = "faults/host.rs"]
 mod host;
+#[path = "faults/joins.rs"]
+mod joins;
 #[path = "faults/kills.rs"]
 mod kills;
 #[path = "faults/limits.rs"]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     let groups: &[(&str, &[Case])] = &[
         ("signals", signals::CASES),
         ("kills", kills::CASES),
+        ("joins", joins::CASES),
         ("terminal", terminal::CASES),
         ("full", full::CASES),
         ("frozen", frozen::CASES),

@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 
 use super::run::{candidates, checks};
 use crate::fault::{Fault, Result};
+use crate::isolate::lost::Lost;
 use crate::rootfs::plan::MountPlan;
 use crate::run::explain::Told;
 use crate::run::join::Door;
@@ -62,7 +63,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<Executed> {
     let done = joined::run(spec, door)?;
     // Until here: the run is not over before those who have joined it let go of it.
     drop(line);
-    let mut messages = Vec::new();
+    let mut messages: Vec<_> = done.lost.iter().map(Lost::line).collect();
     if done.unlimited {
         messages.push(format!(
             "the limits of run {} (memory, pids, cpu) do not hold for this command: its cgroup cannot be joined",
@@ -153,9 +154,10 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         cgroup: None,
         preserve_fds: Vec::new(),
         terminal,
-        may_lose: false,
+        may_lose: true,
         want_root: false,
         stays: false,
+        heeds_exec: false,
         executing: None,
         timeout: None,
         grace: GRACE,

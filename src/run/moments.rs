@@ -23,7 +23,7 @@ pub trait Moments {
     fn born(&mut self, _child: Pid) {}
 
     /// The command is being executed: nothing of ours can fail any more. Heard only of a spec that
-    /// [stays](super::spec::RunSpec::stays).
+    /// [wants it](super::spec::RunSpec::heeds_exec), and perhaps after its end.
     ///
     /// # Errors
     /// Then the run is ended.

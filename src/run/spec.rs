@@ -72,6 +72,8 @@ pub struct RunSpec {
     pub want_root: bool,
     /// Whether the supervisor is told of the exec, and gets what those need who join the run later.
     pub stays: bool,
+    /// Whether somebody wants to know when the command is executed.
+    pub heeds_exec: bool,
     /// What the payload has open until its exec, made at the launch.
     pub executing: Option<OwnedFd>,
     /// How long it may take; SIGTERM then, SIGKILL after `grace`.

@@ -38,9 +38,32 @@ fn a_program_is_told_what_happens() {
 fn a_run_that_cannot_begin_is_an_event() {
     let env = Env::filled();
     let told = events(&env, &["--workdir", "/nowhere"], "true", 125);
-    let last = told.last().unwrap();
-    assert_eq!(last["event"], "failed");
-    assert!(last["message"].as_str().unwrap().contains("/nowhere"), "{told:?}");
+    assert_eq!((told.len(), &told[0]["event"]), (1, &"failed".into()), "{told:?}");
+    assert!(told[0]["message"].as_str().unwrap().contains("/nowhere"), "{told:?}");
+    let words = env.sandbox(&["run", "--status-fd", "9", "--", "nosuch"]).words();
+    let shell = env.program("sh").args(["-c", r#"exec "$@" 9>&1"#, "sh"]).args(words);
+    let out = shell.run().code(127).text();
+    assert!(out.starts_with(r#"{"event":"failed","message":"run command: nosuch"#), "{out}");
+}
+
+/// The supervisor goes on telling when `start` has returned.
+#[test]
+fn a_run_that_stays_tells_on() {
+    let env = Env::filled();
+    let path = env.path("events");
+    let words =
+        env.sandbox(&["start", "--commit", "a", "--status-fd", "9", "--", "touch", "/new"]).words();
+    let shell = env.program("sh").args(["-c", r#"file=$1; shift; exec "$@" 9>"$file""#, "sh"]);
+    drop(shell.arg(&path).args(words).run().ok());
+    crate::common::left::eventually("the run", || env.entries("runs"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let names: Vec<_> = text
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(names, ["started", "exited", "committed"], "{text}");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct Around<'a> {
     gone: bool,
     tidy: bool,
     status: Status,
+    /// PID 1, until somebody is told of it.
+    child: Option<Pid>,
     lost: Vec<Lost>,
     staying: Option<&'a mut Staying>,
 }
@@ -56,6 +58,13 @@ impl<'a> Around<'a> {
             status,
             lost: Vec::new(),
             staying: None,
+            child: None,
+        }
+    }
+
+    fn tell_started(&mut self) {
+        if let Some(child) = self.child.take() {
+            self.status.started(self.record.run, child);
         }
     }
 
@@ -118,6 +127,7 @@ impl Moments for Around<'_> {
     }
 
     fn executing(&mut self) -> Result<()> {
+        self.tell_started();
         self.staying.as_deref_mut().map_or(Ok(()), Staying::executing)
     }
 
@@ -149,7 +159,7 @@ impl Moments for Around<'_> {
     }
 
     fn born(&mut self, child: Pid) {
-        self.status.started(self.record.run, child);
+        self.child = Some(child);
     }
 
     fn weaker(&mut self, weaker: Weaker) {
@@ -163,6 +173,8 @@ impl Moments for Around<'_> {
     /// Where nothing was written and nothing is kept, the directory goes while the kernel takes the overlay
     /// down: nobody is left who could miss it. Whatever is in the way is left for the proper discard.
     fn ended(&mut self, ended: Ended) {
+        // The end of a short command may be heard before its beginning.
+        self.tell_started();
         self.status.exited(ended);
         if self.is_dropped(ended)
             && let Some(run) = &self.run

@@ -319,6 +319,7 @@ pub(super) fn spec(
         may_lose: !checks::strict(&settings.profile, options),
         want_root: !options.outs.is_empty(),
         stays: stay.is_some(),
+        heeds_exec: stay.is_some() || options.status_fd.is_some(),
         executing: None,
         timeout: options.timeout,
         grace: options.grace.unwrap_or(GRACE),

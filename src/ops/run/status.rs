@@ -45,7 +45,7 @@ impl Status {
         Ok(Self(Some(fd)))
     }
 
-    /// PID 1 of the sandbox is there.
+    /// The command is being executed, and nothing of ours can fail any more. `pid` is PID 1 of the sandbox.
     pub(super) fn started(self, run: RunId, pid: Pid) {
         let pid = pid.as_raw_nonzero();
         self.tell(|| json!({"event": "started", "run": run, "pid": pid, "child-pid": pid}));

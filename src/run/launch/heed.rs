@@ -16,7 +16,7 @@ use crate::fault::Result;
 
 /// A pipe whose other end the payload has until its exec, if somebody wants to know of that.
 pub(super) fn watch_exec(spec: &mut RunSpec) -> std::result::Result<Option<OwnedFd>, Errno> {
-    if !spec.stays {
+    if !spec.heeds_exec {
         return Ok(None);
     }
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;

@@ -10,19 +10,24 @@ use super::super::outcome::Ended;
 use super::super::weaker::Weaker;
 use super::{Outcome, Signals, Supervisor, enter_raw_mode, explain, wire};
 use crate::fault::{Context, Fault, Result};
+use crate::isolate::lost::Lost;
 use crate::run::spec::RunSpec;
 use crate::sys::process::{Side, clone, clone_into};
 
 /// Nobody owns a joined command but who waits for it.
-struct Nobody;
+#[derive(Default)]
+struct Waits {
+    lost: Vec<Lost>,
+}
 
-impl Moments for Nobody {
+impl Moments for Waits {
     fn ready(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// The run has lost what it has lost.
-    fn weaker(&mut self, _weaker: Weaker) {}
+    fn weaker(&mut self, weaker: Weaker) {
+        self.lost.push(weaker.lost());
+    }
 
     fn ended(&mut self, _ended: Ended) {}
 }
@@ -34,6 +39,8 @@ pub struct Joined {
     pub outcome: Outcome,
     /// Whether the run has limits of a cgroup that did not hold for the command.
     pub unlimited: bool,
+    /// The protections that it had to do without.
+    pub lost: Vec<Lost>,
 }
 
 /// Runs a command in a run that stays, to its end. Of the spec counts what a payload needs. The door is closed as soon
@@ -79,12 +86,13 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
         companions: Vec::new(),
         begun: false,
     };
-    if let Err(fault) = supervisor.serve(&spec, &mut Nobody) {
+    let mut waits = Waits::default();
+    if let Err(fault) = supervisor.serve(&spec, &mut waits) {
         supervisor.kill();
         drop(supervisor.wait_gone());
         return Err(fault);
     }
     let ended = supervisor.ended.ok_or_else(explain::vanished)?;
     let outcome = Outcome { ended, reason: None, root: None };
-    Ok(Joined { outcome, unlimited: !entered })
+    Ok(Joined { outcome, unlimited: !entered, lost: waits.lost })
 }

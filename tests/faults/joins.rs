@@ -1,0 +1,142 @@
+//! `exec`: on a terminal, and when something of it dies or stands still.
+
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::Case;
+use crate::pty::Terminal;
+use crate::watch::{children, gone, marker, names, send, until};
+use crate::world::Place;
+
+pub(crate) const CASES: &[Case] = &[
+    ("inside", inside),
+    ("keys", keys),
+    ("hang_up", hang_up),
+    ("stopped_client", stopped_client),
+    ("whole_group", whole_group),
+];
+
+/// A run that stays, `web`.
+fn started(place: &Place) {
+    place.said(&["start", "--name", "web", "--", "sleep", "1000"]).code(0);
+}
+
+fn ended(place: &Place) {
+    place.said(&["kill", "-s", "KILL", "web"]).code(0);
+    empty(place);
+}
+
+fn empty(place: &Place) {
+    until("the end of the run", || names(&place.base.join("runs")).is_empty().then_some(()));
+    place.pristine();
+}
+
+fn inside() {
+    let place = Place::new();
+    started(&place);
+    let terminal = Terminal::new();
+    let before = terminal.settings();
+    let line = "[ -t 0 ] && [ -t 1 ] && tty; stty size; \
+        for fd in /proc/[0-9]*/fd/*; do readlink $fd; done; echo all-$((40 + 2)); \
+        trap 'stty size' WINCH; while :; do sleep 0.05; done";
+    let exec = terminal.start(&place, &["exec", "web", "--", "bash", "-c", line]);
+    let shown = terminal.expect("all-42");
+    assert!(shown.contains("/dev/pts/0") && shown.contains("30 100"), "{shown:?}");
+    let host = terminal.path.to_str().expect("text");
+    assert!(host == "/dev/pts/0" || !shown.contains(host), "{shown:?}");
+    terminal.resize(51, 123);
+    terminal.expect("51 123");
+    send(exec.pid(), Signal::TERM);
+    assert_eq!(exec.end(), 143);
+    assert_eq!(terminal.settings(), before);
+    // Without a terminal, if that is wished.
+    let exec =
+        terminal.start(&place, &["exec", "-T", "web", "--", "sh", "-c", "tty; echo $((1 + 1))"]);
+    terminal.expect("not a tty");
+    assert_eq!(exec.end(), 0);
+    ended(&place);
+}
+
+fn keys() {
+    let place = Place::new();
+    started(&place);
+    let terminal = Terminal::new();
+    for (key, code) in [("\x03", 130), ("\x1c", 131)] {
+        let words = ["exec", "web", "--", "sh", "-c", "echo up-$((1 + 1)); sleep 1000; :"];
+        let exec = terminal.start(&place, &words);
+        terminal.expect("up-2");
+        terminal.write(key);
+        assert_eq!(exec.end(), code);
+    }
+    ended(&place);
+}
+
+fn hang_up() {
+    let place = Place::new();
+    started(&place);
+    for line in ["echo up; sleep 1000; :", "trap '' HUP TERM; echo up; while :; do sleep 0.1; done"]
+    {
+        let mut terminal = Terminal::new();
+        let exec = terminal.start(&place, &["exec", "web", "--", "sh", "-c", line]);
+        terminal.expect("up");
+        terminal.hang_up();
+        let code = exec.end();
+        assert!([129, 137].contains(&code), "{code}");
+    }
+    // The run has not noticed.
+    place.said(&["exec", "web", "--", "true"]).code(0);
+    ended(&place);
+}
+
+/// A client that stands still keeps neither the run from ending nor its pid namespace.
+fn stopped_client() {
+    let place = Place::new();
+    started(&place);
+    let mark = marker();
+    let mut exec = place
+        .command(["exec", "web", "--", "sleep", "1000"])
+        .env("MARK", &mark)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("start");
+    let pid = exec.id() as i32;
+    let minder = until("its process", || children(pid).first().copied());
+    until("the command", || children(minder).first().copied());
+    send(pid, Signal::STOP);
+    place.said(&["kill", "-s", "KILL", "web"]).code(0);
+    until("the end of the command", || {
+        children(pid)
+            .is_empty()
+            .then_some(())
+            .or_else(|| (crate::watch::state(minder) == Some('Z')).then_some(()))
+    });
+    send(pid, Signal::CONT);
+    let ended = until("the end", || exec.try_wait().expect("wait"));
+    assert_eq!(ended.code(), Some(137));
+    gone(&mark);
+    empty(&place);
+}
+
+fn whole_group() {
+    use std::os::unix::process::CommandExt;
+    let place = Place::new();
+    started(&place);
+    let mark = marker();
+    let mut exec = place
+        .command(["exec", "web", "--", "sleep", "1000"])
+        .env("MARK", &mark)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("start");
+    let pid = exec.id() as i32;
+    let minder = until("its process", || children(pid).first().copied());
+    until("the command", || children(minder).first().copied());
+    let group = rustix::process::Pid::from_raw(pid).expect("pid");
+    rustix::process::kill_process_group(group, Signal::KILL).expect("kill");
+    until("the end", || exec.try_wait().expect("wait"));
+    gone(&mark);
+    place.said(&["exec", "web", "--", "true"]).code(0);
+    ended(&place);
+}
