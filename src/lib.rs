@@ -38,7 +38,8 @@
 //!
 //! The folders, from the top down; imports only go downwards (`tests/layering.rs`):
 //! `cli`, `ops`, `image`, `run`, `isolate`, `rootfs`, `store`, `tree`, `ids`, `sys`. Beneath all of them
-//! lies `fault`, the error that crosses module and process borders. `docs/ARCHITECTURE.md` is the map.
+//! lie `remedy`, what to do about what a host refuses, and `fault`, the error that crosses module and process
+//! borders. `docs/ARCHITECTURE.md` is the map.
 
 pub mod cli;
 pub mod fault;
@@ -46,6 +47,7 @@ pub mod ids;
 pub mod image;
 pub mod isolate;
 pub mod ops;
+pub mod remedy;
 pub mod rootfs;
 pub mod run;
 pub mod store;

@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use tokens::tokens;
 
 /// The folders of `src`, from the top down. A folder uses itself and what stands after it.
-const LAYERS: [&str; 11] =
-    ["cli", "ops", "image", "run", "isolate", "rootfs", "store", "tree", "ids", "sys", "fault"];
+const LAYERS: [&str; 12] = [
+    "cli", "ops", "image", "run", "isolate", "rootfs", "store", "tree", "ids", "sys", "remedy",
+    "fault",
+];
 
 /// The longest a source file may be.
 const MOST_LINES: usize = 400;

@@ -9,12 +9,23 @@ use super::report::Outcome;
 use crate::fault::{Kind, printable};
 use crate::ops::doctor::{Findings, doctor};
 
-/// The arguments: none of its own.
+/// The arguments.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Print a seccomp profile for `docker run --security-opt seccomp=FILE` (also podman), and nothing else
+    #[arg(long)]
+    docker_profile: bool,
+}
+
+/// Docker's default and what a run needs.
+const DOCKER_PROFILE: &str = include_str!("../../profiles/docker-nested.json");
 
 /// Prints what works; exit 0 if a run would, else 6.
-pub(super) fn run(_: Args, common: &Common) -> Outcome {
+pub(super) fn run(args: Args, common: &Common) -> Outcome {
+    if args.docker_profile {
+        print(DOCKER_PROFILE)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let findings = doctor(&common.base_dir()?)?;
     if common.json {
         print_json(&findings)?;

@@ -98,7 +98,20 @@ fn subuid(facts: &Facts) -> Result<IdMap> {
             .hint("choose the mode range or identity"));
     }
     let (uids, gids) = (facts.sub_uids(), facts.sub_gids());
-    for (ranges, file) in [(&uids, "/etc/subuid"), (&gids, "/etc/subgid")] {
+    let files = [
+        (&uids, "/etc/subuid", &facts.subuid, "uid_map"),
+        (&gids, "/etc/subgid", &facts.subgid, "gid_map"),
+    ];
+    for (ranges, file, text, outer) in files {
+        let given = accounts::ranges_of(text, facts.owner());
+        if let (true, Some(first)) = (ranges.is_empty(), given.first()) {
+            let (from, to) = (first.first, first.end() - 1);
+            let why = format!("the user namespace around does not hold {from}..{to} of {file}");
+            return Err(no_mode(Mode::Subuid, facts, &why).hint(format!(
+                "give {} a range in {file} that lies within /proc/self/{outer}, or give the container more ids",
+                facts.user()
+            )));
+        }
         if ranges.is_empty() {
             return Err(no_mode(Mode::Subuid, facts, &format!("no usable range in {file}"))
                 .hint(add_ranges(facts)));

@@ -82,7 +82,6 @@ fn without_a_range_the_remedy_is_named() {
     for facts in [
         Facts { subuid: String::new(), ..bob() },
         Facts { subgid: "ann:1:65536".to_owned(), ..bob() },
-        Facts { held_uids: vec![Span { first: 1000, count: 1 }], ..bob() },
     ] {
         let fault = map_for(Mode::Subuid, &facts).expect_err("no range");
         assert_eq!(fault.kind, Kind::Host);
@@ -192,4 +191,18 @@ fn a_recorded_map_is_permitted_only_if_it_comes_out_the_same() {
         assert_eq!(fault.kind, Kind::Conflict, "{fault}");
         assert!(fault.hint.is_some());
     }
+}
+
+#[test]
+fn a_range_that_the_container_lacks_is_told_apart_from_none() {
+    let held = vec![Span { first: 0, count: 65536 }];
+    let facts = Facts { initial: false, held_uids: held.clone(), held_gids: held, ..bob() };
+    let fault = map_for(Mode::Subuid, &facts).expect_err("out of reach");
+    assert_eq!(fault.kind, Kind::Host);
+    let wanted = "the user namespace around does not hold 100000..165535 of /etc/subuid";
+    assert!(fault.message.ends_with(wanted), "{fault}");
+    assert!(fault.hint.expect("hint").contains("/proc/self/uid_map"));
+    let none = Facts { subuid: String::new(), ..bob() };
+    let fault = map_for(Mode::Subuid, &none).expect_err("none");
+    assert!(fault.message.ends_with("no usable range in /etc/subuid"), "{fault}");
 }

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::fault::Result;
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
+use crate::remedy::Host;
 
+mod calls;
 mod probes;
-mod remedy;
 
 use probes::Scratch;
 
@@ -55,20 +56,42 @@ impl Findings {
 /// # Errors
 /// Only if a child cannot be made at all.
 pub fn doctor(base_dir: &Path) -> Result<Findings> {
-    let mut all = vec![probes::user_namespace()?];
+    let host = Host::read();
+    let mut all = vec![calls::kernel(), probes::user_namespace(host)?];
+    if !all.iter().all(|probe| probe.ok || probe.name != "user-namespace") {
+        let (probe, _) = probes::base_dir(base_dir, host);
+        all.push(probe);
+        // What else is wrong shows when that is mended: everything needs a user namespace.
+        all.extend(["id-map", "overlay", "proc", "network"].map(not_tried));
+        return Ok(Findings { probes: all, id_map: None, overlay: None, proc: "none" });
+    }
+    all.push(calls::clone3());
     let id_map = ids::choose(None).ok();
     all.push(sub_ids(id_map.as_ref()));
     all.push(id_mode(id_map.as_ref()));
-    let (probe, scratch) = probes::base_dir(base_dir);
+    all.push(calls::mount_api(host)?);
+    let (probe, scratch) = probes::base_dir(base_dir, host);
     all.push(probe);
-    let (probe, overlay) = probes::overlay(scratch.as_ref().map(Scratch::dir))?;
+    let (probe, overlay) = probes::overlay(scratch.as_ref().map(Scratch::dir), host)?;
     all.push(probe);
-    let (probe, proc) = probes::proc()?;
+    all.push(calls::upper_in_memory()?);
+    let (probe, proc) = probes::proc(host)?;
     all.push(probe);
-    all.push(probes::pivot_root()?);
+    all.push(probes::pivot_root(host)?);
     all.push(probes::seccomp()?);
-    all.push(probes::network()?);
+    all.push(probes::network(host)?);
+    all.extend([
+        calls::tun(host),
+        calls::network_program(),
+        calls::landlock(),
+        calls::cgroup(host),
+    ]);
     Ok(Findings { probes: all, id_map, overlay, proc })
+}
+
+fn not_tried(name: &'static str) -> Probe {
+    let detail = "not tried: needs a user namespace".to_owned();
+    Probe { name, ok: false, needed: true, detail, errno: None, remedy: None }
 }
 
 /// Sub-ids by really making the map: both helpers start.
@@ -102,7 +125,7 @@ fn sub_ids(best: Option<&IdMap>) -> Probe {
             needed: false,
             detail: format!("{}; other owners are remembered beside the files", fault.message),
             errno: None,
-            remedy: Some(remedy::sub_ids()),
+            remedy: fault.hint,
         },
     }
 }

@@ -6,6 +6,7 @@ use super::outcome::{NOT_EXECUTABLE, NOT_FOUND, OURS};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage};
 use crate::fault::{Fault, Kind, printable, why};
+use crate::remedy::{self, Host};
 use crate::rootfs::copy_up::MOST_ENTRIES;
 use crate::rootfs::plan::Op;
 
@@ -107,9 +108,10 @@ impl Told {
         let what = step.describe();
         let fault = Fault::failed(format!("mount: {what}: {reason}"));
         match (step, errno) {
-            (Op::Proc, Errno::PERM) => Fault { kind: Kind::Host, ..fault }.hint(
-                "the outer /proc is masked: run the container with --security-opt systempaths=unconfined",
-            ),
+            (Op::Proc, Errno::PERM) => Fault { kind: Kind::Host, ..fault }.hint(format!(
+                "the outer /proc is masked: {}; or run without --strict",
+                remedy::in_one_line(&remedy::proc(Host::read()))
+            )),
             (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::NOENT) => {
                 fault.hint("the target goes through a symlink of the layer; name the real path")
             }
@@ -166,12 +168,17 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
             "prepare the upper: in memory: the tmpfs of this kernel has no user xattrs (Linux 6.6 has)",
         )
         .hint("leave out --upper tmpfs"),
-        Errno::PERM | Errno::NOSYS if stage == Stage::Root => Fault::host(message).hint(
-            "pivot_root is refused: run the container with --security-opt seccomp=docker-nested.json, or \
-             without --strict and SYS_ADMIN inside",
-        ),
-        Errno::NOSPC | Errno::USERS if stage == Stage::Network => Fault::host(message)
-            .hint("as root: `sysctl -w user.max_net_namespaces=15000`; or use --net host"),
+        Errno::PERM | Errno::NOSYS if stage == Stage::Root => Fault::host(message).hint(format!(
+            "pivot_root is refused: {}; or run without --strict and without CAP_SYS_ADMIN inside",
+            remedy::in_one_line(&remedy::pivot_root(Host::read()))
+        )),
+        Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::NOSYS
+            if matches!(stage, Stage::Private | Stage::Base | Stage::Upper | Stage::Overlay) =>
+        {
+            Fault::host(message).hint(remedy::in_one_line(&remedy::mounts(errno, Host::read())))
+        }
+        Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Network => Fault::host(message)
+            .hint(remedy::in_one_line(&remedy::network(errno, Host::read()))),
         Errno::NOSPC | Errno::DQUOT => {
             Fault::failed(message).hint("free some space (`sandbox gc`), then try again")
         }

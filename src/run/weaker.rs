@@ -12,6 +12,7 @@ use super::reap::{self, Started};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage, Up, send_up};
 use crate::isolate::lost::Lost;
+use crate::remedy::{self, Host};
 use crate::rootfs::apply::{self, Prepared};
 use crate::rootfs::overlay::{Base, attach};
 use crate::rootfs::plan::Op;
@@ -35,16 +36,22 @@ pub(super) const ALL: [Weaker; 3] = [Weaker::Proc, Weaker::Root, Weaker::Keyring
 impl Weaker {
     /// What is lost, what stands in for it, and what would bring it back.
     pub fn lost(self) -> Lost {
+        let host = Host::read();
         match self {
             Self::Proc => Lost::new(
                 "fresh-proc",
-                "the outer /proc is masked, so it is bound read-only: /proc/self is right, but the names of \
-                 processes outside show (Docker: --security-opt systempaths=unconfined)",
+                format!(
+                    "the outer /proc is masked, so it is bound read-only: /proc/self is right, but the names of \
+                     processes outside show ({})",
+                    remedy::in_one_line(&remedy::proc(host))
+                ),
             ),
             Self::Root => Lost::new(
                 "pivot-root",
-                "pivot_root is refused, so the root was moved and the old one is covered, not gone \
-                 (Docker: --security-opt seccomp=docker-nested.json)",
+                format!(
+                    "pivot_root is refused, so the root was moved and the old one is covered, not gone ({})",
+                    remedy::in_one_line(&remedy::pivot_root(host))
+                ),
             ),
             Self::Keyring => Lost::new(
                 "session-keyring",

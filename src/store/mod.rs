@@ -34,6 +34,7 @@ mod manifest;
 mod mark;
 mod name;
 mod open;
+pub mod place;
 mod publish;
 mod reap;
 mod record;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, chmodat, flock, fstat,
-    fstatfs, fsync, mkdirat, openat, renameat_with, unlinkat,
+    fsync, mkdirat, openat, renameat_with, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
@@ -14,14 +14,10 @@ use rustix::process::geteuid;
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR};
 use super::format::Format;
-use super::{Store, json_line, layout};
+use super::{Store, json_line, layout, place};
 use crate::fault::{Context, Fault, Result};
+use crate::remedy::{self, Host};
 use crate::tree::xattr;
-
-const OVERLAYFS: u64 = 0x794c_7630;
-const NFS: u64 = 0x6969;
-const NINEP: u64 = 0x0102_1997;
-const FUSE: u64 = 0x6573_5546;
 
 /// How long a lock is waited for, unless [`Store::set_patience`] says otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -268,22 +264,16 @@ fn holds_something(place: &OwnedFd, shown: &str) -> Result<bool> {
 }
 
 fn check_filesystem(dir: &OwnedFd, shown: &str) -> Result<()> {
-    let magic = fstatfs(dir).context("look at filesystem of the store", shown)?.f_type;
-    let refuse = |why: &str, hint: String| {
-        Err(Fault::host(format!("open store: {shown}: {why}")).hint(hint))
-    };
-    let elsewhere = || "choose a place on a local disk with --base-dir".to_owned();
-    // The magic numbers have 32 bits; the field is wider on some machines, and signed.
-    match u64::from(magic as u32) {
-        OVERLAYFS => refuse(
-            "lies on overlayfs, which cannot hold the upper of another overlay",
-            format!("in Docker, give it a volume: `docker run -v VOLUME:{shown}`"),
-        ),
-        NFS => refuse("lies on NFS, which cannot hold the upper of an overlay", elsewhere()),
-        NINEP => refuse("lies on 9p, which cannot hold the upper of an overlay", elsewhere()),
-        FUSE => refuse("lies on FUSE, which cannot hold the upper of an overlay", elsewhere()),
-        _ => Ok(()),
+    let found = place::file_system(dir).context("look at filesystem of the store", shown)?;
+    if found.holds_uppers {
+        return Ok(());
     }
+    let which = if found.name == "overlayfs" { "another overlay" } else { "an overlay" };
+    let name = found.name;
+    Err(Fault::host(format!(
+        "open store: {shown}: lies on {name}, which cannot hold the upper of {which}"
+    ))
+    .hint(remedy::in_one_line(&remedy::base_dir(shown, Host::read()))))
 }
 
 /// Overlayfs keeps its notes in user xattrs. Without them it mounts and then answers EIO to whoever removes

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod namespace;
 pub mod net;
 pub mod peer;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

@@ -5,6 +5,8 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::common::Env;
+
 fn profile(path: &str) -> Value {
     let package = std::env::var("CARGO_MANIFEST_DIR")
         .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
@@ -27,6 +29,14 @@ fn allowed(profile: &Value) -> BTreeSet<String> {
     });
     let names = free.flat_map(|rule| rule["names"].as_array().expect("names"));
     names.map(|name| name.as_str().expect("a name").to_owned()).collect()
+}
+
+/// The program prints the very file.
+#[test]
+fn it_is_in_the_program() {
+    let said = Env::empty().sandbox(&["doctor", "--docker-profile"]).run().ok();
+    let said: Value = serde_json::from_str(&said.text()).expect("json");
+    assert_eq!(said, profile("profiles/docker-nested.json"));
 }
 
 /// What is added is what makes namespaces and mounts, and nothing else. clone3 stays as it is (ENOSYS), because a

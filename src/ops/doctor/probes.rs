@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatFs, chmodat, fstatfs, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -12,17 +12,20 @@ use rustix::mount::{
 };
 use rustix::process::{WaitOptions, chdir, fchdir, getegid, geteuid, pivot_root as pivot, waitpid};
 
-use super::{Probe, remedy};
+use super::Probe;
 use crate::fault::{Context, Result, why};
 use crate::ids::{self, Extent, IdMap};
+use crate::remedy::{self, Host};
 use crate::rootfs::overlay::{Base, WAYS, Way, Writable, assemble};
+use crate::store::place::file_system;
 use crate::sys::process::{
     NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, Namespaces, Side, clone, exit_now,
 };
+use crate::tree::xattr;
 
 /// Does `job` in a child that was born into a fresh user namespace (only the caller's own ids) and the
 /// other `namespaces`.
-fn attempt(
+pub(super) fn attempt(
     namespaces: Namespaces,
     job: impl FnOnce() -> Result<(), Errno>,
 ) -> Result<Option<Errno>> {
@@ -53,7 +56,7 @@ fn own_map() -> Result<IdMap> {
 }
 
 /// What a probe found, as the row that is printed.
-fn row(
+pub(super) fn row(
     name: &'static str,
     needed: bool,
     good: impl Into<String>,
@@ -75,18 +78,19 @@ fn row(
 }
 
 /// `EPERM` for `Errno::PERM`: nix knows the names.
-fn name_of(errno: Errno) -> String {
+pub(super) fn name_of(errno: Errno) -> String {
     format!("{:?}", nix::errno::Errno::from_raw(errno.raw_os_error()))
 }
 
-pub(super) fn user_namespace() -> Result<Probe> {
+pub(super) fn user_namespace(host: Host) -> Result<Probe> {
     // Ubuntu's restriction lets the namespace be made and refuses everything in it: so try something.
     let found = attempt(NEW_MOUNT, private_mounts)?;
     let good = "made, with a mount namespace in it";
-    Ok(row("user-namespace", true, good, "cannot be made", found, remedy::user_namespace))
+    let remedy = |errno| remedy::user_namespace(errno, host);
+    Ok(row("user-namespace", true, good, "cannot be made", found, remedy))
 }
 
-fn private_mounts() -> Result<(), Errno> {
+pub(super) fn private_mounts() -> Result<(), Errno> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }
 
@@ -127,63 +131,48 @@ impl Drop for Scratch {
 }
 
 /// The file system of base_dir, and a place on it to try an overlay.
-pub(super) fn base_dir(base_dir: &Path) -> (Probe, Option<Scratch>) {
+pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) {
     let name = "base-dir";
+    let shown = base_dir.display();
     let place = base_dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-    let no = |detail: String, errno: Option<Errno>| Probe {
-        name,
-        ok: false,
-        needed: true,
-        detail,
-        errno: errno.map(name_of),
-        remedy: Some(remedy::base_dir()),
+    let no = |detail: String, errno: Option<Errno>, remedy: Option<String>| {
+        let errno = errno.map(name_of);
+        (Probe { name, ok: false, needed: true, detail, errno, remedy }, None)
     };
+    let elsewhere = || Some(remedy::base_dir(&shown.to_string(), host));
+    let kind = match openat(CWD, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .and_then(file_system)
+    {
+        Ok(kind) => kind,
+        Err(errno) => return no(format!("{shown}: {}", why(errno)), Some(errno), None),
+    };
+    if !kind.holds_uppers {
+        let detail = format!("{shown} on {}, which cannot hold the upper of an overlay", kind.name);
+        return no(detail, None, elsewhere());
+    }
     let scratch = match Scratch::beneath(place) {
         Ok(scratch) => scratch,
         Err(error) => {
             let errno = Errno::from_io_error(&error);
             let reason = errno.map_or_else(|| error.to_string(), why);
-            return (no(format!("make a directory: {}: {reason}", place.display()), errno), None);
+            let detail = format!("make a directory: {}: {reason}", place.display());
+            let remedy = "--base-dir with a place that you can write to".to_owned();
+            return no(detail, errno, Some(remedy));
         }
     };
-    let kind = match fstatfs(&scratch.dir) {
-        Ok(stat) => file_system(&stat),
-        Err(errno) => {
-            return (no(format!("{}: {}", place.display(), why(errno)), Some(errno)), None);
-        }
-    };
-    let detail = format!("{} on {}", base_dir.display(), kind.name);
-    if !kind.upper {
-        return (no(format!("{detail}, which cannot be written through an overlay"), None), None);
+    if let Err(errno) = xattr::try_user(scratch.dir()) {
+        let detail = format!("{shown} on {}: user xattrs: {}", kind.name, why(errno));
+        return no(detail, Some(errno), elsewhere());
     }
+    let detail = format!("{shown} on {}", kind.name);
     (Probe { name, ok: true, needed: true, detail, errno: None, remedy: None }, Some(scratch))
 }
 
-struct FileSystem {
-    name: String,
-    upper: bool,
-}
-
-/// By the magic numbers of statfs(2).
-fn file_system(stat: &StatFs) -> FileSystem {
-    let (name, upper) = match stat.f_type as u64 & 0xffff_ffff {
-        0xef53 => ("ext4", true),
-        0x5846_5342 => ("xfs", true),
-        0x9123_683e => ("btrfs", true),
-        0x0102_1994 => ("tmpfs", true),
-        0xf2f5_2010 => ("f2fs", true),
-        0x2fc1_2fc1 => ("zfs", true),
-        0xca45_1a4e => ("bcachefs", true),
-        0x794c_7630 => ("overlayfs", false),
-        0x6969 => ("nfs", false),
-        0xff53_4d42 | 0xfe53_4d42 => ("cifs", false),
-        other => return FileSystem { name: format!("file system {other:#x}"), upper: true },
-    };
-    FileSystem { name: name.to_owned(), upper }
-}
-
 /// A writable overlay of two lowers, by each way; the best that works.
-pub(super) fn overlay(scratch: Option<BorrowedFd<'_>>) -> Result<(Probe, Option<String>)> {
+pub(super) fn overlay(
+    scratch: Option<BorrowedFd<'_>>,
+    host: Host,
+) -> Result<(Probe, Option<String>)> {
     let name = "overlay";
     let Some(scratch) = scratch else {
         let detail = "not tried: no place for it".to_owned();
@@ -200,12 +189,12 @@ pub(super) fn overlay(scratch: Option<BorrowedFd<'_>>) -> Result<(Probe, Option<
     match tried? {
         Ok(way) => {
             let good = format!("works, by {way}");
-            let probe = row(name, true, good, "", None, remedy::mounts);
+            let probe = row(name, true, good, "", None, |_| String::new());
             Ok((probe, Some(way.name().to_owned())))
         }
         Err(errno) => {
             let bad = "cannot be mounted in a user namespace";
-            Ok((row(name, true, "", bad, Some(errno), remedy::mounts), None))
+            Ok((row(name, true, "", bad, Some(errno), |errno| remedy::mounts(errno, host)), None))
         }
     }
 }
@@ -236,7 +225,7 @@ fn try_overlay(scratch: BorrowedFd<'_>, work: &str, way: Way) -> Result<(), Errn
 }
 
 /// A fresh /proc, or else the outer one bound.
-pub(super) fn proc() -> Result<(Probe, &'static str)> {
+pub(super) fn proc(host: Host) -> Result<(Probe, &'static str)> {
     let fresh = attempt(NEW_MOUNT | NEW_PID, || {
         let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(&fs)?;
@@ -244,7 +233,7 @@ pub(super) fn proc() -> Result<(Probe, &'static str)> {
         Ok(())
     })?;
     let Some(errno) = fresh else {
-        return Ok((row("proc", true, "fresh", "", None, |_| remedy::proc()), "fresh"));
+        return Ok((row("proc", true, "fresh", "", None, |_| String::new()), "fresh"));
     };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -254,10 +243,10 @@ pub(super) fn proc() -> Result<(Probe, &'static str)> {
         None => (false, "bound", "a fresh one is refused, so the outer one is bound"),
         Some(_) => (true, "none", "neither a fresh one nor the outer one"),
     };
-    Ok((row("proc", needed, "", bad, Some(errno), |_| remedy::proc()), word))
+    Ok((row("proc", needed, "", bad, Some(errno), |_| remedy::proc(host)), word))
 }
 
-pub(super) fn pivot_root() -> Result<Probe> {
+pub(super) fn pivot_root(host: Host) -> Result<Probe> {
     let found = attempt(NEW_MOUNT, || {
         private_mounts()?;
         let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -270,7 +259,7 @@ pub(super) fn pivot_root() -> Result<Probe> {
         chdir("/")
     })?;
     let bad = "refused, so the root is switched by a move and chroot";
-    Ok(row("pivot-root", false, "works", bad, found, |_| remedy::pivot_root()))
+    Ok(row("pivot-root", false, "works", bad, found, |_| remedy::pivot_root(host)))
 }
 
 pub(super) fn seccomp() -> Result<Probe> {
@@ -284,9 +273,9 @@ pub(super) fn seccomp() -> Result<Probe> {
     Ok(row("seccomp", true, "filters load", "a filter is refused", found, remedy))
 }
 
-pub(super) fn network() -> Result<Probe> {
+pub(super) fn network(host: Host) -> Result<Probe> {
     let found = attempt(NEW_NET, || Ok(()))?;
     let good = "a namespace of its own";
     let bad = "no namespace of its own, only --net host";
-    Ok(row("network", true, good, bad, found, remedy::network))
+    Ok(row("network", true, good, bad, found, |errno| remedy::network(errno, host)))
 }
