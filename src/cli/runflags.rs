@@ -217,7 +217,7 @@ impl RunFlags {
             keep_on_failure: false,
             digest: false,
             verify: self.verify,
-            binds: self.bind,
+            binds: self.bind.into_iter().chain(self.changes.binds()).collect(),
             tmpfs: self.tmpfs,
             caches: self.cache,
             outs: self.out,

@@ -166,3 +166,16 @@ fn system_calls_by_a_file() {
     let broken = env.file("broken.json", "{\"defaultAction\": 1}");
     drop(env.line(&["--seccomp", &broken], "true").run().fault(125, "broken.json", ""));
 }
+
+#[test]
+fn the_hosts_sys_only_when_asked_for() {
+    let env = Env::filled();
+    let line = "ls /sys | wc -l; ls /sys/firmware | wc -l; (echo x > /sys/x) 2>/dev/null; echo $?";
+    drop(env.line(&[], "ls /sys | grep -v '^firmware$' | wc -l").run().ok().stdout("0\n"));
+    let out = env.line(&["--sys", "ro"], line).run().ok();
+    let text = out.text();
+    let lines: Vec<_> = text.lines().collect();
+    let shown = lines[0].parse::<u32>().unwrap() > 4 && lines[1] == "0" && lines[2] != "0";
+    drop(out.check(shown, "/sys"));
+    drop(env.line(&["--sys", "rw"], "true").run().fault(125, "rw", ""));
+}

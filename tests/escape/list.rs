@@ -79,7 +79,9 @@ fn every_test_that_is_named_is_there() {
     let numbers: Vec<_> = escapes.iter().take(ROWS).map(|row| row[0].clone()).collect();
     let expected: Vec<_> = (1..=ROWS).map(|number| number.to_string()).collect();
     assert_eq!(numbers, expected, "the rows of the list");
-    let protections = rows(&text, "protection");
+    let mut protections = rows(&text, "protection");
+    let of_profiles = fs::read_to_string(package().join("docs/profiles.md")).unwrap();
+    protections.extend(rows(&of_profiles, "protection"));
     assert!(protections.len() > 20, "{protections:?}");
     let mut missing = Vec::new();
     for (row, cell) in escapes
