@@ -41,6 +41,8 @@ mod race;
 mod signals;
 #[path = "faults/soak.rs"]
 mod soak;
+#[path = "faults/stays.rs"]
+mod stays;
 #[path = "faults/sweep.rs"]
 mod sweep;
 #[path = "faults/terminal.rs"]
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         ("weaker", weaker::CASES),
         ("race", race::CASES),
         ("discard", discard::CASES),
+        ("stays", stays::CASES),
         ("sweep", sweep::CASES),
         ("soak", soak::CASES),
         ("crowd", crowd::CASES),

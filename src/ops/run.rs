@@ -312,7 +312,9 @@ fn execute(
     match outcome.ended {
         Ok(ended) => {
             let left = (!gone).then_some(&run);
-            let (ended, reason) = limits::last(left, &base, options, ended, outcome.reason)?;
+            let reason = outcome.reason;
+            let (ended, reason) = staying.map_or((ended, reason), |one| one.last(ended, reason));
+            let (ended, reason) = limits::last(left, &base, options, ended, reason)?;
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
             let after = finish::After { store, base: &base, options, record: &record, said, held };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use super::outcome::Ended;
+use super::outcome::{Ended, Reason};
 use super::supervisor::Held;
 use super::weaker::Weaker;
 use crate::fault::Result;
@@ -66,4 +66,6 @@ pub enum Order {
     Signal(i32),
     /// SIGTERM to the command, and SIGKILL to all that is left after this time.
     End(Duration),
+    /// SIGKILL to all of it at once, for this reason.
+    Cut(Reason),
 }

@@ -25,7 +25,7 @@ fn start_ready(env: &Env, flags: &[&str], line: &str) -> String {
 #[track_caller]
 fn logged(env: &Env, run: &str, text: &str) {
     left::eventually(&format!("a log without {text:?}"), || {
-        let log = env.sandbox(&["logs", run]).run().ok().text();
+        let log = env.sandbox(&["logs", run]).run().ok().text().replace("\r\n", "\n");
         if log.contains(text) { Vec::new() } else { vec![log] }
     });
 }
@@ -237,6 +237,21 @@ fn the_log_is_bounded() {
     let log = std::fs::metadata(env.base().join(format!("runs/{id}/log"))).unwrap();
     assert!(log.len() > 1 << 20 && log.blocks() * 512 < 1 << 19, "{log:?}");
     drop(env.sandbox(&["stop", "s"]).run().ok());
+}
+
+#[test]
+fn too_much_output_ends_it() {
+    let env = Env::filled();
+    for flags in [&["--name", "s"][..], &["--name", "s", "-t"]] {
+        let limit = [flags, &["--output-limit", "64K", "--keep-on-failure"]].concat();
+        let line = "echo ready; sleep 0.3; while :; do echo 0123456789012345678901234567890123456789; done";
+        let id = start_ready(&env, &limit, line);
+        let out = env.sandbox(&["wait", &id]).run().code(137);
+        drop(out.warns("ended: it wrote more than 65536 bytes: --output-limit"));
+        let log = env.sandbox(&["logs", &id]).run().ok().stdout;
+        assert!(log.len() > 65536 && log.len() < 66000, "{}", log.len());
+        drop(env.sandbox(&["recover", &id, "--as", &format!("n{}", flags.len())]).run().ok());
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 use crate::ops::snapshot::refuse_taken;
 use crate::run::moments::Order;
-use crate::run::outcome::OURS;
+use crate::run::outcome::{Ended, OURS, Reason};
 use crate::run::spec::{RunSpec, TerminalSpec};
 use crate::run::supervisor::output::{Log, Output};
 use crate::run::supervisor::serve::Server;
@@ -61,6 +61,7 @@ pub(crate) struct Staying {
 /// What is made before there is a run.
 #[derive(Debug)]
 struct Parts {
+    limit: Option<u64>,
     from: Option<OwnedFd>,
     to: Option<OwnedFd>,
     confinement: OwnedFd,
@@ -84,7 +85,7 @@ impl Staying {
     pub(super) fn prepare(&mut self, spec: &RunSpec, map: &IdMap) -> Result<()> {
         let confinement = Confinement::of(spec).seal().context("make", "a file in memory")?;
         let (from, to) = self.pipes(map).context("make", "the pipes of the command")?;
-        self.parts = Some(Parts { from, to, confinement });
+        self.parts = Some(Parts { limit: spec.output_limit, from, to, confinement });
         Ok(())
     }
 
@@ -109,12 +110,13 @@ impl Staying {
 
     /// The run has its directory, and the sandbox has our standard descriptors: begins to serve.
     pub(super) fn serve(&mut self, run: &Run) -> Result<()> {
-        let Some(Parts { from, to, confinement }) = self.parts.take() else { return Ok(()) };
+        let Some(Parts { limit, from, to, confinement }) = self.parts.take() else { return Ok(()) };
         let_go().context("open", "/dev/null")?;
         let (log, reader) = run.create_log()?;
         let listener = run.listen()?;
         let log = Log::new(log, self.stay.log_limit);
         let server = Output::pipes(log, from, to)
+            .map(|output| output.limited(limit))
             .and_then(|output| Server::new(run.id(), listener, reader, output, confinement));
         self.server = Some(server.context("serve", run.id())?);
         self.run = Some(run.id());
@@ -164,6 +166,16 @@ impl Staying {
     /// Busy if others do not.
     pub(super) fn close(&mut self) -> Result<()> {
         self.server.as_mut().map_or(Ok(()), Server::close)
+    }
+
+    /// How the command ended, and why we ended it: the last of its output may have been too much.
+    pub(super) fn last(&self, ended: Ended, reason: Option<Reason>) -> (Ended, Option<Reason>) {
+        match &self.server {
+            Some(server) if server.is_over() && reason.is_none() => {
+                (Ended::Signal(9), Some(Reason::Output))
+            }
+            _ => (ended, reason),
+        }
     }
 
     /// What is to become of the changes, if somebody has said so since, and the head that is then expected.
@@ -279,6 +291,7 @@ fn judge(store: &Store, base: &Base, options: &RunOptions, verdict: &Verdict) ->
             Err(Fault::conflict(message)
                 .hint("use --commit NAME, or --keep=force to move the head"))
         }
-        Verdict::Keep | Verdict::KeepForce | Verdict::Discard => Ok(()),
+        Verdict::KeepForce => store.open_box(&base.box_name).map(drop),
+        Verdict::Keep | Verdict::Discard => Ok(()),
     }
 }

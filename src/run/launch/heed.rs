@@ -53,6 +53,7 @@ impl Supervisor {
             Order::Signal(number) => {
                 send_down(self.wire.as_fd(), Down::Signal(number)).ok();
             }
+            Order::Cut(reason) => self.cut(reason),
             Order::End(grace) => {
                 // One that is stopped would not see the first signal.
                 for signal in [NixSignal::SIGTERM, NixSignal::SIGCONT] {

@@ -19,7 +19,8 @@ use crate::run::{disk, pump};
 
 /// Puts pipes that are counted in place of stdout and stderr, if that is asked for.
 pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {
-    let Some(limit) = spec.output_limit else { return Ok(Vec::new()) };
+    // The output of a run that stays is counted where it goes into the log.
+    let Some(limit) = spec.output_limit.filter(|_| !spec.stays) else { return Ok(Vec::new()) };
     let terminals = spec.terminal.as_ref().map_or([false; 2], |terminal| {
         let [_, stdout, stderr] = terminal.replaces;
         [stdout, stderr]

@@ -142,6 +142,9 @@ pub struct Output {
     slave: Option<OwnedFd>,
     typed: Vec<u8>,
     closing: bool,
+    /// How much more may be written, if that is limited.
+    left: Option<u64>,
+    over: bool,
 }
 
 impl Output {
@@ -153,8 +156,28 @@ impl Output {
         for fd in from.iter().chain(&to) {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
-        let typed = Vec::new();
-        Ok(Self { log, from, to, terminal: false, slave: None, typed, closing: false })
+        Ok(Self {
+            log,
+            from,
+            to,
+            terminal: false,
+            slave: None,
+            typed: Vec::new(),
+            closing: false,
+            left: None,
+            over: false,
+        })
+    }
+
+    /// The same of a command that may write so many bytes at most.
+    #[must_use]
+    pub fn limited(self, left: Option<u64>) -> Self {
+        Self { left, ..self }
+    }
+
+    /// Whether it has written more.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// The command has a terminal, and this is its master side.
@@ -203,7 +226,8 @@ impl Output {
             let Some(from) = &self.from else { break };
             match retry_on_intr(|| rustix::io::read(from, &mut buffer)) {
                 Ok(count @ 1..) => {
-                    self.log.append(&buffer[..count]);
+                    let allowed = self.allow(count);
+                    self.log.append(&buffer[..allowed]);
                     some = true;
                 }
                 Err(Errno::AGAIN) => break,
@@ -212,6 +236,15 @@ impl Output {
             }
         }
         some
+    }
+
+    /// How many of these bytes are within the limit.
+    fn allow(&mut self, bytes: usize) -> usize {
+        let Some(left) = &mut self.left else { return bytes };
+        let allowed = bytes.min(usize::try_from(*left).unwrap_or(bytes));
+        *left -= allowed as u64;
+        self.over |= allowed < bytes;
+        allowed
     }
 
     /// The command is gone: what it wrote last is all that comes.

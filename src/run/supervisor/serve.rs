@@ -18,6 +18,7 @@ use super::output::Output;
 use super::protocol::{PACKET, Reply, Request, Typed, Verdict};
 use crate::fault::{Fault, Result};
 use crate::run::moments::Order;
+use crate::run::outcome::Reason;
 use crate::store::RunId;
 
 /// More than these are sent away: each takes a descriptor.
@@ -99,6 +100,11 @@ impl Server {
         Ok(())
     }
 
+    /// Whether the command has written more than it may.
+    pub fn is_over(&self) -> bool {
+        self.output.is_over()
+    }
+
     /// What becomes of the changes, if somebody has stopped the run.
     pub fn verdict(&self) -> Option<&Verdict> {
         self.verdict.as_ref()
@@ -124,6 +130,9 @@ impl Server {
                     self.output.flush();
                     if self.output.take() {
                         self.poke();
+                    }
+                    if self.output.is_over() {
+                        orders.push(Order::Cut(Reason::Output));
                     }
                 }
                 TO if flags.contains(EventFlags::ERR) => self.output.close_input(),
