@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use super::args::Common;
 use super::report::Outcome;
-use super::wait::tell;
 use crate::ops::stay::{Keys, Left, Manner, attach, line};
 
 /// The arguments.
@@ -40,7 +39,10 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let manner = if args.no_stdin { Manner::Looks } else { Manner::Types(args.detach_keys) };
     match attach(line, manner, false)? {
         Left::Ended(ending) => {
-            tell(&ending, common)?;
+            // The log of one that is left has said it.
+            if !ending.is_left() {
+                ending.messages.iter().for_each(|line| common.note(line));
+            }
             Ok(ExitCode::from(ending.code))
         }
         Left::Detached => {

@@ -50,17 +50,11 @@ impl<'a> Told<'a> {
 /// Waits for the end; the exit code is that of the run.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     let ending = stay::wait(&common.store()?, &args.run)?;
-    tell(&ending, common)?;
-    Ok(ExitCode::from(ending.code))
-}
-
-/// Tells how a run ended.
-pub(super) fn tell(ending: &Ending, common: &Common) -> Result<(), report::Stop> {
     ending.messages.iter().for_each(|line| common.note(line));
     if common.json {
-        print_json(&Told::of(ending))?;
+        print_json(&Told::of(&ending))?;
     } else if let Some(fault) = &ending.fault {
         report::tell(fault, false);
     }
-    Ok(())
+    Ok(ExitCode::from(ending.code))
 }

@@ -194,21 +194,19 @@ impl Staying {
         }))
     }
 
-    /// Tells everybody how it ended; of a run that is left, its log knows, too.
+    /// Tells everybody how it ended; of a run that is left, its log knows before.
     pub(crate) fn finish(mut self, store: &Store, answer: Result<Finished>) {
         let ending = ending(self.run, answer);
         if let Some(caller) = self.caller.take() {
             tell(&caller, &Birth::Stillborn(ending.clone())).ok();
         }
-        let Some(server) = self.server.take() else { return };
-        let mut output = server.finish(&ending);
-        let fault = ending.fault.iter().map(|fault| &fault.message);
-        ending
-            .messages
-            .iter()
-            .chain(fault)
-            .for_each(|line| output.note(&format!("sandbox: {line}")));
-        // A run that is left has nobody to be asked any more.
+        let Some(mut server) = self.server.take() else { return };
+        if ending.is_left() {
+            let fault = ending.fault.iter().map(|fault| &fault.message);
+            let lines = ending.messages.iter().chain(fault);
+            lines.for_each(|line| server.note(&format!("sandbox: {line}")));
+        }
+        server.finish(&ending);
         if let Some(run) = &ending.run {
             store.forget_socket(run);
         }

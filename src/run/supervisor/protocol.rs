@@ -113,6 +113,13 @@ pub struct Ending {
     pub kept: bool,
 }
 
+impl Ending {
+    /// Whether its directory is left, and its log says what the messages say.
+    pub fn is_left(&self) -> bool {
+        self.kept || self.fault.is_some()
+    }
+}
+
 /// A packet to those who are attached: there is more in the log. Not many are sent before one is answered by
 /// [`Typed::Heard`], so that there is always room for the last word to one who does not listen.
 pub const MORE: &[u8] = b".";

@@ -6,7 +6,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::super::client::{Client, State};
-use super::super::output::Output;
 use super::super::protocol::{Ending, PACKET, Reply, Request};
 use super::Server;
 use crate::fault::{Fault, Result};
@@ -47,8 +46,13 @@ impl Server {
         self.clients.values().filter(|one| one.state == State::Joined)
     }
 
-    /// Tells everybody who waits how it ended. What stays is the log.
-    pub fn finish(mut self, ending: &Ending) -> Output {
+    /// A line of ours in the log, for those who read it later.
+    pub fn note(&mut self, line: &str) {
+        self.output.note(line);
+    }
+
+    /// Tells everybody who waits how it ended.
+    pub fn finish(mut self, ending: &Ending) {
         while self.accept() {}
         let ended = Reply::Ended(short(ending));
         for client in self.clients.values() {
@@ -67,7 +71,6 @@ impl Server {
                 }
             }
         }
-        self.output
     }
 
     /// The answer to who has asked when it was over.
