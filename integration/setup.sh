@@ -40,6 +40,11 @@ look() {
             lacks 'has dpkg-deb' dpkg dpkg
             lacks 'has xz' xz-utils xz
             lacks 'has zstd' zstd zstd
+            # What udev gives everybody, and a machine without it root alone.
+            [ "$(id -u)" != 0 ] || [ ! -c /dev/net/tun ] || chmod 0666 /dev/net/tun
+            lacks 'has pasta' passt passt
+            lacks 'has slirp4netns' slirp4netns slirp4netns
+            lacks 'has ps' procps procps-ng
             ;;
         vm)
             lacks 'has qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core

@@ -59,6 +59,8 @@ mod log;
 mod moves;
 #[path = "cli/names.rs"]
 mod names;
+#[path = "cli/network.rs"]
+mod network;
 #[path = "cli/packages.rs"]
 mod packages;
 #[path = "cli/profiles.rs"]

@@ -21,6 +21,7 @@ mod list;
 mod log;
 mod logs;
 mod man;
+mod netflags;
 mod output;
 mod parse;
 mod profile;

@@ -12,6 +12,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::changeflags::ChangeFlags;
 use super::limitflags::LimitFlags;
+use super::netflags::{self, NetFlags};
 use super::parse;
 use crate::fault::{Context, Fault, Result};
 use crate::ops::run::{After, Bind, Net, RunOptions, TouchRpmdb, Upper};
@@ -121,14 +122,17 @@ pub(super) struct RunFlags {
     )]
     hostname: Option<String>,
 
-    /// Network: none (only loopback) or host [default: the profile's]
+    /// Network: none (only loopback), host, pasta or slirp4netns [default: the profile's]
     #[arg(
         long,
         value_name = "MODE",
-        value_parser = net,
+        value_parser = netflags::net,
         help_heading = "What the command finds"
     )]
     net: Option<Net>,
+
+    #[command(flatten)]
+    network: NetFlags,
 
     /// Leave a descriptor of the caller open, by its number
     #[arg(
@@ -224,6 +228,7 @@ impl RunFlags {
             copy_up: self.copy_up,
             touch_rpmdb: self.touch_rpmdb,
             net: self.net,
+            network: self.network.details(),
             env,
             workdir: self.workdir,
             user: self.user,
@@ -261,14 +266,6 @@ impl RunFlags {
             Upper::Tmpfs(_) => Err(Fault::usage("--upper tmpfs: changes in memory cannot be kept")
                 .hint("leave out --upper, or --commit, --keep and --keep-on-failure")),
         }
-    }
-}
-
-fn net(text: &str) -> Result<Net> {
-    match text {
-        "none" => Ok(Net::None),
-        "host" => Ok(Net::Host),
-        _ => Err(Fault::usage("use none or host")),
     }
 }
 

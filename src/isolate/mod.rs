@@ -18,6 +18,7 @@ pub mod limits;
 pub mod lost;
 pub mod net;
 mod newer;
+pub mod outside;
 mod policy;
 pub mod profile;
 mod scmp;

@@ -133,6 +133,8 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
     Ok(RunSpec {
         id_map: confinement.id_map.clone(),
         own_network: false,
+        outside: None,
+        scoped: confinement.scoped,
         lowers: Vec::new(),
         run_dir: String::new(),
         upper: Upper::Disk,
@@ -237,6 +239,7 @@ mod tests {
                 (Resource::Core as u32, Some(0), Some(0)),
                 (Resource::Nofile as u32, None, None),
             ],
+            scoped: false,
         }
     }
 

@@ -9,6 +9,7 @@ mod defaults;
 mod dry;
 mod finish;
 pub mod limits;
+pub mod network;
 mod out;
 mod report;
 mod resolve;
@@ -33,6 +34,7 @@ pub use crate::run::spec::Upper;
 use self::stay::Staying;
 use crate::fault::{Context, Fault, Result};
 use crate::isolate::change::Changes;
+use crate::isolate::outside::Helper;
 use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
@@ -60,6 +62,8 @@ pub enum Net {
     None,
     /// The host's own.
     Host,
+    /// One of its own that reaches the outside by a program beside the run.
+    Outside(Helper),
 }
 
 /// What happens to the changes of a command that returned 0.
@@ -107,6 +111,8 @@ pub struct RunOptions {
     pub touch_rpmdb: Option<TouchRpmdb>,
     /// The network; the profile's if none.
     pub net: Option<Net>,
+    /// Its ports and names.
+    pub network: network::Details,
     /// Variables for the command.
     pub env: Vec<(OsString, OsString)>,
     /// The working directory inside; `/` if none.

@@ -270,9 +270,13 @@ fn relative(target: &Path) -> &Path {
 fn resolve_or_make(target: &Path) -> Result<OwnedFd, Errno> {
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     match resolve(target, how) {
-        Err(Errno::NOENT) => {}
-        other => return other,
+        Err(Errno::NOENT) => make_in_run(target),
+        other => other,
     }
+}
+
+/// The file in our /run that a symlink of the layer means.
+fn make_in_run(target: &Path) -> Result<OwnedFd, Errno> {
     let link = readlinkat(CWD, target, Vec::new()).map_err(|_| Errno::NOENT)?;
     let place = beside(target, Path::new(link.to_str().map_err(|_| Errno::NOENT)?));
     if !place.starts_with("/run") {
@@ -286,7 +290,7 @@ fn resolve_or_make(target: &Path) -> Result<OwnedFd, Errno> {
         }
     }
     make_file(&place)?;
-    resolve(target, how)
+    resolve(target, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
 /// The path that a symlink at `target` with content `link` means, by its text.
@@ -310,8 +314,12 @@ fn text(target: &Path, content: &str) -> Result<(), Errno> {
     // Not onto what we have mounted ourselves, such as /dev/null.
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let place = match resolve(target, how) {
-        // The layer has a link to nowhere here, on purpose or not: it stays as it is.
-        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => return Ok(()),
+        // The layer has a link to nowhere here: into our /run it is followed, else it stays as it is.
+        Err(Errno::NOENT | Errno::XDEV) => match make_in_run(target) {
+            Ok(made) => leave_open(made),
+            Err(_) => return Ok(()),
+        },
+        Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
         other => leave_open(other?),
     };
     const NAME: &str = "/run/.text";

@@ -4,6 +4,7 @@
 //! Order matters: /dev and /run first, because binds may aim into them; user binds next; /proc last, so
 //! that no symlink of a layer can lead a target through a magic link of /proc.
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use crate::fault::{Fault, Result, printable};
@@ -134,6 +135,10 @@ pub struct Request {
     pub hostname: String,
     /// Whether the host's resolv.conf is wanted.
     pub host_network: bool,
+    /// /etc/resolv.conf of a network that reaches the outside by itself.
+    pub resolver: Option<String>,
+    /// More names for /etc/hosts.
+    pub hosts: Vec<(String, IpAddr)>,
     /// Paths of /proc to hide.
     pub masked: Vec<PathBuf>,
     /// Paths of /proc to make read-only.
@@ -223,13 +228,15 @@ fn tmpfs(target: &str, mode: u32, exec: bool) -> Op {
 
 fn network_ops(request: &Request) -> Vec<Op> {
     let name = &request.hostname;
+    let mut hosts = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
+    hosts.extend(request.hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")));
     let mut ops = vec![
-        Op::Text {
-            target: "/etc/hosts".into(),
-            content: format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n"),
-        },
+        Op::Text { target: "/etc/hosts".into(), content: hosts },
         Op::Text { target: "/etc/hostname".into(), content: format!("{name}\n") },
     ];
+    if let Some(content) = &request.resolver {
+        ops.push(Op::Text { target: "/etc/resolv.conf".into(), content: content.clone() });
+    }
     if request.host_network {
         ops.push(Op::Bind {
             source: Source::Host(RESOLV_CONF.into()),

@@ -28,6 +28,8 @@ pub(super) struct Companion {
     pub(super) reason: Reason,
     /// Whether it has work left when the run is over.
     pub(super) drains: bool,
+    /// Whether the run cannot go on without it.
+    pub(super) vital: bool,
     reaped: bool,
 }
 
@@ -54,7 +56,7 @@ impl Companion {
 
     /// One that runs already.
     pub(super) fn known(reason: Reason, pidfd: OwnedFd) -> Self {
-        Self { pidfd, reason, drains: false, reaped: false }
+        Self { pidfd, reason, drains: false, vital: false, reaped: false }
     }
 
     /// Readable when it has ended.

@@ -87,6 +87,9 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     }
     let terminal =
         open_terminal(spec.terminal.as_ref(), wire).map_err(Failure::at(Stage::Terminal))?;
+    if spec.outside.is_some() {
+        await_go(wire).map_err(Failure::at(Stage::Network))?;
+    }
     let started = match early {
         Some(started) => started,
         None => {
@@ -153,15 +156,29 @@ pub(super) fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
 fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     if spec.id_map.mode == IdMode::Single {
         ids::write_own_map(&spec.id_map).map_err(Failure::at(Stage::Ids))?;
-        if starts_early(spec) {
+        if starts_early(spec) && spec.outside.is_none() {
             return start_early(spec, wire, spec.own_network).map(Some);
         }
         own_network(spec)?;
+        ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
         return Ok(None);
     }
     own_network(spec)?;
     await_go(wire).map_err(Failure::at(Stage::Ids))?;
+    ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
     Ok(None)
+}
+
+/// Hands over what a program outside needs to fill our network; [`Down::Go`] tells that it has.
+fn ask_for_network(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
+    if spec.outside.is_none() {
+        return Ok(());
+    }
+    for path in ["/proc/self/ns/user", "/proc/self/ns/net"] {
+        let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        send_up(wire.as_fd(), &Up::Namespace(fd));
+    }
+    Ok(())
 }
 
 fn own_network(spec: &RunSpec) -> Result<(), Failure> {

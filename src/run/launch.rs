@@ -94,6 +94,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         reason: None,
         companions,
         begun: false,
+        user_namespace: None,
     };
     let ready = moments.ready().and_then(|()| supervisor.map_ids(&spec, child));
     if let Err(fault) = ready.and_then(|()| supervisor.watch_disk(&spec, store)) {
@@ -149,6 +150,8 @@ struct Supervisor {
     companions: Vec<Companion>,
     /// Whether PID 1 hears us; told only where there is a time-out.
     begun: bool,
+    /// Where what makes the network goes.
+    user_namespace: Option<OwnedFd>,
 }
 
 impl Supervisor {
@@ -284,6 +287,7 @@ impl Supervisor {
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Held(what, fd)) => moments.held(what, fd),
             Some(Up::Begun) => self.begun = true,
+            Some(Up::Namespace(fd)) => self.make_network(spec, fd)?,
             Some(Up::Terminal(master)) => {
                 if let (Some(master), Some(terminal)) = (moments.terminal(master), &spec.terminal) {
                     let relay = Relay::new(master, terminal, spec.output_limit);

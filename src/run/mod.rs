@@ -13,6 +13,7 @@ pub mod init;
 pub mod join;
 pub mod launch;
 pub mod moments;
+pub mod network;
 pub mod outcome;
 pub mod payload;
 pub mod program;

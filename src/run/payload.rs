@@ -98,6 +98,9 @@ fn give_up(spec: &RunSpec, user: Option<&Resolved>, joined: bool) -> Result<(), 
         reap::hide().map_err(Failure::at(Stage::Join))?;
     }
     default_signals().map_err(Failure::at(Stage::Session))?;
+    if spec.scoped {
+        sys::landlock::scope_abstract_sockets().map_err(Failure::at(Stage::Scope))?;
+    }
     sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit};
 use rustix::termios::{Termios, Winsize};
 
+use super::network::Outside;
 use super::user::User;
 use crate::ids::IdMap;
 use crate::isolate::caps::CapSet;
@@ -24,6 +25,10 @@ pub struct RunSpec {
     pub id_map: IdMap,
     /// Whether the payload gets a network of its own (loopback only) or the host's.
     pub own_network: bool,
+    /// What fills that network, if it shall reach the outside.
+    pub outside: Option<Outside>,
+    /// Whether abstract sockets of the host's network are out of reach.
+    pub scoped: bool,
     /// Paths of the lowers' trees beneath base_dir, top first, the scaffold last.
     pub lowers: Vec<String>,
     /// The run's directory beneath base_dir; upper and work are `layer/fs` and `work` in it.

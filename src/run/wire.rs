@@ -76,9 +76,11 @@ pub enum Stage {
     Join,
     /// The run that was joined has ended, and the command with it.
     Over,
+    /// Landlock's scope.
+    Scope,
 }
 
-const STAGES: [Stage; 27] = [
+const STAGES: [Stage; 28] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -106,6 +108,7 @@ const STAGES: [Stage; 27] = [
     Stage::Cgroup,
     Stage::Join,
     Stage::Over,
+    Stage::Scope,
 ];
 
 /// A stage that failed.
@@ -141,6 +144,8 @@ pub enum Up {
     Weaker(Weaker),
     /// What those need who join a run that stays.
     Held(Held, OwnedFd),
+    /// A namespace for what makes the network: the user namespace, then the network namespace.
+    Namespace(OwnedFd),
     /// PID 1 hears the supervisor from now on.
     Begun,
 }
@@ -196,6 +201,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         Up::Exited(status) => (packet(4, 0, 0, *status), None),
         Up::Weaker(weaker) => (packet(5, *weaker as u8, 0, 0), None),
         Up::Held(what, fd) => (packet(6, *what as u8, 0, 0), Some(fd.as_fd())),
+        Up::Namespace(fd) => (packet(11, 0, 0, 0), Some(fd.as_fd())),
         Up::Begun => (packet(10, 0, 0, 0), None),
     };
     // The supervisor's death is handled by PDEATHSIG and by end-of-file.
@@ -244,6 +250,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (5, _) => Up::Weaker(*weaker::ALL.get(usize::from(packet[1])).ok_or(Errno::PROTO)?),
         (6, Some(fd)) => Up::Held(*HELD.get(usize::from(packet[1])).ok_or(Errno::PROTO)?, fd),
         (10, _) => Up::Begun,
+        (11, Some(fd)) => Up::Namespace(fd),
         _ => return Err(Errno::PROTO),
     };
     Ok(Some(message))

@@ -10,6 +10,7 @@ pub mod detach;
 pub mod exec;
 pub mod heap;
 pub mod keyring;
+pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod net;

@@ -24,6 +24,12 @@ pub fn unshare_network() -> Result<(), Errno> {
     unshare(UnshareFlags::NEWNET)
 }
 
+/// Lets other processes of the same user and namespace see which namespaces this one is in.
+pub fn show() {
+    let seen = rustix::process::DumpableBehavior::Dumpable;
+    rustix::process::set_dumpable_behavior(seen).ok();
+}
+
 /// Gives this process a view of cgroups whose root is the cgroup it is in.
 ///
 /// # Errors

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::{After, Net, RunOptions, Stay, binds, checks, limits, stay};
+use super::{After, Net, RunOptions, Stay, binds, checks, limits, network, stay};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
-use crate::isolate::profile::{Network, Profile, Root, Tmp};
+use crate::isolate::profile::{Profile, Root, Tmp};
 use crate::isolate::{caps, env, lost, seccomp};
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
@@ -110,7 +110,7 @@ pub(super) struct Settings {
     pub(super) copy_up: Vec<CopyUp>,
     pub(super) copy_up_paths: Vec<String>,
     pub(super) hostname: String,
-    pub(super) network: Net,
+    pub(super) network: network::Plan,
     pub(super) user: Option<user::User>,
     pub(super) seccomp: Vec<u8>,
     pub(super) limits: limits::Plan,
@@ -141,21 +141,20 @@ pub(super) fn settings(
     // A box may have a longer name than a host.
     let box_name: String = base.box_name.as_str().chars().take(64).collect();
     let hostname = hostname(options.hostname.as_deref().unwrap_or(&box_name))?;
-    let network = options.net.unwrap_or(match profile.network {
-        Network::None => Net::None,
-        Network::Host => Net::Host,
-    });
+    let network = network::plan(options, &profile)?;
     checks::descriptors(&options.preserve_fds)?;
     let limits = limits::plan(store, options, &profile, base)?;
     let mut lost = limits.lost.clone();
     lost.extend(options.changes.given_up());
+    lost.extend(network.lost.clone());
     if options.strict {
         lost::refuse(&lost)?;
     }
     let cache = open_cache(store)?;
     let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
     let caches = caches.collect::<Result<Vec<_>>>()?;
-    let (plan, directories) = plan_of(store, base, options, &profile, &hostname, network, &caches)?;
+    let (plan, directories) =
+        plan_of(store, base, options, &profile, &hostname, &network, &caches)?;
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
     let scaffold = scaffold::ensure(cache.as_fd(), &places, base.id_map.root_owner())?;
@@ -245,7 +244,7 @@ fn plan_of(
     options: &RunOptions,
     profile: &Profile,
     hostname: &str,
-    network: Net,
+    network: &network::Plan,
     caches: &[Cache],
 ) -> Result<(MountPlan, BTreeMap<Source, bool>)> {
     let mut request = plan::Request {
@@ -253,7 +252,9 @@ fn plan_of(
         tmpfs: options.tmpfs.clone(),
         tmp_in_memory: profile.tmp == Tmp::Memory,
         hostname: hostname.to_owned(),
-        host_network: network == Net::Host && Path::new("/etc/resolv.conf").exists(),
+        host_network: network.net == Net::Host && Path::new("/etc/resolv.conf").exists(),
+        resolver: network.outside.as_ref().map(|outside| outside.resolver.text.clone()),
+        hosts: options.network.hosts.clone(),
         masked: profile.masked_paths.clone(),
         read_only: profile.readonly_paths.clone(),
         host_root: base.id_map.mode == IdMode::Identity,
@@ -294,7 +295,9 @@ pub(super) fn spec(
     let prepared = prepared(store, &settings.plan, base)?;
     Ok(RunSpec {
         id_map: base.id_map.clone(),
-        own_network: settings.network == Net::None,
+        own_network: settings.network.net != Net::Host,
+        outside: settings.network.outside,
+        scoped: settings.network.scoped,
         lowers: settings.lowers,
         run_dir: format!("runs/{run}"),
         upper: options.upper,

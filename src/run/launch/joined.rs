@@ -85,6 +85,7 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
         reason: None,
         companions: Vec::new(),
         begun: false,
+        user_namespace: None,
     };
     let mut waits = Waits::default();
     if let Err(fault) = supervisor.serve(&spec, &mut waits) {

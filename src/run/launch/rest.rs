@@ -1,7 +1,7 @@
 //! What a supervisor does besides passing things on: it keeps the time, heeds its companions, and at the end
 //! waits until nothing is left.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::sys::signal::Signal as NixSignal;
@@ -15,7 +15,7 @@ use crate::run::companion::{Companion, FINE, OVER};
 use crate::run::outcome::{Ended, Reason};
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::wire::{Down, send_down};
-use crate::run::{disk, pump};
+use crate::run::{disk, network, pump};
 
 /// Puts pipes that are counted in place of stdout and stderr, if that is asked for.
 pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {
@@ -39,12 +39,25 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The child has its namespaces: the user namespace is told first, then the network, which is filled.
+    pub(super) fn make_network(&mut self, spec: &RunSpec, told: OwnedFd) -> Result<()> {
+        let (Some(outside), Some(user)) = (&spec.outside, &self.user_namespace) else {
+            self.user_namespace = Some(told);
+            return Ok(());
+        };
+        let companion =
+            network::start(outside, user.as_fd(), told.as_fd(), spec.id_map.root_owner())?;
+        self.companions.push(companion);
+        send_down(self.wire.as_fd(), Down::Go).ok();
+        Ok(())
+    }
+
     /// A companion has ended.
     pub(super) fn heed(&mut self, at: usize) {
         let mut companion = self.companions.swap_remove(at);
         let code = companion.reap();
         // One that has nothing more to do is fine; one that cannot do its work must not be missed.
-        if code != FINE {
+        if code != FINE || companion.vital {
             let broken = if code == OVER { companion.reason } else { Reason::Helper };
             self.cut(broken);
         }

@@ -94,6 +94,9 @@ pub struct Confinement {
     pub user: Option<String>,
     /// Resource limits: number, soft, hard.
     pub limits: Vec<(u32, Option<u64>, Option<u64>)>,
+    /// Whether abstract sockets of the host's network are out of reach.
+    #[serde(default)]
+    pub scoped: bool,
 }
 
 impl Confinement {
@@ -111,6 +114,7 @@ impl Confinement {
             workdir: Bytes(spec.workdir.as_os_str().as_bytes().to_vec()),
             user: spec.user.as_ref().map(ToString::to_string),
             limits: spec.limits.iter().map(limit).collect(),
+            scoped: spec.scoped,
         }
     }
 
@@ -210,6 +214,7 @@ mod tests {
             workdir: Bytes(b"/\xfe".to_vec()),
             user: Some("1:2".into()),
             limits: vec![(Resource::Nofile as u32, Some(9), None)],
+            scoped: true,
         };
         let file = confinement.seal().unwrap();
         for _ in 0..2 {

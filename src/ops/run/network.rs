@@ -1,0 +1,82 @@
+//! The network of a run: which one, what makes it, and what of the host's stays closed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+
+use super::{Net, RunOptions};
+use crate::fault::{Context, Fault, Result};
+use crate::isolate::lost::Lost;
+use crate::isolate::outside::{self, Publish};
+use crate::isolate::profile::{Network, Profile};
+use crate::run::network::Outside;
+use crate::sys::landlock;
+
+/// What was typed about the network besides its kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Ports of the host that lead inside.
+    pub published: Vec<Publish>,
+    /// Names for /etc/hosts inside.
+    pub hosts: Vec<(String, IpAddr)>,
+}
+
+/// The network of a run, decided.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) net: Net,
+    /// What fills it.
+    pub(super) outside: Option<Outside>,
+    /// Whether abstract sockets of the host are put out of reach.
+    pub(super) scoped: bool,
+    /// What of the host stays open.
+    pub(super) lost: Option<Lost>,
+}
+
+/// Whether a port can be had: the programs differ in what they say of one that cannot, and some say nothing.
+fn free(publish: &Publish) -> Result<()> {
+    let address = publish.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let place = SocketAddr::new(address, publish.host);
+    let bound = match publish.udp {
+        true => UdpSocket::bind(place).map(drop),
+        false => TcpListener::bind(place).map(drop),
+    };
+    bound.context("publish: port", place).map_err(|fault| {
+        fault.hint("take one that is free, and from 1024 on; `[IP:]HOST:INNER` names an address of this machine")
+    })
+}
+
+/// Decides.
+///
+/// # Errors
+/// Usage for ports without a network that could have them; a host fault if its program is missing.
+pub(super) fn plan(options: &RunOptions, profile: &Profile) -> Result<Plan> {
+    let net = options.net.unwrap_or(match profile.network {
+        Network::None => Net::None,
+        Network::Host => Net::Host,
+    });
+    let published = &options.network.published;
+    let mut plan = Plan { net, outside: None, scoped: false, lost: None };
+    match net {
+        Net::Outside(helper) => {
+            let program = helper.find()?;
+            published.iter().try_for_each(free)?;
+            let (published, resolver) = (published.clone(), outside::resolver(helper));
+            plan.outside = Some(Outside { helper, program, published, resolver });
+        }
+        _ if !published.is_empty() => {
+            return Err(Fault::usage("--publish: this network has no ports of its own to lead to")
+                .hint("add --net pasta, or --net slirp4netns"));
+        }
+        Net::None => {}
+        Net::Host => {
+            // A network of its own has its own abstract sockets; the host's are reached by name from here.
+            plan.scoped = landlock::version() >= landlock::SCOPES;
+            plan.lost = (!plan.scoped).then(|| {
+                Lost::new(
+                    "abstract sockets",
+                    "those of the host can be reached in its network: no Landlock scopes here (Linux 6.12)",
+                )
+            });
+        }
+    }
+    Ok(plan)
+}
