@@ -7,7 +7,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build demo test lint docs escape integration soak powercut bench dist install clean-users
+.PHONY: help build demo test lint docs escape fuzz integration soak powercut bench dist install clean-users
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ docs: ## the documentation of the library
 escape: ## ways out that others have had, in every id mode; the list with its results (SANDBOX_ESCAPE_ROUNDS=100000: an evening)
 	@integration/setup.sh build test
 	@integration/escape.sh
+
+fuzz: ## the readers of what others have written, fuzzed for an hour each (FUZZ_SECONDS=3600)
+	@integration/setup.sh build
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} integration/fuzz.sh
 
 integration: ## the demo as user and as root, real package managers, other kernels and power cuts (network, minutes)
 	@integration/setup.sh build test vm dist

@@ -41,6 +41,8 @@ step "demo as $(id -un)" "$stage/demo.sh"
 step "packages as $(id -un)" "$stage/packages.sh"
 step "managers as $(id -un)" "$stage/managers.sh"
 
+step "fuzz" "$here/fuzz.sh"
+
 # Short forms of what `make powercut` does at length; as whoever calls, for none of it needs rights.
 if [ "$(uname -m)" = x86_64 ]; then
     step "other kernels" "$here/vm/kernels.sh"

@@ -20,6 +20,8 @@ mod calls;
 mod choices;
 #[path = "escape/host.rs"]
 mod host;
+#[path = "escape/join.rs"]
+mod join;
 #[path = "escape/list.rs"]
 mod list;
 #[path = "escape/mounts.rs"]

@@ -7,9 +7,11 @@ use super::span::Span;
 
 /// Who a line of /etc/subuid may speak of: both files name the *user*, also /etc/subgid (subgid(5)).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Owner<'a> {
-    pub(super) name: Option<&'a str>,
-    pub(super) uid: u32,
+pub struct Owner<'a> {
+    /// By name, if there is an account.
+    pub name: Option<&'a str>,
+    /// By number.
+    pub uid: u32,
 }
 
 impl Owner<'_> {
@@ -20,12 +22,12 @@ impl Owner<'_> {
 
 /// The ranges of one user in /etc/subuid or /etc/subgid (subuid(5): `owner:first:count`), in the order of
 /// the file, clipped to ids that exist.
-pub(super) fn ranges_of(text: &str, owner: Owner<'_>) -> Vec<Span> {
+pub fn ranges_of(text: &str, owner: Owner<'_>) -> Vec<Span> {
     range_lines(text).filter(|(who, _)| owner.is(who)).map(|(_, span)| span).collect()
 }
 
 /// The ranges of all users.
-pub(super) fn ranges(text: &str) -> Vec<Span> {
+pub fn ranges(text: &str) -> Vec<Span> {
     range_lines(text).map(|(_, span)| span).collect()
 }
 
@@ -39,12 +41,12 @@ fn range_lines(text: &str) -> impl Iterator<Item = (&str, Span)> {
 }
 
 /// The name of a user by passwd(5): the first line that has the uid, as getpwuid(3).
-pub(super) fn user_name(passwd: &str, uid: u32) -> Option<&str> {
+pub fn user_name(passwd: &str, uid: u32) -> Option<&str> {
     account_lines(passwd).find(|(_, id)| *id == uid).map(|(name, _)| name)
 }
 
 /// The ids of all accounts: uids from the text of passwd(5), gids from the text of group(5).
-pub(super) fn account_ids(text: &str) -> impl Iterator<Item = u32> {
+pub fn account_ids(text: &str) -> impl Iterator<Item = u32> {
     account_lines(text).map(|(_, id)| id)
 }
 
@@ -61,7 +63,7 @@ fn account_lines(text: &str) -> impl Iterator<Item = (&str, u32)> {
 
 /// The ids that a user namespace holds, as its own processes number them: the first and third column of
 /// `uid_map` or `gid_map` (user_namespaces(7)).
-pub(super) fn held(map: &str) -> Vec<Span> {
+pub fn held(map: &str) -> Vec<Span> {
     map.lines()
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace();
@@ -72,7 +74,7 @@ pub(super) fn held(map: &str) -> Vec<Span> {
 }
 
 /// Whether this `uid_map` is the one of the initial user namespace.
-pub(super) fn is_initial(map: &str) -> bool {
+pub fn is_initial(map: &str) -> bool {
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 

@@ -12,7 +12,7 @@
 //! map, decided from facts alone), `refused` (why the kernel said no, and the remedy), `helper`
 //! (newuidmap, newgidmap), `write`, `enter` (what the child does), `work` ([`inside`]), `select`.
 
-mod accounts;
+pub mod accounts;
 mod enter;
 mod helper;
 mod map;
@@ -27,5 +27,6 @@ pub use enter::{Entry, Powers};
 pub use map::{Extent, IdMap, Mode};
 pub use refused::namespace_refused;
 pub use select::{check, choose};
+pub use span::Span;
 pub use work::{beside, inside, inside_prepared};
 pub use write::{number_in_proc, write_maps, write_own_map};

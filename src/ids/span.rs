@@ -2,14 +2,16 @@
 
 /// `count` ids from `first` on. Never empty; the last id is at most [`Span::LAST`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) first: u32,
-    pub(super) count: u32,
+pub struct Span {
+    /// The first id.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
 }
 
 impl Span {
     /// The highest id there is: 2^32 - 1 means "no id" to chown(2) and setresuid(2).
-    pub(super) const LAST: u32 = u32::MAX - 1;
+    pub const LAST: u32 = u32::MAX - 1;
 
     /// As many of `count` ids from `first` on as exist; `None` if that is none at all.
     pub(super) fn clipped(first: u64, count: u64) -> Option<Self> {
@@ -29,7 +31,7 @@ impl Span {
     }
 
     /// The first id above the span, which need not exist.
-    pub(super) fn end(self) -> u64 {
+    pub fn end(self) -> u64 {
         u64::from(self.first) + u64::from(self.count)
     }
 

@@ -86,7 +86,10 @@ fn own() -> Result<(PathBuf, PathBuf), String> {
 }
 
 /// The same from the text of the two files.
-fn locate(cgroups: &str, mounts: &str) -> Result<(PathBuf, PathBuf), String> {
+///
+/// # Errors
+/// The reason why there is none.
+pub fn locate(cgroups: &str, mounts: &str) -> Result<(PathBuf, PathBuf), String> {
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
     let path = path.ok_or("cgroup v2 is not there")?;
     if path.split('/').any(|part| part == "..") {
@@ -99,6 +102,10 @@ fn locate(cgroups: &str, mounts: &str) -> Result<(PathBuf, PathBuf), String> {
         }
         let fields: Vec<&str> = before.split(' ').collect();
         let (Some(root), Some(point)) = (fields.get(3), fields.get(4)) else { continue };
+        // A path that is none would take what is joined to it somewhere else.
+        if !root.starts_with('/') || !point.starts_with('/') {
+            continue;
+        }
         let Ok(rest) = Path::new(path).strip_prefix(root) else { continue };
         let point = PathBuf::from(unescape(point));
         let own = if rest.as_os_str().is_empty() { point.clone() } else { point.join(rest) };

@@ -194,7 +194,11 @@ impl Profile {
         }
     }
 
-    fn from_text(name: &str, text: String) -> Result<Self> {
+    /// A profile from its text; the name is for messages.
+    ///
+    /// # Errors
+    /// As [`Profile::load`].
+    pub fn from_text(name: &str, text: String) -> Result<Self> {
         let settings: Settings = parse(name, &text)?;
         let seccomp = parse::<Settings<Seccomp>>(name, &text)?.seccomp;
         check(&settings)

@@ -104,7 +104,18 @@ fn who(text: &str) -> Result<Who, &'static str> {
 /// # Errors
 /// ENOENT for a name that is not there, otherwise what opening the files says.
 pub fn resolve(user: &User) -> std::result::Result<Resolved, Errno> {
-    let passwd = read("/etc/passwd");
+    look_up(user, read("/etc/passwd"), || read("/etc/group"))
+}
+
+/// The same in the text of the two files, which may be anything.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn look_up(
+    user: &User,
+    passwd: std::result::Result<String, Errno>,
+    group: impl FnOnce() -> std::result::Result<String, Errno>,
+) -> std::result::Result<Resolved, Errno> {
     let (uid, entry) = match &user.user {
         Who::Id(uid) => (*uid, passwd.ok().and_then(|text| find(&text, 2, &uid.to_string()))),
         Who::Name(name) => {
@@ -112,7 +123,7 @@ pub fn resolve(user: &User) -> std::result::Result<Resolved, Errno> {
             (number(&entry, 2)?, Some(entry))
         }
     };
-    let group = read("/etc/group");
+    let group = group();
     let gid = match &user.group {
         Some(Who::Id(gid)) => *gid,
         Some(Who::Name(name)) => {

@@ -29,6 +29,8 @@ fn our_own_cgroup_is_found_where_it_is_mounted() {
     assert!(found("8:pids:/\n", mount("/", top)).is_err());
     assert!(found(HYBRID, "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned()).is_err());
     assert!(found(HYBRID, "garbage\n - cgroup2\n".to_owned()).is_err());
+    // A root that is none: joined to it, our path would be the host's.
+    assert!(found(HYBRID, "23 27 0:22  31 0 rw - cgroup2 c rw\n".to_owned()).is_err());
 }
 
 /// A directory that looks like a cgroup.
