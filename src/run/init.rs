@@ -5,6 +5,7 @@
 //! [`super::payload`] and we become [`super::reap`]. A failed stage is told on the wire and ends us; so does
 //! the supervisor's death (PDEATHSIG, set again after every change of credentials, which clears it).
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -261,7 +262,8 @@ pub(super) fn check_program(spec: &RunSpec) -> Result<(), Failure> {
     if relative {
         enter(spec.workdir.as_path())?;
     }
-    let checked = spec.candidates.iter().try_for_each(|path| program::check(path).map(drop));
+    let check = |path: &CString| program::check(path, &spec.workdir).map(drop);
+    let checked = spec.candidates.iter().try_for_each(check);
     checked.map_err(Failure::at(Stage::Exec))?;
     if relative { enter(Path::new("/")) } else { Ok(()) }
 }

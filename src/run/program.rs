@@ -5,7 +5,9 @@
 //! the process has a way to the file on the host: to its mode, and on kernels that let a running program be
 //! written (6.11 and 6.12) to its content, if the caller owns it (CVE-2019-5736).
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, read};
@@ -17,13 +19,13 @@ const DEPTH: usize = 5;
 /// How much of a file it looks at for `#!` (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
 
-/// Refuses a program, or a script with an interpreter, whose path leads through a magic link of /proc. To
-/// be asked while the payload still may read all files. False if there is no such file; what else cannot be
+/// Refuses a program, or a script with an interpreter, whose path leads through a magic link of /proc. A relative
+/// interpreter is looked for in `workdir`, where the payload will be. To be asked while it still may read all files. False if there is no such file; what else cannot be
 /// opened passes: execve(2) will say why. The descriptors stay open, for PID 1 to close.
 ///
 /// # Errors
 /// ELOOP.
-pub fn check(path: &CStr) -> Result<bool, Errno> {
+pub fn check(path: &CStr, workdir: &Path) -> Result<bool, Errno> {
     let first = path;
     let mut path = path.to_owned();
     for _ in 0..=DEPTH {
@@ -37,7 +39,11 @@ pub fn check(path: &CStr) -> Result<bool, Errno> {
         let mut head = [0; HEAD];
         let length = read(file, &mut head).unwrap_or(0);
         match interpreter(&head[..length]) {
-            Some(next) => path = next,
+            // An absolute one stands for itself.
+            Some(next) => {
+                let next = workdir.join(OsStr::from_bytes(next.to_bytes()));
+                path = CString::new(next.into_os_string().into_vec()).map_err(|_| Errno::INVAL)?;
+            }
             None => return Ok(true),
         }
     }
@@ -81,11 +87,13 @@ mod tests {
         let script = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).expect("write");
         };
+        let check = |path: &CStr| check(path, dir.path());
         symlink("/proc/self/exe", dir.path().join("link")).expect("symlink");
         script("script", "#!/proc/self/exe\n");
         script("twice", &format!("#!{}\n", at("script").to_str().expect("UTF-8")));
+        script("relative", "#!link\n");
         script("plain", "#!/bin/sh\n");
-        for name in ["link", "script", "twice"] {
+        for name in ["link", "script", "twice", "relative"] {
             assert_eq!(check(&at(name)), Err(Errno::LOOP), "{name}");
         }
         script("lost", "#!/nowhere/sh\n");

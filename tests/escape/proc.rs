@@ -70,7 +70,10 @@ fn our_program_is_not_started_inside() {
         symlink("/proc/self/exe", tree.join("link")).unwrap();
         fs::write(tree.join("script"), "#!/proc/self/exe\n").unwrap();
         fs::write(tree.join("twice"), "#! /script x\n").unwrap();
-        for name in ["script", "twice"] {
+        fs::create_dir(tree.join("dir")).unwrap();
+        symlink("/proc/self/exe", tree.join("dir/here")).unwrap();
+        fs::write(tree.join("relative"), "#!here\n").unwrap();
+        for name in ["script", "twice", "relative"] {
             fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0o711)).unwrap();
         }
     });
@@ -80,6 +83,10 @@ fn our_program_is_not_started_inside() {
             assert_eq!(out.status.code(), Some(126), "{command}: {}", text(&out.stdout));
         }
     }
+    // An interpreter by a relative name is looked for in the working directory.
+    let out = host.run(&["--workdir", "/dir"], &["/relative", "--version"]);
+    assert_eq!(out.status.code(), Some(126), "{}", text(&out.stderr));
+    assert!(!text(&out.stderr).contains("missing inside"), "{}", text(&out.stderr));
     let out = host.run(&["--env", "PATH=/nowhere:/"], &["link", "--version"]);
     assert_eq!(out.status.code(), Some(126), "{}", text(&out.stdout));
 }
