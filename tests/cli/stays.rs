@@ -240,6 +240,34 @@ fn the_log_is_bounded() {
 }
 
 #[test]
+fn who_has_joined_lets_go_before_the_commit_or_is_named() {
+    let env = Env::filled();
+    let join = || {
+        let mut child =
+            env.sandbox(&["exec", "s", "--", "sh", "-c", "echo in; sleep 1000"]).start();
+        let mut word = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+        child
+    };
+    let line = format!("touch /file; {FOR_EVER}");
+    start_ready(&env, &["--name", "s"], &line);
+    let child = join();
+    drop(env.sandbox(&["stop", "s", "--commit", "one"]).run().ok());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
+    let id = start_ready(&env, &["--name", "s"], &line);
+    let child = join();
+    kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+    let held = format!("held by process {}", child.id());
+    drop(env.sandbox(&["stop", "s", "--commit", "two"]).run().fault(5, &held, "sandbox recover"));
+    kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+    child.wait_with_output().unwrap();
+    drop(env.sandbox(&["recover", &id, "--as", "two"]).run().ok());
+    for name in ["one", "two"] {
+        drop(env.sandbox(&["run", "--from", name, "--", "ls", "/file"]).run().ok());
+    }
+}
+
+#[test]
 fn too_much_output_ends_it() {
     let env = Env::filled();
     for flags in [&["--name", "s"][..], &["--name", "s", "-t"]] {
