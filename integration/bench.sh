@@ -1,5 +1,5 @@
 #!/bin/bash
-# bench.sh [start|commit|store]...: the benchmarks as Markdown, for docs/benchmarks.md. Root has them run by the
+# bench.sh [start|exec|commit|store]...: the benchmarks as Markdown, for docs/benchmarks.md. Root has them run by the
 # test user with sub-ids, because that is what users are. See integration/bench/*.rs for their variables.
 set -euo pipefail
 # How full the disk of this machine is must not matter here.
@@ -7,7 +7,7 @@ export SANDBOX_BUDGET=off
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
 PATH=$PATH:$HOME/.cargo/bin
-[ $# -gt 0 ] || set -- start commit store
+[ $# -gt 0 ] || set -- start exec commit store
 
 stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-bench.XXXXXX")
 trap 'rm -rf "$stage"' EXIT

@@ -174,7 +174,7 @@ pub fn main() -> ExitCode {
     // A limit on the size of files is an error to tell, not a reason to die half-way.
     crate::sys::signal::ignore(nix::sys::signal::Signal::SIGXFSZ).ok();
     let words: Vec<OsString> = std::env::args_os().collect();
-    let cli = match quick::parse(&words).or_else(|| parse_run(&words)) {
+    let cli = match quick::parse(&words).or_else(|| parse_alone(&words)) {
         Some(cli) => cli,
         None => {
             let typed = Typed::of(words.get(1..).unwrap_or_default());
@@ -195,14 +195,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A correct line of `run`, by a parser that knows no other command: to build the flags of all commands
+/// A correct line of `run` or `exec`, by a parser that knows no other command: to build the flags of all commands
 /// takes longer than some runs. What it does not take (another command, a mistake, `--help`) is for the
 /// whole parser, which also tells what is wrong.
-fn parse_run(words: &[OsString]) -> Option<Cli> {
-    words.iter().position(|word| word == "run")?;
-    let run = <run::Args as clap::Args>::augment_args(clap::Command::new("run"));
+fn parse_alone(words: &[OsString]) -> Option<Cli> {
+    let name = words.iter().find(|word| *word == "run" || *word == "exec")?;
+    let command = match name == "run" {
+        true => <run::Args as clap::Args>::augment_args(clap::Command::new("run")),
+        false => <exec::Args as clap::Args>::augment_args(clap::Command::new("exec")),
+    };
     let sandbox = <Common as clap::Args>::augment_args(clap::Command::new("sandbox"));
-    let matches = sandbox.subcommand(run).try_get_matches_from(words).ok()?;
+    let matches = sandbox.subcommand(command).try_get_matches_from(words).ok()?;
     Cli::from_arg_matches(&matches).ok()
 }
 

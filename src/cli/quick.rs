@@ -74,7 +74,7 @@ mod tests {
     fn both(line: &str) -> (Option<String>, Option<String>) {
         let words = words(line);
         let text = |cli: Cli| format!("{cli:?}");
-        (parse(&words).map(text), super::super::parse_run(&words).map(text))
+        (parse(&words).map(text), super::super::parse_alone(&words).map(text))
     }
 
     #[test]

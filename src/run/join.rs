@@ -53,7 +53,7 @@ fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
     enter(door).map_err(Failure::at(Stage::Join))?;
     init::become_root(spec, wire).map_err(Failure::at(Stage::Join))?;
     reap::hide().map_err(Failure::at(Stage::Join))?;
-    init::check_program(spec)?;
+    init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
     let child = || payload::become_command(spec, wire, Begin::Joined(terminal));
     let (payload, _) = init::fork(spec, child)?;

@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Gid, Uid};
 
+use super::byfd;
 use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
 use super::reap::{self, READY};
@@ -79,7 +80,12 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
         }
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
-    exec(spec, &environment(spec, user.as_ref())).map_err(Failure::at(Stage::Exec))
+    let environment = environment(spec, user.as_ref());
+    match joined {
+        true => byfd::exec(&spec.candidates, &spec.argv, &environment),
+        false => exec(spec, &environment),
+    }
+    .map_err(Failure::at(Stage::Exec))
 }
 
 /// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After

@@ -39,6 +39,27 @@ pub fn execve(path: &CStr, argv: &Strings, envp: &Strings) -> Result<Infallible,
     Err(super::process::last_errno())
 }
 
+/// Replaces this process by an open file (`O_PATH` serves), which is never a script: of a descriptor that is
+/// close-on-exec the kernel reads no `#!`. Does not allocate. See execveat(2).
+///
+/// # Errors
+/// What execveat(2) says; ENOENT for a script, and for a program whose loader is missing.
+pub fn execveat(file: BorrowedFd<'_>, argv: &Strings, envp: &Strings) -> Result<Infallible, Errno> {
+    // SAFETY: the path is an empty C string, and AT_EMPTY_PATH has the file of the descriptor executed; both arrays
+    // end with a null pointer and point to C strings that live as long as the `Strings` borrowed here.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            std::os::fd::AsRawFd::as_raw_fd(&file),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(super::process::last_errno())
+}
+
 /// Gives up the ownership of a descriptor and leaves it open: for a child that closes all it has at once
 /// ([`close_all_but`]), where one call each would only cost time.
 pub fn leave_open(fd: OwnedFd) -> BorrowedFd<'static> {

@@ -216,3 +216,51 @@ fn only_runs_that_stay_can_be_joined() {
     ));
     env.drop_kept(&[&kept]);
 }
+
+/// A hostile run exchanges the program under our hands for a link to our own binary, and scripts for it.
+#[test]
+fn our_own_binary_is_never_executed_inside() {
+    let env = Env::filled();
+    let swap = "cp /bin/true /good; ln -s /proc/self/exe /link; printf '#!/proc/self/exe\\n' >/script; chmod 755 /script; \
+        cp /good /prog; echo up >/up; \
+        while :; do cp /good /a; mv /a /prog; ln -sf /proc/self/exe /a; mv /a /prog; cp /script /a; mv /a /prog; \
+        cat /script >/mixed; chmod 755 /mixed; cat /good >/mixed; done 2>/dev/null";
+    drop(env.sandbox(&["start", "--name", "web", "--", "sh", "-c", swap]).run().ok());
+    let up = || match env.sandbox(&["exec", "web", "cat /up 2>/dev/null"]).run().text().as_str() {
+        "up\n" => Vec::new(),
+        _ => vec!["not up".to_owned()],
+    };
+    left::eventually("the run", up);
+    for program in ["/link", "/script"] {
+        let out = env.sandbox(&["exec", "web", "--", program, "--version"]).run().code(126);
+        assert!(!out.text().contains("sandbox"), "{out:?}");
+    }
+    for _ in 0..60 {
+        for program in ["/prog", "/mixed"] {
+            let out = env.sandbox(&["exec", "web", "--", program, "--version"]).run();
+            assert!(!out.text().contains("sandbox"), "{out:?}");
+        }
+    }
+    ended(&env, "web");
+}
+
+#[test]
+fn scripts_are_executed_as_the_kernel_does() {
+    let env = Env::filled();
+    started(&env, "web", &[]);
+    let make = "printf '#!/bin/sh -e\\necho $0 \"$@\"; false; echo never\\n' >/s; printf '#! /s word\\n' >/t; chmod 755 /s /t";
+    drop(env.sandbox(&["exec", "web", make]).run().ok());
+    drop(env.sandbox(&["exec", "web", "--", "/s", "a b", "c"]).run().code(1).stdout("/s a b c\n"));
+    drop(env.sandbox(&["exec", "web", "--", "/t", "x"]).run().code(1).stdout("/s word /t x\n"));
+    drop(env.sandbox(&["exec", "-w", "/", "web", "--", "./s"]).run().code(1).stdout("./s\n"));
+    drop(env.sandbox(&["exec", "web", "chmod 644 /s"]).run().ok());
+    drop(env.sandbox(&["exec", "web", "--", "/s"]).run().fault(126, "not executable", ""));
+    drop(env.sandbox(&["exec", "web", "printf '#!/none\\n' >/s; chmod 755 /s"]).run().ok());
+    drop(env.sandbox(&["exec", "web", "--", "/s"]).run().fault(
+        126,
+        "interpreter or dynamic loader",
+        "",
+    ));
+    drop(env.sandbox(&["exec", "web", "--", "/etc"]).run().fault(126, "not executable", ""));
+    ended(&env, "web");
+}
