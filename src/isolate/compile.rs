@@ -261,7 +261,12 @@ fn tree<'a>(
         } else {
             context.add_rule_conditional(verdict, call, &args)
         };
-        added.map_err(|error| failed(name, &error))?;
+        added.map_err(|error| match error.errno() {
+            Some(libseccomp::error::SeccompErrno::EEXIST) => {
+                Fault::usage(format!("seccomp: {name}: two rules contradict"))
+            }
+            _ => failed(name, &error),
+        })?;
     }
     export(&context)
 }

@@ -133,12 +133,14 @@ pub fn read(text: &str, host: &Host) -> Result<Seccomp> {
     };
     let calls = document.syscalls.unwrap_or_default();
     let decided = calls.into_iter().map(|call| call.decide(host)).collect::<Result<Vec<_>>>()?;
+    // Rules that do not hold here must be right, too.
+    seccomp.syscalls = rules(&decided, |_| true);
+    seccomp.check_rules()?;
     // podman's own file allows setns, and refuses it to who lacks a capability; libseccomp makes something of
     // it. Two rules without a condition are a mistake.
     seccomp.syscalls = rules(&decided, |decided: &Decided| decided.always);
     seccomp.check_contradictions()?;
     seccomp.syscalls = rules(&decided, |decided| decided.holds);
-    seccomp.check_rules()?;
     Ok(seccomp)
 }
 

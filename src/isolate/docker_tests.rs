@@ -86,6 +86,9 @@ fn only_the_own_machines_architectures_are_taken() {
 #[test]
 fn mistakes_are_refused() {
     let allow = r#""action":"SCMP_ACT_ALLOW""#;
+    let equal = r#"{"index":1,"value":1,"op":"SCMP_CMP_EQ"}"#;
+    // The same for libseccomp, which does not look at the second value.
+    let equal_again = r#"{"index":1,"value":1,"valueTwo":3,"op":"SCMP_CMP_EQ"}"#;
     for bad in [
         "".to_owned(),
         "[]".to_owned(),
@@ -109,10 +112,16 @@ fn mistakes_are_refused() {
             r#"{{"names":["read"],{allow}}},{{"names":["read"],"action":"SCMP_ACT_LOG"}}"#
         )),
         rule(&format!(
+            r#"{{"names":["read"],{allow},"args":[{equal}]}},
+               {{"names":["read"],"action":"SCMP_ACT_LOG","args":[{equal_again}]}}"#
+        )),
+        rule(&vec![format!(r#"{{"names":["read"],{allow},"args":[{equal}]}}"#); 513].join(",")),
+        rule(&format!(
             r#"{{"names":["read"],{allow},"args":[{{"index":6,"value":1,"op":"SCMP_CMP_EQ"}}]}}"#
         )),
     ] {
-        let fault = read(&bad, &host(0)).expect_err(&bad);
+        let fault = read(&bad, &host(0)).and_then(|seccomp| compile(&seccomp, &Request::default()));
+        let fault = fault.expect_err(&bad);
         assert_eq!(fault.kind, crate::fault::Kind::Usage, "{bad}");
         assert!(!fault.message.contains('\n'), "{}", fault.message);
     }

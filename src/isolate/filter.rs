@@ -187,6 +187,10 @@ pub enum Flag {
 /// The largest errno of the kernel (MAX_ERRNO); a larger one would be cut to it.
 const MOST_ERRNO: u16 = 4095;
 
+/// Comparisons of arguments, of all calls in all rules. libseccomp takes minutes for some thousand, and the kernel
+/// would not take the program. The files that people have need about ten.
+const MOST_COMPARISONS: usize = 512;
+
 impl Seccomp {
     /// Rules that allow everything, on all architectures.
     pub fn open() -> Self {
@@ -216,7 +220,14 @@ impl Seccomp {
     pub(super) fn check_rules(&self) -> Result<()> {
         check_errno(self.default_action, self.default_errno_ret)
             .map_err(|why| Fault::usage(format!("seccomp: defaultErrnoRet: {why}")))?;
-        self.syscalls.iter().try_for_each(|rule| check_rule(rule, self.order))
+        self.syscalls.iter().try_for_each(|rule| check_rule(rule, self.order))?;
+        let comparisons = self.syscalls.iter().map(|rule| rule.names.len() * rule.args.len());
+        if comparisons.sum::<usize>() > MOST_COMPARISONS {
+            return Err(Fault::usage(format!(
+                "seccomp: more than {MOST_COMPARISONS} comparisons of arguments"
+            )));
+        }
+        Ok(())
     }
 
     /// Refuses rules that contradict each other.

@@ -199,7 +199,16 @@ impl Profile {
     /// # Errors
     /// As [`Profile::load`].
     pub fn from_text(name: &str, text: String) -> Result<Self> {
-        let settings: Settings = parse(name, &text)?;
+        let settings: Settings = parse(name, &text).map_err(|fault| {
+            let is_seccomp = serde_json::from_str::<serde_json::Value>(&text)
+                .is_ok_and(|value| value.get("defaultAction").is_some());
+            let name = printable(name);
+            if !is_seccomp {
+                return fault;
+            }
+            Fault::usage(format!("profile: {name}: this is a seccomp file"))
+                .hint(format!("give it by --seccomp {name}"))
+        })?;
         let seccomp = parse::<Settings<Seccomp>>(name, &text)?.seccomp;
         check(&settings)
             .and_then(|()| seccomp.check())
@@ -274,6 +283,14 @@ impl Profile {
             self.identity.extend(b"open");
         }
         Ok(self)
+    }
+
+    /// A fault of its rules for system calls, with the file that they stand in.
+    pub(super) fn blame(&self, fault: Fault) -> Fault {
+        match &self.calls {
+            Calls::File(name, _) => within("seccomp file", name, fault),
+            _ => within("profile", &self.name, fault),
+        }
     }
 
     /// What changes whenever its rules for system calls do.

@@ -50,7 +50,7 @@ pub fn program(profile: &Profile, request: &Request, cache_dir: BorrowedFd<'_>) 
     if let Some(program) = cached(cache_dir, &name) {
         return Ok(program);
     }
-    let program = compile::compile(&profile.seccomp()?, &request)?;
+    let program = made(profile, &request)?;
     // Only a saving for the next run: a full or read-only disk must not fail this one here.
     let _ = keep(cache_dir, &name, &program);
     Ok(program)
@@ -62,7 +62,11 @@ pub fn program(profile: &Profile, request: &Request, cache_dir: BorrowedFd<'_>) 
 /// As [`program`].
 pub fn compiled(profile: &Profile, request: &Request) -> Result<Vec<u8>> {
     let request = effective(profile, request)?;
-    compile::compile(&profile.seccomp()?, &request)
+    made(profile, &request)
+}
+
+fn made(profile: &Profile, request: &Request) -> Result<Vec<u8>> {
+    compile::compile(&profile.seccomp()?, request).map_err(|fault| profile.blame(fault))
 }
 
 /// How many system calls of this machine a program allows when all their arguments are 0.

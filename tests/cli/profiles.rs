@@ -163,6 +163,9 @@ fn system_calls_by_a_file() {
         drop(env.line(&["--seccomp", &env.file(name, text)], line).run().ok());
     }
     drop(env.line(&["--seccomp", "none"], line).run().ok());
+    let docker = env.file(FIXTURES[0].0, FIXTURES[0].1);
+    let out = env.line(&["--profile", &docker], "true").run();
+    drop(out.fault(125, "this is a seccomp file", "--seccomp"));
     let broken = env.file("broken.json", "{\"defaultAction\": 1}");
     drop(env.line(&["--seccomp", &broken], "true").run().fault(125, "broken.json", ""));
 }
