@@ -173,6 +173,8 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
             "pivot_root is refused: {}; or run without --strict and without CAP_SYS_ADMIN inside",
             remedy::in_one_line(&remedy::pivot_root(Host::read()))
         )),
+        Errno::PERM | Errno::NOSYS if stage == Stage::Hostname => Fault::host(message)
+            .hint(remedy::in_one_line(&remedy::pivot_root(Host::read()))),
         Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::NOSYS
             if matches!(stage, Stage::Private | Stage::Base | Stage::Upper | Stage::Overlay) =>
         {

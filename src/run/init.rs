@@ -94,7 +94,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     let started = match early {
         Some(started) => started,
         None => {
-            name_and_network(spec)?;
+            name_and_network(spec, wire)?;
             start(spec, wire, terminal)?
         }
     };
@@ -246,8 +246,8 @@ fn memory_upper(upper: Upper) -> Result<Option<OwnedFd>, Errno> {
 }
 
 /// What needs no root: the host name, and the loopback device, whose start takes the kernel a while.
-pub(super) fn name_and_network(spec: &RunSpec) -> Result<(), Failure> {
-    rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Failure::at(Stage::Hostname))?;
+pub(super) fn name_and_network(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Failure> {
+    weaker::host_name(spec, wire).map_err(Failure::at(Stage::Hostname))?;
     if spec.own_network {
         net::loopback_up().map_err(Failure::at(Stage::Loopback))?;
     }

@@ -74,7 +74,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
             if network {
                 namespace::unshare_network().map_err(Failure::at(Stage::Network))?;
             }
-            init::name_and_network(spec)?;
+            init::name_and_network(spec, wire)?;
             give_up(spec, None, false)?;
             pass(gate);
         }

@@ -28,10 +28,12 @@ pub enum Weaker {
     Root,
     /// The caller's session keyring stayed.
     Keyring,
+    /// The host name of outside stayed.
+    HostName,
 }
 
 /// All of them, in the order of their numbers on the wire.
-pub(super) const ALL: [Weaker; 3] = [Weaker::Proc, Weaker::Root, Weaker::Keyring];
+pub(super) const ALL: [Weaker; 4] = [Weaker::Proc, Weaker::Root, Weaker::Keyring, Weaker::HostName];
 
 impl Weaker {
     /// What is lost, what stands in for it, and what would bring it back.
@@ -53,12 +55,30 @@ impl Weaker {
                     remedy::in_one_line(&remedy::pivot_root(host))
                 ),
             ),
+            Self::HostName => Lost::new(
+                "hostname",
+                format!(
+                    "sethostname is refused, so the name of outside shows ({})",
+                    remedy::in_one_line(&remedy::pivot_root(host))
+                ),
+            ),
             Self::Keyring => Lost::new(
                 "session-keyring",
                 "your quota of keys is used up (kernel.keys.maxkeys), so the command has your session keyring; \
                  its system calls for keys are refused as always",
             ),
         }
+    }
+}
+
+/// The host name, in a namespace of our own. podman's filter allows that and refuses the name.
+pub(super) fn host_name(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
+    match rustix::system::sethostname(spec.hostname.as_bytes()) {
+        Err(Errno::PERM | Errno::NOSYS) if spec.may_lose => {
+            send_up(wire.as_fd(), &Up::Weaker(Weaker::HostName));
+            Ok(())
+        }
+        other => other,
     }
 }
 

@@ -62,7 +62,10 @@ fn report(place: &Place) -> Value {
 fn lost(place: &Place) -> Vec<String> {
     let report = report(place);
     let lost = report["lost"].as_array().expect("lost").iter();
-    lost.map(|one| one["protection"].as_str().expect("text").to_owned()).collect()
+    let mut names: Vec<_> =
+        lost.map(|one| one["protection"].as_str().expect("text").to_owned()).collect();
+    names.sort();
+    names
 }
 
 /// As many runs as a box of this mode may have, where pivot_root answers ENOSYS.
@@ -90,6 +93,10 @@ pub(crate) fn no_pivot_root_inside() {
     let strict = denied(&["run", "--strict", "--", "true"]);
     // Before that, an identity map of real root is refused.
     strict.refused(125, if ids() == "identity" { "" } else { "docker-nested.json" });
+
+    let said = denied_two(&place, &["run", "--report", "report", "--", "true"]).code(0);
+    assert_eq!(said.err.matches("not enforced: hostname: ").count(), 1, "{said:?}");
+    assert_eq!(lost(&place), ["hostname", "pivot-root"]);
 
     let canary = place.work().join("canary");
     std::fs::write(&canary, "untouched").expect("write");
@@ -120,6 +127,12 @@ pub(crate) fn no_pivot_root_inside() {
     assert!(!said.out.contains(work.to_str().expect("text")), "{said:?}");
     assert_eq!(watch::names(&place.base.join("runs")), Vec::<String>::new());
     place.pristine();
+}
+
+/// Where the host name cannot be set either.
+fn denied_two(place: &Place, words: &[&str]) -> Said {
+    let command = place.command(words);
+    nested::denied("pivot_root,sethostname", &command).output().expect("run").into()
 }
 
 /// A shell line as root of a user namespace of one id, in a mount and a pid namespace of its own. `$SANDBOX` is the

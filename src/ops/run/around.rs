@@ -164,6 +164,10 @@ impl Moments for Around<'_> {
 
     fn weaker(&mut self, weaker: Weaker) {
         let lost = weaker.lost();
+        // A payload's process that is made twice says it twice.
+        if self.lost.contains(&lost) {
+            return;
+        }
         if let Some(warn) = self.options.warn {
             warn(&lost.line());
         }
