@@ -28,7 +28,7 @@ lint: ## formatting, clippy, scripts
 	@integration/setup.sh build lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	@for script in .ci/run integration/*.sh integration/vm/*.sh integration/vm/guest/*.sh; do bash -n "$$script" || exit 1; done
+	@for script in .ci/run integration/*.sh integration/docker/*.sh integration/vm/*.sh integration/vm/guest/*.sh; do bash -n "$$script" || exit 1; done
 
 docs: ## the documentation of the library
 	@integration/setup.sh build
@@ -43,7 +43,7 @@ fuzz: ## the readers of what others have written, fuzzed for an hour each (FUZZ_
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} integration/fuzz.sh
 
 integration: ## the demo as user and as root, real package managers, other kernels and power cuts (network, minutes)
-	@integration/setup.sh build test vm dist
+	@integration/setup.sh build test vm dist engines
 	@integration/integration.sh
 
 soak: ## random kills for an hour (SOAK_KILLS=20000): the store loses nothing

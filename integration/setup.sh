@@ -1,7 +1,7 @@
 #!/bin/sh
 # setup.sh GROUP...: what the make targets need from the machine; installs what is missing.
 #
-# Groups: build, test, vm, dist, bench, lint. Root, or a user whom `sudo -n` lets, gets the packages
+# Groups: build, test, vm, dist, engines, bench, lint. Root, or a user whom `sudo -n` lets, gets the packages
 # installed; anybody else is told in one line for each package manager. Nothing missing: no output.
 set -eu
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
@@ -66,6 +66,17 @@ look() {
             lacks 'has musl-gcc' musl-tools 'musl-gcc musl-libc-static'
             lacks static_seccomp libseccomp-dev libseccomp-static
             musl_std || rust="$rust $musl"
+            ;;
+        engines)
+            # Only root can start one, or mount a disk. Neither needs its service.
+            if [ "$(id -u)" = 0 ]; then
+                lacks 'has mkfs.ext4' e2fsprogs e2fsprogs
+                lacks 'has mkfs.xfs' xfsprogs xfsprogs
+                lacks 'has mkfs.btrfs' btrfs-progs btrfs-progs
+                lacks 'has dockerd && has docker' docker.io moby-engine
+                lacks 'has runc' runc runc
+                lacks 'has podman' podman podman
+            fi
             ;;
         bench)
             lacks 'has bwrap' bubblewrap bubblewrap

@@ -1,0 +1,72 @@
+#!/bin/bash
+# filesystems.sh: a store on ext4, xfs, btrfs and tmpfs works; on overlayfs it is refused with the reason. As root,
+# because files are mounted as disks; the job is done as root and as the test user with ranges.
+#
+#   SANDBOX_BIN, SANDBOX_TEST_TREE   the binary and the Debian tree (default: made)
+#   SANDBOX_HOSTS_TABLE              a file that gets a line for each: place, id mode, what, result (tabs)
+set -euo pipefail
+export SANDBOX_BUDGET=off PATH=$PATH:/usr/sbin:/sbin
+here=$(cd "$(dirname "$0")" && pwd)
+[ "$(id -u)" = 0 ] || { echo "filesystems: needs root, to mount" >&2; exit 1; }
+binary=${SANDBOX_BIN:-$("$here/build.sh")}
+work=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-disks.XXXXXX")
+chmod 0755 "$work"
+cp "$binary" "$work/sandbox"
+tree=$work/tree.tar
+"$here/base-tree.sh" "$tree" >/dev/null
+"$here/users.sh" make
+finish() {
+    local code=$?
+    ! mountpoint -q "$work/disk" || umount "$work/disk"
+    rm -rf "$work"
+    exit $code
+}
+trap finish EXIT
+mkdir "$work/disk"
+
+cat >"$work/job" <<'JOB'
+set -eu
+sandbox=$1 tree=$2
+export SANDBOX_BASE_DIR=$3
+code=0
+"$sandbox" init --from "tar:$tree"
+"$sandbox" run --commit kept -- sh -c 'rm -r /usr/share/doc && mkdir /usr/share/doc && echo x >/x && ln /x /y && chown 7:7 /x && mkfifo /p'
+"$sandbox" run --from kept -- sh -c 'test $(stat -c %h:%u /y) = 2:7 && test -p /p && test -z "$(ls /usr/share/doc)"'
+"$sandbox" run --from kept -- rm -rf /usr/share || code=$?
+[ $code = 0 ]
+"$sandbox" run --from kept -- test -d /usr/share/doc
+"$sandbox" fsck --seal >/dev/null
+"$sandbox" rm kept
+"$sandbox" gc --all --wait-trash >/dev/null
+JOB
+row() {
+    printf '%s: %s\n' "$1" "$3"
+    [ -z "${SANDBOX_HOSTS_TABLE:-}" ] || printf 'base_dir on %s\t%s\tinit, run, commit\t%s\n' "$1" "$2" "$3" >>"$SANDBOX_HOSTS_TABLE"
+}
+
+for kind in ext4 xfs btrfs tmpfs; do
+    if [ $kind = tmpfs ]; then
+        mount -t tmpfs -o size=2g none "$work/disk"
+    else
+        truncate -s 2G "$work/image"
+        "mkfs.$kind" -q "$work/image" >/dev/null 2>&1
+        mount -o loop "$work/image" "$work/disk"
+    fi
+    install -d -m 0700 "$work/disk/root"
+    install -d -m 0700 -o sandbox-test -g sandbox-test "$work/disk/user"
+    sh "$work/job" "$work/sandbox" "$tree" "$work/disk/root" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+    row $kind range works
+    "$here/users.sh" run sandbox-test sh "$work/job" "$work/sandbox" "$tree" "$work/disk/user" >"$work/log" 2>&1 ||
+        { cat "$work/log"; exit 1; }
+    row $kind subuid works
+    umount "$work/disk"
+    rm -f "$work/image"
+done
+
+mkdir "$work/lower" "$work/upper" "$work/work"
+mount -t overlay -o "lowerdir=$work/lower,upperdir=$work/upper,workdir=$work/work" none "$work/disk"
+code=0
+"$work/sandbox" --base-dir "$work/disk/store" init --from "tar:$tree" 2>"$work/log" || code=$?
+[ $code = 6 ] && grep -q 'lies on overlayfs' "$work/log" && grep -q '^hint: ' "$work/log" || { cat "$work/log"; exit 1; }
+[ -z "$(ls -A "$work/disk")" ]
+row overlayfs - "exit 6, and the reason"
