@@ -132,7 +132,8 @@ fn who_enters_cannot_be_looked_into() {
            my $cwd = readlink(qq(/proc/$p/cwd)) // ''; print qq(LEAK cwd $cwd\\n) if $cwd =~ /escape-|store/; \
            if (open(my $e, '<', qq(/proc/$p/environ))) {{ local $/; my $t = <$e> // ''; print qq(LEAK environ\\n) if $t =~ /sing-no-more/; }} \
            if (opendir(my $f, qq(/proc/$p/fd))) {{ for (readdir $f) {{ my $l = readlink(qq(/proc/$p/fd/$_)) // ''; print qq(LEAK fd $l\\n) if $l =~ /escape-|store|ns:|socket/; }} }} \
-           if (open(my $m, '+<', qq(/proc/$p/mem))) {{ my $x = readlink(qq(/proc/$p/exe)) // ''; print qq(LEAK mem $x\\n) if $x !~ m(^/usr/); }} \
+           if (open(my $m, '+<', qq(/proc/$p/mem))) {{ my $x = readlink(qq(/proc/$p/exe)) // ''; open(my $s, '<', qq(/proc/$p/status)); my $t = defined fileno($s) ? join('', <$s>) : ''; \
+             print qq(LEAK mem $x\\n) if $x !~ m(^/usr/) and $t =~ /^VmSize/m; }} \
            if (!$traced{{$p}} && syscall({ptrace}, 16, $p + 0, 0, 0) == 0) {{ $traced{{$p}} = 1; \
              open(my $s, '<', qq(/proc/$p/status)); my $t = join('', <$s>); \
              print qq(LEAK traced without a filter\\n) if $t =~ /^Seccomp:\\s+0/m; print qq(LEAK traced with rights\\n) if $t =~ /^CapEff:\\s+000001f/m; \
