@@ -61,6 +61,8 @@ mod moves;
 mod names;
 #[path = "cli/network.rs"]
 mod network;
+#[path = "cli/owners.rs"]
+mod owners;
 #[path = "cli/packages.rs"]
 mod packages;
 #[path = "cli/profiles.rs"]

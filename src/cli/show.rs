@@ -54,6 +54,10 @@ fn text(shown: &Shown) -> String {
     }
     let files = count(shown.files, "entry", "entries");
     line("size", &format!("{} in {files}", size(shown.own_bytes)));
+    if shown.remembered > 0 {
+        let files = count(shown.remembered, "entry", "entries");
+        line("owners", &format!("{files} with an owner or device that is remembered"));
+    }
     line("ids", &shown.id_map.mode.to_string());
     line("source", &shown.source);
     text

@@ -120,11 +120,19 @@ pub fn limit(set: CapSet, last_cap: u32) -> Result<(), Errno> {
 /// # Errors
 /// EPERM if the caller lacks one of `set`.
 pub fn hold(set: CapSet) -> Result<(), Errno> {
+    hold_back(set, CapSet::NONE)
+}
+
+/// As [`hold`], but `spare` stays permitted, without effect.
+///
+/// # Errors
+/// EPERM if the caller lacks one of both.
+pub fn hold_back(set: CapSet, spare: CapSet) -> Result<(), Errno> {
     set_capabilities(
         None,
         CapabilitySets {
             effective: set.bits(),
-            permitted: set.bits(),
+            permitted: set.bits() | spare.bits(),
             inheritable: CapabilitySet::empty(),
         },
     )

@@ -83,7 +83,6 @@ fn args_first(seccomp: &Seccomp, request: &Request, architectures: &[ScmpArch]) 
     let mut before = conditional_table(policy::REFUSED_IF);
     if request.single {
         replace(&mut table, policy::PRETENDED, ScmpAction::Errno(0));
-        before.append(&mut conditional_table(policy::PRETENDED_IF));
     }
     let mut conditions = Table::new();
     for (name, verdicts) in &mut table {
@@ -118,7 +117,6 @@ fn as_runc(seccomp: &Seccomp, request: &Request, architectures: &[ScmpArch]) -> 
     before.append(&mut conditional_table(policy::REFUSED_IF));
     if request.single {
         replace(&mut before, policy::PRETENDED, ScmpAction::Errno(0));
-        before.append(&mut conditional_table(policy::PRETENDED_IF));
     }
     let mut program = pass_on(tree(rules_of(&before), architectures, UNDECIDED, UNDECIDED)?);
     program.extend(pass_on(newest(seccomp, architectures)));

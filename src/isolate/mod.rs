@@ -21,6 +21,7 @@ mod newer;
 pub mod outside;
 mod policy;
 pub mod profile;
+pub mod remember;
 mod scmp;
 pub mod seccomp;
 pub mod ulimit;

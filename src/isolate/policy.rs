@@ -32,8 +32,6 @@ pub(super) struct Conditional {
 /// The low 32 bits: the kernel takes ioctl's `cmd` and socket's `domain` as 32-bit integers, so a
 /// comparison of all 64 bits can be passed by with a bit above them (CVE-2019-7303).
 const INT: u64 = 0xffff_ffff;
-/// The file type in a `mode_t`.
-const TYPE: u64 = libc::S_IFMT as u64;
 
 const fn masked(index: u32, mask: u64, value: u64) -> Arg {
     Arg { index, value: mask, value_two: value, op: Op::MaskedEqual }
@@ -63,16 +61,9 @@ pub(super) const REFUSED_IF: &[Conditional] = &[
     refuse("socketcall", libc::ENOSYS, &[]),
 ];
 
-/// What changes owners, groups or the caller's own ids: does nothing and says that it worked, where only
-/// one id is mapped and the kernel would answer EINVAL.
+/// What changes the caller's own ids: does nothing and says that it worked, where only one id is mapped and
+/// the kernel would answer EINVAL. (Owners of files are for [`super::remember`].)
 pub(super) const PRETENDED: &[&str] = &[
-    "chown",
-    "chown32",
-    "fchown",
-    "fchown32",
-    "fchownat",
-    "lchown",
-    "lchown32",
     "setfsgid",
     "setfsgid32",
     "setfsuid",
@@ -92,19 +83,6 @@ pub(super) const PRETENDED: &[&str] = &[
     "setuid",
     "setuid32",
 ];
-
-/// mknod of devices: pretended likewise. A character device 0:0 is made in earnest, because overlayfs
-/// uses it as whiteout and the kernel lets everybody make one.
-pub(super) const PRETENDED_IF: &[Conditional] = &[
-    refuse("mknod", 0, &[masked(1, TYPE, libc::S_IFBLK as u64)]),
-    refuse("mknod", 0, &[masked(1, TYPE, libc::S_IFCHR as u64), not_zero(2)]),
-    refuse("mknodat", 0, &[masked(2, TYPE, libc::S_IFBLK as u64)]),
-    refuse("mknodat", 0, &[masked(2, TYPE, libc::S_IFCHR as u64), not_zero(3)]),
-];
-
-const fn not_zero(index: u32) -> Arg {
-    Arg { index, value: 0, value_two: 0, op: Op::NotEqual }
-}
 
 /// What a sandbox inside the sandbox calls: namespaces and mounts. Every rule of the profile for these
 /// is replaced. The payload still has no CAP_SYS_ADMIN but in user namespaces of its own making.

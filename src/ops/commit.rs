@@ -9,6 +9,7 @@ use rustix::io::{read, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
 use super::copyup::Upper;
+use super::owners::{self, Memory};
 use super::seal;
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, Powers};
@@ -17,6 +18,7 @@ use crate::store::{
 };
 use crate::tree::dir::open_file;
 use crate::tree::measure::is_fresh;
+use crate::tree::owners::Remembered;
 use crate::tree::{Descend, Totals, Visit, measure, walk};
 
 mod fold;
@@ -40,6 +42,8 @@ pub(super) struct Commit<'a> {
     pub(super) action: &'a str,
     /// The exit code of the command, if it is known.
     pub(super) exit: Option<i32>,
+    /// What its last command has left in the journal of remembered owners.
+    pub(super) journal: &'a [u8],
     /// Whether every file is read before: what a disk has lost shows now or never.
     pub(super) read: bool,
     /// Whether digests of all files are made, which reads them, too.
@@ -83,6 +87,8 @@ struct Found {
     totals: Totals,
     /// Whether there is anything to commit.
     changed: bool,
+    /// What the disk cannot hold.
+    remembered: Vec<Remembered>,
 }
 
 /// Validates the upper, publishes it and names it; where nothing changed, no layer is made and the target
@@ -99,18 +105,21 @@ pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
         // What a commit has left that failed may not be true any more.
         false => job.run.drop_manifest().map(|()| None)?,
     };
-    let found =
-        ids::inside(Entry::Map(map), Powers::Files, || look(job, &upper, manifest.as_ref()))?;
+    let memory = Memory::of_run(job.store, job.run, job.record, job.journal)?;
+    let found = ids::inside(Entry::Map(map), Powers::Files, || {
+        look(job, &upper, memory.as_ref(), manifest.as_ref())
+    })?;
     drop(upper);
     if !found.changed {
         return job.without_layer();
     }
+    let remembered = owners::file(&found.remembered)?;
     let (lock, beneath, staged) = job.beneath()?;
     let layer = job.layer_record(beneath, found.totals)?;
     if manifest.is_some() {
-        job.run.end_manifest(&layer, None)?;
+        job.run.end_manifest(&layer, remembered.as_deref())?;
     }
-    let done = job.publish(&lock, &layer, staged.as_ref());
+    let done = job.publish(&lock, &layer, remembered.as_deref(), staged.as_ref());
     drop(lock);
     if let Some(staged) = staged {
         staged.discard(job.store);
@@ -122,7 +131,12 @@ pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
 
 /// The part that touches files of the upper, inside. What need not be in a layer leaves the upper first; then
 /// what is left is measured, and that decides.
-fn look(job: &Commit<'_>, upper: &Upper<'_>, manifest: Option<&OwnedFd>) -> Result<Found> {
+fn look(
+    job: &Commit<'_>,
+    upper: &Upper<'_>,
+    memory: Option<&Memory>,
+    manifest: Option<&OwnedFd>,
+) -> Result<Found> {
     upper.settle()?;
     if job.read && !job.digest {
         read_all(upper.dir())?;
@@ -132,7 +146,11 @@ fn look(job: &Commit<'_>, upper: &Upper<'_>, manifest: Option<&OwnedFd>) -> Resu
     if let Some(file) = manifest.filter(|_| changed) {
         seal::write(upper.dir(), file)?;
     }
-    Ok(Found { totals, changed })
+    let remembered = match memory.filter(|_| changed) {
+        Some(memory) => memory.gather(upper.dir(), &owners::beneath(upper.layers()))?,
+        None => Vec::new(),
+    };
+    Ok(Found { totals, changed, remembered })
 }
 
 impl Commit<'_> {
@@ -165,16 +183,18 @@ impl Commit<'_> {
         &self,
         lock: &SharedLock,
         layer: &LayerRecord,
+        remembered: Option<&[u8]>,
         staged: Option<&Staged>,
     ) -> Result<()> {
         let store = self.store;
         staged.map_or(Ok(()), |staged| staged.publish(store, lock))?;
-        let done = store.publish(lock, self.run, layer, None, self.run.dir()).and_then(|id| {
-            self.name(lock, &id, Some(id)).or_else(|fault| {
-                store.take_back(lock, self.run, &id)?;
-                Err(fault)
-            })
-        });
+        let done =
+            store.publish(lock, self.run, layer, remembered, self.run.dir()).and_then(|id| {
+                self.name(lock, &id, Some(id)).or_else(|fault| {
+                    store.take_back(lock, self.run, &id)?;
+                    Err(fault)
+                })
+            });
         if let (Err(_), Some(staged)) = (&done, staged) {
             staged.take_back(store, lock);
         }

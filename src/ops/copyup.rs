@@ -39,6 +39,11 @@ impl<'a> Upper<'a> {
         self.layers[0].as_fd()
     }
 
+    /// The upper and the layers beneath it, top first.
+    pub(super) fn layers(&self) -> &[OwnedFd] {
+        &self.layers
+    }
+
     /// Takes it out. To be called inside.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 use super::run::{candidates, checks};
 use crate::fault::{Fault, Result};
 use crate::isolate::lost::Lost;
+use crate::isolate::remember::programs;
 use crate::rootfs::plan::MountPlan;
 use crate::run::explain::Told;
 use crate::run::join::Door;
@@ -152,6 +153,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         capabilities: confinement.capabilities(),
         last_capability: confinement.last_capability,
         seccomp: confinement.seccomp.0.clone(),
+        remember: confinement.remember.then(|| programs(&confinement.id_map)),
         limits: confinement.limits().into_iter().map(attainable).collect(),
         cgroup: None,
         preserve_fds: Vec::new(),
@@ -232,6 +234,7 @@ mod tests {
             capabilities: 5,
             last_capability: 40,
             seccomp: Bytes(vec![1]),
+            remember: true,
             environment: [b"PATH=/bin".to_vec(), b"A=1".to_vec()].map(Bytes).to_vec(),
             workdir: Bytes(b"/work".to_vec()),
             user: None,

@@ -100,6 +100,7 @@ impl<'a> Fresh<'a> {
             target: Target::Name(name),
             action,
             exit,
+            journal: &[],
             read: false,
             digest: false,
         })

@@ -17,6 +17,7 @@ pub mod init;
 mod layermaps;
 pub mod list;
 pub mod log;
+mod owners;
 pub mod profile;
 pub mod recover;
 pub mod rm;

@@ -71,6 +71,7 @@ fn save(
         target: Target::Name(name),
         action: "recover",
         exit: record.exit,
+        journal: &[],
         read: true,
         // Every file is read anyway.
         digest: true,

@@ -8,6 +8,7 @@ mod cwd;
 mod defaults;
 mod dry;
 mod finish;
+mod journal;
 pub mod limits;
 pub mod network;
 mod out;
@@ -323,7 +324,9 @@ fn execute(
             let (ended, reason) = limits::last(left, &base, options, ended, reason)?;
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
-            let after = finish::After { store, base: &base, options, record: &record, said, held };
+            let journal = journal::read(outcome.journal)?;
+            let (base, record, journal) = (&base, &record, &journal[..]);
+            let after = finish::After { store, base, options, record, said, journal, held };
             after.finish(&mut run, ended, &mut finished, &mut facts)?;
             if let Some(layer) = finished.committed {
                 status.committed(layer, facts.name());

@@ -28,6 +28,8 @@ pub struct Shown {
     pub files: u64,
     /// Bytes of the files of the layer itself.
     pub own_bytes: u64,
+    /// Entries of the layer itself whose owner or device the disk cannot hold.
+    pub remembered: u64,
     /// The box's map.
     pub id_map: IdMap,
     /// What the box was filled from.
@@ -42,6 +44,8 @@ pub fn show(store: &Store, box_name: &BoxName, spec: &str) -> Result<Shown> {
     let _lock = store.lock_shared()?;
     let found = store.resolve(box_name, spec)?;
     let record = store.layer(&found.layer)?;
+    let owners = store.layer_owners(&found.layer)?.unwrap_or_default();
+    let remembered = owners.iter().filter(|byte| **byte == b'\n').count();
     let home = store.box_record(&found.box_name)?;
     Ok(Shown {
         name: found.name,
@@ -53,6 +57,7 @@ pub fn show(store: &Store, box_name: &BoxName, spec: &str) -> Result<Shown> {
         exit: record.exit,
         files: record.files,
         own_bytes: record.own_bytes,
+        remembered: remembered as u64,
         id_map: home.id_map,
         source: home.source,
     })

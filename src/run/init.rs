@@ -307,15 +307,24 @@ fn start_early(spec: &RunSpec, wire: &OwnedFd, network: bool) -> Result<Started,
 fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<Started, Failure> {
     // Before the payload exists, because one with SYS_PTRACE could be faster than we are.
     reap::hide().map_err(Failure::at(Stage::Fork))?;
-    let child = || payload::become_command(spec, wire, Begin::Now(terminal));
-    let (payload, _) = fork(spec, child)?;
-    Ok(Started { payload, gate: None, joined: false })
+    let (payload, gate) = fork_at_gate(spec, |gate| {
+        payload::become_command(spec, wire, Begin::Now { terminal, gate })
+    })?;
+    Ok(Started { payload, gate, joined: false })
 }
 
-pub(super) fn fork(
+/// Makes the payload's process when all is there, with a gate if it has a listener to hand over.
+pub(super) fn fork_at_gate(
     spec: &RunSpec,
-    child: impl FnOnce(),
-) -> Result<(Pid, BorrowedFd<'static>), Failure> {
+    child: impl FnOnce(Option<BorrowedFd<'static>>),
+) -> Result<(Pid, Option<Gate>), Failure> {
+    let gate = spec.remember.as_ref().map(|_| wire::pair().map_err(Failure::at(Stage::Fork)));
+    let (theirs, ours) = gate.transpose()?.unzip();
+    let (payload, _) = fork(spec, || child(theirs.map(leave_open)))?;
+    Ok((payload, ours.map(|ours| Gate { ours: leave_open(ours), network: None })))
+}
+
+fn fork(spec: &RunSpec, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {
     // Once for both processes: neither can exec itself any capability back.
     caps::limit(spec.capabilities, spec.last_capability)
         .map_err(Failure::at(Stage::Capabilities))?;

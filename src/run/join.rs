@@ -55,9 +55,10 @@ fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
     reap::hide().map_err(Failure::at(Stage::Join))?;
     init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
-    let child = || payload::become_command(spec, wire, Begin::Joined(terminal));
-    let (payload, _) = init::fork(spec, child)?;
-    reap::run(spec, wire, Started { payload, gate: None, joined: true }, None)
+    let (payload, gate) = init::fork_at_gate(spec, |gate| {
+        payload::become_command(spec, wire, Begin::Joined { terminal, gate })
+    })?;
+    reap::run(spec, wire, Started { payload, gate, joined: true }, None)
 }
 
 fn enter(door: &Door) -> Result<(), Errno> {

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub ended: std::result::Result<Ended, Failure>,
     /// Why we ended it, if we did.
     pub reason: Option<Reason>,
+    /// What the handler of remembered owners has written down, if there was anything to handle.
+    pub journal: Option<OwnedFd>,
     /// The root's descriptor, if the spec wanted it; the overlay stays mounted until it is dropped.
     pub root: Option<OwnedFd>,
 }
@@ -89,6 +91,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         killed: false,
         signalled: false,
         ended: None,
+        journal: None,
         root: None,
         executing,
         reason: None,
@@ -118,6 +121,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
             explain::vanished().hint("run it again; `sandbox doctor` tells what this host allows")
         })?,
         reason: supervisor.reason,
+        journal: supervisor.journal,
         root: supervisor.root,
     })
 }
@@ -142,6 +146,7 @@ struct Supervisor {
     /// Whether a signal was passed on that may have ended the payload.
     signalled: bool,
     ended: Option<std::result::Result<Ended, Failure>>,
+    journal: Option<OwnedFd>,
     root: Option<OwnedFd>,
     /// Reads as ended when the payload is executed or gone.
     executing: Option<OwnedFd>,
@@ -284,6 +289,7 @@ impl Supervisor {
                 }
             }
             Some(Up::Weaker(weaker)) => moments.weaker(weaker),
+            Some(Up::Journal(journal)) => self.journal = Some(journal),
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Held(what, fd)) => moments.held(what, fd),
             Some(Up::Begun) => self.begun = true,

@@ -5,6 +5,7 @@
 //! process that becomes the user's command. Everything that can be computed is computed in [`spec`] before
 //! the clone; the child executes stages and reports `(stage, errno)`; the text is made in [`explain`].
 
+pub mod answer;
 mod byfd;
 mod companion;
 pub mod disk;

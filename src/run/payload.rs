@@ -18,10 +18,11 @@ use rustix::process::{Gid, Uid};
 use super::byfd;
 use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
-use super::reap::{self, READY};
+use super::reap;
 use super::spec::RunSpec;
 use super::user::{self, Resolved};
-use super::wire::{Failure, Stage, Up, send_up};
+use super::wire::{Failure, Stage, Up, send_ready, send_up};
+use crate::isolate::remember::Programs;
 use crate::isolate::{caps, limits};
 use crate::sys;
 use crate::sys::exec::Strings;
@@ -31,10 +32,21 @@ use crate::sys::process::exit_now;
 /// When the root is there.
 #[derive(Debug)]
 pub enum Begin {
-    /// It is; so is the payload's side of the terminal, if it gets one.
-    Now(Option<OwnedFd>),
+    /// It is; so is the payload's side of the terminal, if it gets one. Whoever reaps waits at the gate, if
+    /// there is one, until all is given up.
+    Now {
+        /// The terminal.
+        terminal: Option<OwnedFd>,
+        /// The payload's end of the gate.
+        gate: Option<BorrowedFd<'static>>,
+    },
     /// It is, and has been since the run that is joined began; so is the terminal.
-    Joined(Option<OwnedFd>),
+    Joined {
+        /// The terminal.
+        terminal: Option<OwnedFd>,
+        /// The payload's end of the gate.
+        gate: Option<BorrowedFd<'static>>,
+    },
     /// When the gate says so.
     WhenTold {
         /// The payload's end of it.
@@ -62,21 +74,24 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     let mut user = None;
-    let joined = matches!(begin, Begin::Joined(_));
+    let joined = matches!(begin, Begin::Joined { .. });
     match begin {
-        Begin::Now(terminal) | Begin::Joined(terminal) => {
+        Begin::Now { terminal, gate } | Begin::Joined { terminal, gate } => {
             take_terminal(spec, terminal).map_err(Failure::at(Stage::Session))?;
             let resolved = spec.user.as_ref().map(user::resolve).transpose();
             user = resolved.map_err(Failure::at(Stage::User))?;
-            give_up(spec, user.as_ref(), joined)?;
+            let listener = give_up(spec, user.as_ref(), joined)?;
+            if let Some(gate) = gate {
+                pass(gate, listener);
+            }
         }
         Begin::WhenTold { gate, network } => {
             if network {
                 namespace::unshare_network().map_err(Failure::at(Stage::Network))?;
             }
             init::name_and_network(spec, wire)?;
-            give_up(spec, None, false)?;
-            pass(gate);
+            let listener = give_up(spec, None, false)?;
+            pass(gate, listener);
         }
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
@@ -89,8 +104,12 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
 }
 
 /// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After
-/// this only what the filter of the run allows can be done.
-fn give_up(spec: &RunSpec, user: Option<&Resolved>, joined: bool) -> Result<(), Failure> {
+/// this only what the filter of the run allows can be done. Gives the listener of calls that are remembered.
+fn give_up(
+    spec: &RunSpec,
+    user: Option<&Resolved>,
+    joined: bool,
+) -> Result<Option<OwnedFd>, Failure> {
     if let Some(user) = user {
         change_user(user).map_err(Failure::at(Stage::User))?;
     }
@@ -107,13 +126,31 @@ fn give_up(spec: &RunSpec, user: Option<&Resolved>, joined: bool) -> Result<(), 
     if spec.scoped {
         sys::landlock::scope_abstract_sockets().map_err(Failure::at(Stage::Scope))?;
     }
-    sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))
+    let listener = spec.remember.as_ref().map_or(Ok(None), listen);
+    let listener = listener.map_err(Failure::at(Stage::Seccomp))?;
+    sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))?;
+    Ok(listener)
+}
+
+/// Asks for the calls that are remembered. Without a listener (one of a sandbox around us, EBUSY; Linux before
+/// 5.0) they are as they were without us: pretended with one id only, else refused by the kernel.
+fn listen(programs: &Programs) -> Result<Option<OwnedFd>, Errno> {
+    match sys::notify::load(&programs.ask) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(Errno::BUSY | Errno::INVAL) => {
+            programs.pretend.as_ref().map_or(Ok(()), |program| sys::seccomp::load(program))?;
+            Ok(None)
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,
 /// it has told why, and we do not live to see it.
-fn pass(gate: BorrowedFd<'_>) {
-    let told = retry_on_intr(|| rustix::io::write(gate, READY));
+fn pass(gate: BorrowedFd<'_>, listener: Option<OwnedFd>) {
+    let told = send_ready(gate, listener.as_ref().map(AsFd::as_fd));
+    // PID 1 has it: whoever else held it would keep callers waiting if the handler dies.
+    drop(listener);
     let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut [0_u8; 1])));
     if open != Ok(1) {
         exit_now(i32::from(super::outcome::OURS));
@@ -184,12 +221,14 @@ fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
 /// or the gate, and what tells of the exec.
 fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errno> {
     let other = match begin {
-        Begin::Now(terminal) | Begin::Joined(terminal) => terminal.as_ref().map(AsFd::as_fd),
-        Begin::WhenTold { gate, .. } => Some(*gate),
+        Begin::Now { terminal, gate } | Begin::Joined { terminal, gate } => {
+            [terminal.as_ref().map(AsFd::as_fd), *gate]
+        }
+        Begin::WhenTold { gate, .. } => [None, Some(*gate)],
     };
     let executing = spec.executing.as_ref().map(AsFd::as_fd);
-    let ours =
-        [Some(wire.as_fd()), other, executing].into_iter().flatten().map(|fd| fd.as_raw_fd());
+    let ours = [Some(wire.as_fd()), other[0], other[1], executing];
+    let ours = ours.into_iter().flatten().map(|fd| fd.as_raw_fd());
     let mut keep: Vec<_> = spec.preserve_fds.iter().copied().chain(ours).collect();
     keep.sort_unstable();
     keep.dedup();

@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
 
+use super::answer;
 use super::hold;
 use super::spec::RunSpec;
-use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
+use super::wire::{Down, Failure, Stage, Up, receive_down, receive_ready, send_up};
 use crate::isolate::caps::{self, CapSet};
-use crate::sys::process::exit_now;
+use crate::sys::process::{Side, clone, exit_now};
 use crate::sys::{self, namespace};
 
 /// The number of CAP_KILL in capabilities(7): PID 1 forwards signals to a payload of any user.
@@ -55,14 +56,14 @@ fn errno(errno: nix::errno::Errno) -> Errno {
 pub struct Started {
     /// Its pid.
     pub payload: Pid,
-    /// Where it waits for the root; none if it was made when the root was ready.
+    /// Where it waits for the root; none if it was made when the root was ready and hands nothing over.
     pub gate: Option<Gate>,
     /// Whether we are not PID 1, but have joined a run: what we leave behind does not go with us.
     pub joined: bool,
 }
 
-/// Between PID 1 and a payload's process that was made early: [`READY`] that it has given up all, `OPEN`
-/// that the root is ready.
+/// Between PID 1 and a payload's process that was made early, or that has a listener to hand over: the word
+/// that it has given up all ([`send_ready`](super::wire::send_ready)), and [`OPEN`] that the root is ready.
 #[derive(Debug)]
 pub struct Gate {
     /// The end of PID 1. It reads the end of file if that process died.
@@ -71,8 +72,6 @@ pub struct Gate {
     pub network: Option<BorrowedFd<'static>>,
 }
 
-/// The payload's word.
-pub const READY: &[u8] = b"r";
 /// The word of PID 1.
 const OPEN: &[u8] = b"g";
 
@@ -87,8 +86,9 @@ pub fn run(
     place: Option<OwnedFd>,
 ) -> Result<(), Failure> {
     let signals = ended_children().map_err(Failure::at(Stage::Fork))?;
+    let mut listener = None;
     if let Some(gate) = &started.gate {
-        meet(gate).map_err(Failure::at(Stage::Network))?;
+        listener = meet(gate).map_err(Failure::at(Stage::Network))?;
     }
     if let Some(place) = place {
         hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
@@ -98,13 +98,16 @@ pub fn run(
     }
     // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors.
     let gate = started.gate.as_ref().map(|gate| gate.ours);
-    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), gate];
+    let asked = listener.as_ref().map(AsFd::as_fd);
+    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), gate, asked];
     let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
     kept.sort_unstable();
     sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
     let give_up = || -> Result<(), Errno> {
         // Capabilities that only become fewer take neither the death signal nor the hiding back.
-        caps::hold(CapSet(1 << CAP_KILL))?;
+        // What the handler needs is not effective in us.
+        let spare = if asked.is_some() { answer::CAPABILITIES } else { CapSet::NONE };
+        caps::hold_back(CapSet(1 << CAP_KILL), spare)?;
         hide()?;
         if let Some(gate) = gate {
             // A payload that failed early has told why, and is reaped in a moment.
@@ -116,41 +119,71 @@ pub fn run(
         send_up(wire.as_fd(), &Up::Failed(Failure { stage: Stage::Seccomp, detail: 1, errno }));
         exit_now(1);
     }
-    serve(wire.as_fd(), signals.as_fd(), &started)
+    let mut init = Init { wire: wire.as_fd(), signals: signals.as_fd(), spec, listener };
+    init.serve(&started)
 }
 
 /// Waits until the payload's process has given up all, and joins the network that it has made. It holds no
-/// secrets then, but must not be left in the host's network: /proc/1/net shows what is there.
-pub(super) fn meet(gate: &Gate) -> Result<(), Errno> {
-    if retry_on_intr(|| rustix::io::read(gate.ours, &mut [0_u8; 1])) != Ok(1) {
+/// secrets then, but must not be left in the host's network: /proc/1/net shows what is there. Gives the
+/// listener of calls that are remembered, if it has one.
+pub(super) fn meet(gate: &Gate) -> Result<Option<OwnedFd>, Errno> {
+    let Ok(Some(listener)) = receive_ready(gate.ours) else {
         // It has told why.
         exit_now(1);
-    }
+    };
     match gate.network.map(namespace::join_network) {
         // A program that its caller may not read runs as a process that nobody may look into.
         Some(Err(Errno::PERM | Errno::ACCESS)) => namespace::unshare_network(),
         joined => joined.unwrap_or(Ok(())),
-    }
+    }?;
+    Ok(listener)
 }
 
-fn serve(wire: BorrowedFd<'_>, signals: BorrowedFd<'_>, started: &Started) -> ! {
-    loop {
-        let mut fds = [PollFd::new(&wire, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => exit_now(1),
-        }
-        let (told, child) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if child {
-            drain(signals);
-            reap(wire, started);
-        }
-        if told {
-            match receive_down(wire) {
-                Ok(Some(message)) => forward(message, started.payload),
-                // The supervisor is gone: so are we, and with us everything in this pid namespace.
-                Ok(None) | Err(_) => leave(started),
+/// What PID 1 waits for.
+struct Init<'a> {
+    wire: BorrowedFd<'a>,
+    signals: BorrowedFd<'a>,
+    spec: &'a RunSpec,
+    /// Until the handler is there.
+    listener: Option<OwnedFd>,
+}
+
+impl Init<'_> {
+    fn serve(&mut self, started: &Started) -> ! {
+        let (wire, signals) = (self.wire, self.signals);
+        loop {
+            let mut fds =
+                vec![PollFd::new(&wire, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+            fds.extend(self.listener.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => exit_now(1),
             }
+            let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+            let (told, child, asked) = (ready(0), ready(1), ready(2));
+            if asked {
+                self.start_handler();
+            }
+            if child {
+                drain(signals);
+                reap(wire, started);
+            }
+            if told {
+                match receive_down(wire) {
+                    Ok(Some(message)) => forward(message, started.payload),
+                    // The supervisor is gone: so are we, and with us everything in this pid namespace.
+                    Ok(None) | Err(_) => leave(started),
+                }
+            }
+        }
+    }
+
+    /// Makes the handler, which alone keeps the listener: if it dies, the kernel tells its callers ENOSYS. So
+    /// it does if it cannot be made.
+    fn start_handler(&mut self) {
+        let Some(listener) = self.listener.take() else { return };
+        if let Ok(Side::Child) = clone(0) {
+            answer::serve(&listener, self.wire, &self.spec.id_map);
         }
     }
 }

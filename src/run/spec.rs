@@ -13,6 +13,7 @@ use super::user::User;
 use crate::ids::IdMap;
 use crate::isolate::caps::CapSet;
 use crate::isolate::cgroup::live::Entrance;
+use crate::isolate::remember::Programs;
 use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::MountPlan;
@@ -63,6 +64,8 @@ pub struct RunSpec {
     pub last_capability: u32,
     /// The compiled seccomp program.
     pub seccomp: Vec<u8>,
+    /// The programs for calls whose effect is remembered, if the profile remembers it.
+    pub remember: Option<Programs>,
     /// Resource limits.
     pub limits: Vec<(Resource, Rlimit)>,
     /// The cgroup that all of it is in, if it has one of its own.

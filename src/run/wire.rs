@@ -138,6 +138,8 @@ pub enum Up {
     Terminal(OwnedFd),
     /// The root of the overlay comes along, to copy results out of.
     Root(OwnedFd),
+    /// The handler of remembered owners has begun; its journal comes along.
+    Journal(OwnedFd),
     /// The payload ended, with the status of wait(2).
     Exited(i32),
     /// A protection that this host refuses, and for which something weaker stands in.
@@ -198,6 +200,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         }
         Up::Terminal(fd) => (packet(2, 0, 0, 0), Some(fd.as_fd())),
         Up::Root(fd) => (packet(3, 0, 0, 0), Some(fd.as_fd())),
+        Up::Journal(fd) => (packet(7, 0, 0, 0), Some(fd.as_fd())),
         Up::Exited(status) => (packet(4, 0, 0, *status), None),
         Up::Weaker(weaker) => (packet(5, *weaker as u8, 0, 0), None),
         Up::Held(what, fd) => (packet(6, *what as u8, 0, 0), Some(fd.as_fd())),
@@ -232,6 +235,22 @@ fn send(wire: BorrowedFd<'_>, packet: &Packet, fd: Option<BorrowedFd<'_>>) -> Re
     Ok(())
 }
 
+/// Says at the gate that the payload's process has given up all; with it goes the listener of its filter.
+///
+/// # Errors
+/// EPIPE when PID 1 is gone.
+pub fn send_ready(gate: BorrowedFd<'_>, listener: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    send(gate, &packet(1, 0, 0, 0), listener)
+}
+
+/// Receives what [`send_ready`] says; none at end-of-file.
+///
+/// # Errors
+/// What recvmsg(2) says.
+pub fn receive_ready(gate: BorrowedFd<'_>) -> Result<Option<Option<OwnedFd>>, Errno> {
+    Ok(receive(gate)?.map(|(_, listener)| listener))
+}
+
 /// Receives one message of the child; none at end-of-file.
 ///
 /// # Errors
@@ -249,6 +268,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (4, _) => Up::Exited(value(&packet)),
         (5, _) => Up::Weaker(*weaker::ALL.get(usize::from(packet[1])).ok_or(Errno::PROTO)?),
         (6, Some(fd)) => Up::Held(*HELD.get(usize::from(packet[1])).ok_or(Errno::PROTO)?, fd),
+        (7, Some(fd)) => Up::Journal(fd),
         (10, _) => Up::Begun,
         (11, Some(fd)) => Up::Namespace(fd),
         _ => return Err(Errno::PROTO),

@@ -83,6 +83,7 @@ impl Run {
     fn remove_rest(&self, store: &Store, name: &str) -> Result<(), Errno> {
         file::unlink(self.dir(), layout::RUN_RECORD_NEW)?;
         file::unlink(self.dir(), layout::RUN_LOG)?;
+        file::unlink(self.dir(), layout::RUN_JOURNAL)?;
         file::unlink(self.dir(), layout::RUN_SOCKET)?;
         file::unlink(self.dir(), layout::RUN_BECOMES)?;
         file::rmdir(self.dir(), layout::NEST)?;

@@ -47,6 +47,7 @@ pub(crate) const STEPS: &[&str] = &[
     "run.chown",
     "run.rename",
     "run.record",
+    "run.journal",
     "run.record.temp",
     "run.record.rename",
     "run.log",

@@ -5,10 +5,7 @@
 //! So a fold costs what was changed since the box was filled, and diffs of recent snapshots see single
 //! layers.
 
-use rustix::fs::{AtFlags, statat};
-use rustix::io::Errno;
-
-use super::{BoxName, LayerId, LayerRecord, Store, layout};
+use super::{BoxName, LayerId, LayerRecord, Store};
 use crate::fault::{Fault, Kind, Result};
 
 /// The most layers that a new layer is mounted with, itself included. overlayfs takes 500 lowers; a run adds
@@ -62,7 +59,6 @@ impl Store {
             .ok_or_else(|| Fault::damaged(format!("fold chain: {}: it has no base", parent.id)))?;
         let mut folds = Vec::new();
         for id in layers {
-            self.require_no_owners(id)?;
             folds.extend(self.stands_for(id)?);
         }
         Ok(Some(FoldPlan { ground: *ground, layers: layers.to_vec(), rest: rest.to_vec(), folds }))
@@ -96,19 +92,6 @@ impl Store {
             }
         }
         Ok(None)
-    }
-
-    /// Refuses a layer with owners beside its files: a fold layer could not tell them.
-    fn require_no_owners(&self, id: &LayerId) -> Result<()> {
-        let name = format!("{}/owners", layout::layer(id));
-        match statat(self.dir(), &name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Fault::errno("fold layer", id, errno)),
-            Ok(_) => Err(Fault::failed(format!(
-                "fold layer: {id}: it remembers owners that are not on disk"
-            ))
-            .hint("start a new box from the snapshot: `sandbox init NAME --from DIRECTORY`")),
-        }
     }
 }
 

@@ -55,6 +55,8 @@ pub(crate) const RUN_RECORD: &str = "run.json";
 pub(crate) const RUN_RECORD_NEW: &str = ".new-run.json";
 /// In a kept run: a symlink that names the layer it is becoming.
 pub(crate) const RUN_BECOMES: &str = "becomes";
+/// In a kept run: what the handler of remembered owners has written down.
+pub(crate) const RUN_JOURNAL: &str = "journal";
 /// In a run: its output, if it is a run that stays.
 pub(crate) const RUN_LOG: &str = "log";
 /// In a run that stays: the socket of its supervisor.

@@ -130,7 +130,10 @@ impl Store {
     }
 
     /// The bytes of the file `owners` of a layer, if there is one.
-    pub(super) fn layer_owners(&self, id: &LayerId) -> Result<Option<Vec<u8>>> {
+    ///
+    /// # Errors
+    /// What reading it says.
+    pub fn layer_owners(&self, id: &LayerId) -> Result<Option<Vec<u8>>> {
         let name = layout::owners(id);
         match file::read_small(self.dir(), &name, LIMIT) {
             Ok(bytes) => Ok(Some(bytes)),

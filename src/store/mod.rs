@@ -26,6 +26,7 @@ mod format;
 mod fsck;
 mod gc;
 mod id;
+mod journal;
 mod layer;
 mod layout;
 mod lock;

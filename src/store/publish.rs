@@ -41,9 +41,13 @@ impl Store {
             )));
         }
         let bytes = json_line(record)?;
-        if let Some(owners) = remembered {
-            step("publish.owners", || file::write_small(run.dir(), layout::LAYER_OWNERS, owners))
-                .context("write owners of layer", record.id)?;
+        // A commit of a kept run that failed may have left one that is not true any more.
+        if remembered.is_some() || run.kept {
+            step("publish.owners", || match remembered {
+                Some(owners) => file::write_small(run.dir(), layout::LAYER_OWNERS, owners),
+                None => file::unlink(run.dir(), layout::LAYER_OWNERS),
+            })
+            .context("write owners of layer", record.id)?;
         }
         step("publish.syncfs", || syncfs(sync)).context("write layer to disk", record.id)?;
         write_record(run, &bytes).context("write record of layer", record.id)?;

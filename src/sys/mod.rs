@@ -14,6 +14,7 @@ pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+pub mod notify;
 pub mod peer;
 pub mod probe;
 pub mod process;

@@ -139,6 +139,17 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Takes these ids for what touches files, of this thread (setfsuid(2), setfsgid(2)). The kernel takes the
+/// capabilities for files out of the effective set when the user is no longer 0, and back in when it is again.
+pub fn set_file_ids(uid: u32, gid: u32) {
+    // SAFETY: both calls take an integer. They tell no error: an id that is not held changes nothing, and
+    // these come from a process of our own user namespace.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid as libc::c_ulong);
+        libc::syscall(libc::SYS_setfsuid, uid as libc::c_ulong);
+    }
+}
+
 /// How many threads this process has, by /proc/self/task; 1 if that cannot be read.
 pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)

@@ -16,17 +16,22 @@ const INSTRUCTION: usize = 8;
 /// # Errors
 /// EINVAL for a program that is empty, torn or not valid; EACCES without no_new_privs; ENOMEM.
 pub fn load(program: &[u8]) -> Result<(), Errno> {
-    let (count, rest) = (program.len() / INSTRUCTION, program.len() % INSTRUCTION);
-    let count = u16::try_from(count).map_err(|_| Errno::INVAL)?;
-    if count == 0 || rest != 0 {
-        return Err(Errno::INVAL);
-    }
-    let fprog = libc::sock_fprog { len: count, filter: program.as_ptr().cast_mut().cast() };
+    let fprog = program_of(program)?;
     match set_filter(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW, &fprog) {
         // Kernels before 4.17 do not know the flag.
         Err(Errno::INVAL) => set_filter(0, &fprog),
         other => other,
     }
+}
+
+/// The program as the kernel takes it; it points into `program`.
+pub(super) fn program_of(program: &[u8]) -> Result<libc::sock_fprog, Errno> {
+    let (count, rest) = (program.len() / INSTRUCTION, program.len() % INSTRUCTION);
+    let count = u16::try_from(count).map_err(|_| Errno::INVAL)?;
+    if count == 0 || rest != 0 {
+        return Err(Errno::INVAL);
+    }
+    Ok(libc::sock_fprog { len: count, filter: program.as_ptr().cast_mut().cast() })
 }
 
 fn set_filter(flags: libc::c_ulong, fprog: &libc::sock_fprog) -> Result<(), Errno> {

@@ -18,6 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::meta;
 use super::owners::Remembered;
 use super::whiteout::is_overlay_name;
 use super::xattr::{self, Xattr};
@@ -108,7 +109,9 @@ pub fn may_be_stored(name: &CStr) -> bool {
     let bytes = name.to_bytes();
     let kept: [&[u8]; 3] =
         [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
-    (bytes.starts_with(b"user.") && !is_overlay_name(bytes)) || kept.contains(&bytes)
+    // What is remembered is ours to say, not a foreign tree's.
+    let ours = name == meta::NAME;
+    (bytes.starts_with(b"user.") && !is_overlay_name(bytes) && !ours) || kept.contains(&bytes)
 }
 
 /// Whether the attribute was stored; errors are those that concern the file system and not the attribute.

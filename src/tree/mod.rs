@@ -21,7 +21,10 @@
 //! | `settle` | what was copied up and did not change leaves an upper |
 //! | `fold` | one layer in the place of several |
 //! | `attributes` | owner, attributes, mode and times of a file just made |
+//! | `gather` | what is remembered of an upper |
+//! | `meta` | the attribute that remembers owner and device of a file |
 //! | `owners` | owners and devices that the disk cannot hold |
+//! | `inscribe` | remembered owners and devices onto a tree just filled |
 //! | `copy` | a tree copied file by file |
 
 use serde::{Deserialize, Serialize};
@@ -31,10 +34,13 @@ pub mod change;
 pub mod copy;
 pub mod dir;
 pub mod fold;
+pub mod gather;
+pub mod inscribe;
 pub mod inside;
 pub mod manifest;
 pub mod measure;
 pub mod merged;
+pub mod meta;
 pub mod owners;
 pub mod path;
 pub mod remove;

@@ -11,9 +11,11 @@ use rustix::fs::{Mode, OFlags, openat};
 use super::Commit;
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, Powers};
+use crate::ops::owners::{self, Memory};
 use crate::store::{
     FoldPlan, LayerId, LayerRecord, Run, RunRecord, RunState, SharedLock, Store, reached,
 };
+use crate::tree::owners::Remembered;
 use crate::tree::{Totals, fold};
 
 /// A fold layer that is still in the run it was made in.
@@ -21,6 +23,8 @@ use crate::tree::{Totals, fold};
 pub(super) struct Staged {
     run: Run,
     record: LayerRecord,
+    /// The file `owners`.
+    remembered: Option<Vec<u8>>,
 }
 
 /// Fills a fold layer. Takes as long as it takes to link every file that was changed since the base: call it
@@ -44,7 +48,10 @@ pub(super) fn stage(job: &Commit<'_>, plan: &FoldPlan) -> Result<Staged> {
     let written = run.write_record(&record);
     drop(lock);
     match written.and_then(|()| fill(job, plan, &run)) {
-        Ok(totals) => Ok(Staged { record: record_of(plan, totals)?, run }),
+        Ok((totals, remembered)) => {
+            let remembered = owners::file(&remembered)?;
+            Ok(Staged { record: record_of(plan, totals)?, run, remembered })
+        }
         Err(fault) => {
             run.discard(job.store).ok();
             Err(fault)
@@ -52,13 +59,15 @@ pub(super) fn stage(job: &Commit<'_>, plan: &FoldPlan) -> Result<Staged> {
     }
 }
 
-fn fill(job: &Commit<'_>, plan: &FoldPlan, run: &Run) -> Result<Totals> {
-    let layers: Vec<_> =
-        plan.layers.iter().rev().map(|id| open(job.store, id)).collect::<Result<_>>()?;
+fn fill(job: &Commit<'_>, plan: &FoldPlan, run: &Run) -> Result<(Totals, Vec<Remembered>)> {
+    let top_first: Vec<_> = plan.layers.iter().rev().copied().collect();
+    let layers: Vec<_> = top_first.iter().map(|id| open(job.store, id)).collect::<Result<_>>()?;
+    let memory = Memory::of_folded(job.store, &job.record.id_map, &top_first)?;
     let (ground, place) = (open(job.store, &plan.ground)?, run.fs_dir()?);
     ids::inside(Entry::Map(&job.record.id_map), Powers::Files, || {
         let layers: Vec<_> = layers.iter().map(AsFd::as_fd).collect();
-        fold(&layers, ground.as_fd(), place.as_fd(), &mut reached)
+        let totals = fold(&layers, ground.as_fd(), place.as_fd(), &mut reached)?;
+        Ok((totals, memory.gather_folded(place.as_fd(), &layers)?))
     })
 }
 
@@ -93,7 +102,8 @@ impl Staged {
 
     /// Makes it a layer; one that names it follows under the same hold of the lock.
     pub(super) fn publish(&self, store: &Store, lock: &SharedLock) -> Result<()> {
-        store.publish(lock, &self.run, &self.record, None, self.run.dir()).map(drop)
+        let remembered = self.remembered.as_deref();
+        store.publish(lock, &self.run, &self.record, remembered, self.run.dir()).map(drop)
     }
 
     /// Nothing names it after all.

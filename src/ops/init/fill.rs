@@ -14,6 +14,7 @@ use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::image::mmdebstrap::{Writer, command};
 use crate::image::{Source, archive, tar};
 use crate::store::Run;
+use crate::tree::inscribe::inscribe;
 use crate::tree::owners::{self, Remembered};
 use crate::tree::{Totals, copy_tree};
 
@@ -29,13 +30,12 @@ pub(super) struct Filled {
 impl Filled {
     /// The file `owners`, if there is anything to remember.
     pub(super) fn owners(&self) -> Result<Option<Vec<u8>>> {
-        let mut entries = self.remembered.clone();
-        owners::settle(&mut entries);
+        let entries = &self.remembered;
         if entries.is_empty() {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        owners::write(&entries, &mut bytes)?;
+        owners::write(entries, &mut bytes)?;
         Ok(Some(bytes))
     }
 }
@@ -171,6 +171,8 @@ fn with_powers(
             .context("open directory", "of the new layer")?;
         let mut filled = Filled::default();
         job(target.as_fd(), &mut filled)?;
+        owners::settle(&mut filled.remembered);
+        filled.totals.files += inscribe(target.as_fd(), &filled.remembered, map)?;
         Ok(filled)
     })
 }

@@ -28,6 +28,8 @@ pub(super) struct After<'a> {
     pub(super) record: &'a RunRecord,
     /// What somebody has said since about a run that stays.
     pub(super) said: Option<Said>,
+    /// What the handler of remembered owners has written down.
+    pub(super) journal: &'a [u8],
     /// Whether nobody else holds what is to be committed.
     pub(super) held: Result<()>,
 }
@@ -63,6 +65,7 @@ impl After<'_> {
         let keeps = self.options.keep_on_failure && self.said.is_none();
         if resumed || (!ended.success() && keeps) {
             let code = i32::from(ended.exit_code());
+            self.keep_journal(run)?;
             run.mark_kept(&RunRecord { exit: Some(code), ..self.record.clone() })?;
             finished.kept = true;
             let id = run.id();
@@ -112,6 +115,7 @@ impl After<'_> {
             },
             action: "run",
             exit: Some(code),
+            journal: self.journal,
             read: false,
             digest: self.options.digest,
         })?;
@@ -128,10 +132,15 @@ impl After<'_> {
         Ok((news != News::Nothing).then_some(layer))
     }
 
+    fn keep_journal(&self, run: &Run) -> Result<()> {
+        if self.journal.is_empty() { Ok(()) } else { run.keep_journal(self.journal) }
+    }
+
     /// The command returned 0 and its changes could not be committed: they are kept, and the message
     /// says how to come back to them.
     fn rescue(&self, run: &mut Run, fault: Fault) -> Fault {
-        let kept = run.mark_kept(&RunRecord { exit: Some(0), ..self.record.clone() });
+        let record = RunRecord { exit: Some(0), ..self.record.clone() };
+        let kept = self.keep_journal(run).and_then(|()| run.mark_kept(&record));
         let id = run.id();
         match kept {
             Ok(()) => Fault {

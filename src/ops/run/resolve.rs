@@ -13,7 +13,7 @@ use super::{After, Net, RunOptions, Stay, binds, checks, limits, network, stay};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Profile, Root, Tmp};
-use crate::isolate::{caps, env, lost, seccomp};
+use crate::isolate::{caps, env, lost, remember, seccomp};
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
@@ -315,6 +315,7 @@ pub(super) fn spec(
         capabilities: settings.profile.capabilities,
         last_capability: caps::last_cap(),
         seccomp: settings.seccomp,
+        remember: settings.profile.remember_ids.then(|| remember::programs(&base.id_map)),
         limits: settings.limits.rlimits,
         cgroup: None,
         preserve_fds: options.preserve_fds.clone(),

@@ -80,6 +80,7 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
         killed: false,
         signalled: false,
         ended: None,
+        journal: None,
         root: None,
         executing: None,
         reason: None,
@@ -94,6 +95,6 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
         return Err(fault);
     }
     let ended = supervisor.ended.ok_or_else(explain::vanished)?;
-    let outcome = Outcome { ended, reason: None, root: None };
+    let outcome = Outcome { ended, reason: None, journal: None, root: None };
     Ok(Joined { outcome, unlimited: !entered, lost: waits.lost })
 }

@@ -86,6 +86,8 @@ pub struct Confinement {
     pub last_capability: u32,
     /// The compiled seccomp program.
     pub seccomp: Bytes,
+    /// Whether what the id map cannot hold is remembered.
+    pub remember: bool,
     /// The environment, a line each.
     pub environment: Vec<Bytes>,
     /// The working directory inside.
@@ -110,6 +112,7 @@ impl Confinement {
             capabilities: spec.capabilities.0,
             last_capability: spec.last_capability,
             seccomp: Bytes(spec.seccomp.clone()),
+            remember: spec.remember.is_some(),
             environment: spec.environment.iter().map(|l| Bytes(l.as_bytes().to_vec())).collect(),
             workdir: Bytes(spec.workdir.as_os_str().as_bytes().to_vec()),
             user: spec.user.as_ref().map(ToString::to_string),
@@ -210,6 +213,7 @@ mod tests {
             capabilities: 5,
             last_capability: 40,
             seccomp: Bytes(vec![0, 255, 7]),
+            remember: false,
             environment: vec![Bytes(b"A=\xff".to_vec())],
             workdir: Bytes(b"/\xfe".to_vec()),
             user: Some("1:2".into()),

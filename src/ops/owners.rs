@@ -1,0 +1,108 @@
+//! What a run remembers of owners and devices, on its way into the layer that it becomes.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::fault::Result;
+use crate::ids::{IdMap, Mode};
+use crate::store::{LayerId, Run, RunRecord, Store};
+use crate::tree::gather::{Sources, gather, journal_of};
+use crate::tree::meta::Journal;
+use crate::tree::owners::{self, Remembered};
+
+/// What is known before the upper is looked at. Read outside; used inside.
+#[derive(Debug)]
+pub(super) struct Memory {
+    map: IdMap,
+    /// What each layer beneath remembers, top first.
+    theirs: Vec<Vec<Remembered>>,
+    journal: Journal,
+}
+
+impl Memory {
+    /// What a run and the layers it is mounted on remember; `fresh` is the journal of its last command. None if
+    /// nothing can be remembered in its upper.
+    pub(super) fn of_run(
+        store: &Store,
+        run: &Run,
+        record: &RunRecord,
+        fresh: &[u8],
+    ) -> Result<Option<Self>> {
+        let journal = Journal::parse(&[&run.journal()?, fresh].concat());
+        let theirs = of_layers(store, record.chain.iter().rev())?;
+        let map = record.id_map.clone();
+        let memory = Self { map, theirs, journal };
+        Ok(memory.is_needed().then_some(memory))
+    }
+
+    /// What layers that are folded remember; topmost first.
+    pub(super) fn of_folded(store: &Store, map: &IdMap, layers: &[LayerId]) -> Result<Self> {
+        let theirs = of_layers(store, layers.iter())?;
+        Ok(Self { map: map.clone(), theirs, journal: Journal::default() })
+    }
+
+    fn is_needed(&self) -> bool {
+        self.map.mode == Mode::Single || !self.journal.is_empty() || self.knows_more()
+    }
+
+    fn knows_more(&self) -> bool {
+        self.theirs.iter().any(|known| !known.is_empty())
+    }
+
+    /// Reads it from the tree of a run, on the layers beneath. To be called inside.
+    pub(super) fn gather(
+        &self,
+        upper: BorrowedFd<'_>,
+        beneath: &[BorrowedFd<'_>],
+    ) -> Result<Vec<Remembered>> {
+        let owner = |entry: &Remembered| entry.device.is_none();
+        let all = self.map.mode == Mode::Single
+            || !self.journal.is_empty()
+            || self.theirs.iter().flatten().any(owner);
+        let (theirs, journal, map) = (&self.theirs, &self.journal, &self.map);
+        gather(upper, &Sources { beneath, theirs, journal, map, all })
+    }
+
+    /// Reads it from a fold layer, whose files are those of `layers`, topmost first. To be called inside.
+    pub(super) fn gather_folded(
+        &self,
+        place: BorrowedFd<'_>,
+        layers: &[BorrowedFd<'_>],
+    ) -> Result<Vec<Remembered>> {
+        if !self.knows_more() {
+            return Ok(Vec::new());
+        }
+        let mut journal = Journal::default();
+        for (layer, known) in layers.iter().zip(&self.theirs) {
+            journal_of(*layer, known, &mut journal)?;
+        }
+        let (map, all) = (&self.map, true);
+        gather(place, &Sources { beneath: &[], theirs: &[], journal: &journal, map, all })
+    }
+}
+
+fn of_layers<'a>(
+    store: &Store,
+    layers: impl Iterator<Item = &'a LayerId>,
+) -> Result<Vec<Vec<Remembered>>> {
+    layers
+        .map(|id| match store.layer_owners(id)? {
+            Some(bytes) => owners::read(&mut &bytes[..]),
+            None => Ok(Vec::new()),
+        })
+        .collect()
+}
+
+/// The file `owners`; none if nothing is remembered.
+pub(super) fn file(entries: &[Remembered]) -> Result<Option<Vec<u8>>> {
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    owners::write(entries, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// The layers that lie beneath an upper, of which it is the first.
+pub(super) fn beneath<'a>(layers: &'a [impl AsFd]) -> Vec<BorrowedFd<'a>> {
+    layers.iter().skip(1).map(AsFd::as_fd).collect()
+}

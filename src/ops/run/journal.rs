@@ -1,0 +1,32 @@
+//! The journal of remembered owners, from the memory that the handler shared with us.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::fstat;
+use rustix::io::pread;
+
+use crate::fault::{Context, Result};
+
+/// All of it; nothing if there was no handler.
+///
+/// # Errors
+/// What reading says.
+pub(super) fn read(journal: Option<OwnedFd>) -> Result<Vec<u8>> {
+    let Some(file) = journal else { return Ok(Vec::new()) };
+    let what = "of remembered owners";
+    let size = fstat(&file).context("read journal", what)?.st_size;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+    let mut done = 0;
+    while done < bytes.len() {
+        let got = pread(&file, &mut bytes[done..], done as u64).context("read journal", what)?;
+        if got == 0 {
+            break;
+        }
+        done += got;
+    }
+    bytes.truncate(done);
+    // A handler that was killed may have left half a line.
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    bytes.truncate(whole);
+    Ok(bytes)
+}

@@ -1,0 +1,152 @@
+//! The thread that waits for an answer.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat};
+use rustix::io::{Errno, pread, read};
+use rustix::process::Pid;
+use rustix::thread::capabilities;
+
+use super::Handler;
+use crate::sys::notify::{self, Call};
+
+/// PATH_MAX.
+const LONGEST_PATH: usize = 4096;
+/// Where a process's memory is read, nothing is expected behind the end of a page.
+const PAGE: u64 = 4096;
+
+/// A thread, as it was when its call was received.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// Its number, and the end of the paths of /proc that are its own.
+    pub(super) thread: u32,
+    id: u64,
+    /// Its effective capabilities.
+    pub(super) effective: u64,
+    memory: OwnedFd,
+    /// Its root, if that is not ours.
+    pub(super) root: Option<OwnedFd>,
+}
+
+impl Caller {
+    /// `None` if it is of another user namespace. (Then it may be of another mount namespace, too. Whoever
+    /// is in ours cannot make one: that takes SYS_ADMIN, which no payload has.)
+    pub(super) fn of(handler: &Handler<'_>, call: &Call) -> Result<Option<Self>, Errno> {
+        let (proc, thread) = (&handler.proc, call.thread);
+        let at = |name: &str| format!("{thread}/{name}");
+        let namespace = readlinkat(proc, at("ns/user"), Vec::with_capacity(32))?;
+        if namespace.to_bytes() != handler.namespace {
+            return Ok(None);
+        }
+        let memory = openat(proc, at("mem"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let root = match readlinkat(proc, at("root"), Vec::with_capacity(64))?.to_bytes() {
+            b"/" => None,
+            _ => Some(open(handler, &at("root"))?),
+        };
+        let pid = i32::try_from(thread).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let effective = capabilities(Some(pid))?.effective.bits();
+        Ok(Some(Self { thread, id: call.id, effective, memory, root }))
+    }
+
+    pub(super) fn may(&self, capability: u32) -> bool {
+        self.effective & 1 << capability != 0
+    }
+
+    /// Whether all that was looked at was this thread's: to be asked after the looking and before the doing.
+    pub(super) fn still_waits(&self, handler: &Handler<'_>) -> Result<(), Errno> {
+        if notify::waits(handler.listener, self.id) { Ok(()) } else { Err(Errno::SRCH) }
+    }
+
+    /// A directory that a relative path begins at: an argument of the call.
+    pub(super) fn directory(&self, handler: &Handler<'_>, fd: u64) -> Result<OwnedFd, Errno> {
+        // The kernel takes descriptors as 32 bits.
+        match fd as i32 {
+            libc::AT_FDCWD => open(handler, &format!("{}/cwd", self.thread)),
+            fd => self.descriptor(handler, fd),
+        }
+    }
+
+    /// One of its open files.
+    pub(super) fn descriptor(&self, handler: &Handler<'_>, fd: i32) -> Result<OwnedFd, Errno> {
+        if fd < 0 {
+            return Err(Errno::BADF);
+        }
+        match open(handler, &format!("{}/fd/{fd}", self.thread)) {
+            Err(Errno::NOENT) => Err(Errno::BADF),
+            other => other,
+        }
+    }
+
+    /// Whether one of its descriptors was opened with `O_PATH`, which fchown(2) and fsetxattr(2) refuse: /proc
+    /// shows neither read nor write permission then.
+    pub(super) fn is_mere_place(&self, handler: &Handler<'_>, fd: i32) -> Result<bool, Errno> {
+        let name = format!("{}/fd/{fd}", self.thread);
+        let stat = statat(&handler.proc, name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = stat.map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })?;
+        Ok(stat.st_mode & 0o600 == 0)
+    }
+
+    /// The string at an address of it.
+    pub(super) fn string(&self, address: u64, longest: usize) -> Result<CString, Errno> {
+        let mut bytes = Vec::with_capacity(256);
+        while bytes.len() <= longest {
+            let from = address.checked_add(bytes.len() as u64).ok_or(Errno::FAULT)?;
+            // Not across the end of a page: the next one may not be there.
+            let room = (PAGE - from % PAGE).min(256) as usize;
+            let before = bytes.len();
+            bytes.resize(before + room, 0);
+            let got = self.peek(from, &mut bytes[before..])?;
+            bytes.truncate(before + got);
+            if let Some(end) = bytes[before..].iter().position(|byte| *byte == 0) {
+                bytes.truncate(before + end);
+                return CString::new(bytes).map_err(|_| Errno::FAULT);
+            }
+        }
+        Err(Errno::NAMETOOLONG)
+    }
+
+    /// A path.
+    pub(super) fn path(&self, address: u64) -> Result<CString, Errno> {
+        let path = self.string(address, LONGEST_PATH)?;
+        if path.as_bytes().len() >= LONGEST_PATH { Err(Errno::NAMETOOLONG) } else { Ok(path) }
+    }
+
+    /// That many bytes at an address.
+    pub(super) fn bytes(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; length];
+        let mut done = 0;
+        while done < length {
+            let from = address.checked_add(done as u64).ok_or(Errno::FAULT)?;
+            done += self.peek(from, &mut bytes[done..])?;
+        }
+        Ok(bytes)
+    }
+
+    fn peek(&self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        match pread(&self.memory, into, address) {
+            Ok(0) | Err(Errno::IO | Errno::INVAL | Errno::OVERFLOW) => Err(Errno::FAULT),
+            other => other,
+        }
+    }
+
+    /// A field of its /proc/TID/status.
+    pub(super) fn status(&self, handler: &Handler<'_>) -> Result<String, Errno> {
+        let name = format!("{}/status", self.thread);
+        let file = openat(&handler.proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut bytes = vec![0; 64 << 10];
+        let length = read(file.as_fd(), &mut bytes)?;
+        bytes.truncate(length);
+        String::from_utf8(bytes).map_err(|_| Errno::IO)
+    }
+}
+
+/// The words behind `name:` of a status.
+pub(super) fn field<'a>(status: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().split_whitespace()
+}
+
+fn open(handler: &Handler<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    openat(&handler.proc, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}

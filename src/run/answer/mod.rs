@@ -1,0 +1,248 @@
+//! The handler: answers the calls of the payload whose effect is remembered, inside the sandbox.
+//!
+//! PID 1 forks it when the first such call waits, so that a run without one does not pay for it. It is in the
+//! user, mount and pid namespace of the payload, in the root that the payload has: a path that a payload
+//! gives leads nowhere where the payload could not go itself. (A handler outside can be led through a
+//! symbolic link to files of the host.) It is not dumpable, holds the listener, its journal and places of
+//! /proc, nothing of the store nor of the caller, and has the run's own filter.
+//!
+//! For each call: what the kernel would look at is looked at by descriptors of the calling thread
+//! (`/proc/TID/{mem,root,cwd,fd}`), then the kernel is asked whether the thread still waits (else the number
+//! may be another thread's), and only then is something done, with the capabilities that the thread has.
+//! The kernel is never told to go on with a call whose memory was read: the payload may have changed it. It
+//! is told so of calls of other user namespaces, which are not ours to judge, before anything is read.
+//!
+//! What may be done on disk is done there (set-id bits go, times change, errors are the kernel's own); what
+//! is left is written to `user.sandbox.meta` ([`crate::tree::meta`]), or to the journal. If the handler dies,
+//! callers get ENOSYS: PID 1 has closed its own descriptor, so the kernel sees that nobody listens.
+
+mod attributes;
+mod caller;
+mod device;
+mod notes;
+mod owner;
+mod place;
+mod walk;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, readlinkat, statx};
+use rustix::io::Errno;
+use rustix::process::{Gid, chdir, fchdir, umask};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups};
+
+use self::caller::{Caller, field};
+use self::notes::Notes;
+use super::wire::{Up, send_up};
+use crate::ids::{IdMap, Mode as IdMode};
+use crate::isolate::caps::CapSet;
+use crate::isolate::remember::{Form, form};
+use crate::sys;
+use crate::sys::notify::{self, Answer, Call};
+use crate::sys::process::{exit_now, set_file_ids};
+
+/// CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID: what the calls themselves need; also MKNOD and
+/// SETFCAP, by their numbers in capabilities(7).
+const FILES: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << MKNOD | 1 << 31;
+/// CAP_CHOWN.
+const CHOWN: u32 = 0;
+/// CAP_MKNOD.
+const MKNOD: u32 = 27;
+/// CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_PTRACE: to be as the caller, and to look at it.
+const LOOK: u64 = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 19;
+
+/// What PID 1 has to keep in its permitted set so that it can become this.
+pub const CAPABILITIES: CapSet = CapSet(FILES | LOOK);
+
+/// Becomes the handler. The wire is closed once the supervisor has the journal.
+pub fn serve(listener: &OwnedFd, wire: BorrowedFd<'_>, map: &IdMap) -> ! {
+    // Whatever fails here leaves nobody who listens: callers get ENOSYS.
+    if let Ok(mut handler) = Handler::new(listener.as_fd(), wire, map) {
+        notify::wake_up_here(listener.as_fd());
+        while handler.turn().is_ok() {}
+    }
+    exit_now(1)
+}
+
+/// All that the handler knows.
+#[derive(Debug)]
+struct Handler<'a> {
+    listener: BorrowedFd<'a>,
+    map: &'a IdMap,
+    /// /proc. The working directory is `self/fd` in it, so that the name of a descriptor is its number.
+    proc: OwnedFd,
+    fds: OwnedFd,
+    root: OwnedFd,
+    /// The mount of the root: what lies on another one is not of the layer, and cannot be remembered.
+    mount: u64,
+    /// Our user namespace, as /proc names it.
+    namespace: Vec<u8>,
+    /// The effective capabilities of now.
+    effective: u64,
+    /// Whether our ids for files are a caller's.
+    changed: bool,
+    notes: Notes,
+    /// Whether /proc is not that of our pid namespace: then nobody can be looked at.
+    blind: bool,
+}
+
+impl<'a> Handler<'a> {
+    fn new(listener: BorrowedFd<'a>, wire: BorrowedFd<'_>, map: &'a IdMap) -> Result<Self, Errno> {
+        let notes = Notes::new()?;
+        send_up(wire, &Up::Journal(notes.copy()?));
+        umask(Mode::empty());
+        chdir("/")?;
+        let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(rustix::fs::CWD, "/", path, Mode::empty())?;
+        let proc = openat(&root, "proc", path, Mode::empty())?;
+        let own = readlinkat(&proc, "self", Vec::new())?;
+        let blind = own.to_bytes() != std::process::id().to_string().as_bytes();
+        let fds = openat(&proc, "self/fd", path, Mode::empty())?;
+        fchdir(&fds)?;
+        let mount = statx(&root, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+        let namespace = readlinkat(&proc, "self/ns/user", Vec::new())?.into_bytes();
+        // The standard descriptors of the caller went when PID 1 closed its own.
+        let mut kept = [&root, &proc, &fds].map(AsRawFd::as_raw_fd).to_vec();
+        kept.extend([listener.as_raw_fd(), notes.as_fd().as_raw_fd()]);
+        kept.sort_unstable();
+        sys::exec::close_all_but(0, &kept)?;
+        let mut handler = Self {
+            listener,
+            map,
+            proc,
+            fds,
+            root,
+            mount,
+            namespace,
+            effective: 0,
+            changed: false,
+            notes,
+            blind,
+        };
+        handler.have(FILES)?;
+        Ok(handler)
+    }
+
+    /// One call. An error ends the handler: there is nobody left, or the listener is broken.
+    fn turn(&mut self) -> Result<(), Errno> {
+        match notify::receive(self.listener) {
+            Ok(call) => {
+                let answer = self.judge(&call);
+                notify::answer(self.listener, call.id, answer);
+                Ok(())
+            }
+            Err(Errno::INTR) => Ok(()),
+            // The caller was killed before it was heard; or all are gone, which only poll(2) tells.
+            Err(Errno::NOENT) => {
+                let mut fds = [PollFd::from_borrowed_fd(self.listener, PollFlags::IN)];
+                poll(&mut fds, None)?;
+                let gone = fds[0].revents().contains(PollFlags::HUP);
+                if gone { Err(Errno::NOENT) } else { Ok(()) }
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn judge(&mut self, call: &Call) -> Answer {
+        let Some(form) = form(call.arch, call.number) else { return Answer::Kernel };
+        if self.blind {
+            return self.unseen(form);
+        }
+        let caller = match Caller::of(self, call) {
+            Ok(Some(caller)) => caller,
+            // Of another user namespace.
+            Ok(None) => return Answer::Kernel,
+            Err(errno) => return Answer::Failed(errno),
+        };
+        let done = self.be_as(&caller).and_then(|()| match form {
+            Form::Chown(..) | Form::Fchown(_) | Form::Fchownat => {
+                self.change_owner(&caller, form, call)
+            }
+            Form::Mknod | Form::Mknodat => self.make_device(&caller, form, call),
+            Form::Setxattr(_) | Form::Fsetxattr => self.set_attribute(&caller, form, call),
+        });
+        if self.changed && self.be_ourselves().is_err() {
+            exit_now(1);
+        }
+        done.map_or_else(Answer::Failed, |()| Answer::Done)
+    }
+
+    /// What is answered where nobody can be looked at: as without a handler.
+    fn unseen(&self, form: Form) -> Answer {
+        match form {
+            Form::Setxattr(_) | Form::Fsetxattr => Answer::Kernel,
+            _ if self.map.mode == IdMode::Single => Answer::Done,
+            _ => Answer::Kernel,
+        }
+    }
+
+    /// Makes these capabilities effective, beside those that it takes to look at others.
+    fn have(&mut self, files: u64) -> Result<(), Errno> {
+        let wanted = files | LOOK;
+        if self.effective != wanted {
+            set_capabilities(
+                None,
+                CapabilitySets {
+                    effective: CapabilitySet::from_bits_retain(wanted),
+                    permitted: CAPABILITIES.bits(),
+                    inheritable: CapabilitySet::empty(),
+                },
+            )?;
+            self.effective = wanted;
+        }
+        Ok(())
+    }
+
+    /// Does what the handler does in its own right: reading and writing down what the caller was allowed to
+    /// do.
+    fn own<T>(&mut self, mut work: impl FnMut(&Self) -> Result<T, Errno>) -> Result<T, Errno> {
+        self.own_mut(|me| work(me))
+    }
+
+    fn own_mut<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match work(self) {
+            Err(Errno::ACCESS | Errno::PERM) if self.effective != FILES | LOOK => {
+                self.be_ourselves()?;
+                work(self)
+            }
+            other => other,
+        }
+    }
+
+    /// Takes on the ids of the caller for what touches files, and of its capabilities those for files. Where
+    /// there is one id only, everybody has it.
+    fn be_as(&mut self, caller: &Caller) -> Result<(), Errno> {
+        if self.map.mode != IdMode::Single {
+            let status = caller.status(self)?;
+            let id = |name| field(&status, name).nth(3).and_then(|id| id.parse().ok());
+            let (uid, gid) = id("Uid").zip(id("Gid")).ok_or(Errno::SRCH)?;
+            let groups: Vec<_> = field(&status, "Groups")
+                .filter_map(|id| id.parse().ok())
+                .map(Gid::from_raw)
+                .collect();
+            caller.still_waits(self)?;
+            if (uid, gid) != (0, 0) || !groups.is_empty() {
+                self.changed = true;
+                set_thread_groups(&groups)?;
+                set_file_ids(uid, gid);
+                // The kernel has changed the effective set along.
+                self.effective = 0;
+            }
+        }
+        self.have(caller.effective & FILES)
+    }
+
+    fn be_ourselves(&mut self) -> Result<(), Errno> {
+        if self.changed {
+            set_file_ids(0, 0);
+            set_thread_groups(&[])?;
+            self.effective = 0;
+            self.changed = false;
+        }
+        self.have(FILES)
+    }
+}

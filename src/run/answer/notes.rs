@@ -1,0 +1,89 @@
+//! Where the handler writes down what it remembers: on the file, or in the journal.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, XattrFlags, getxattr, memfd_create, removexattr, setxattr};
+use rustix::io::{Errno, write};
+
+use super::place::Found;
+use crate::tree::meta::{self, Inode, Meta, journal_line};
+
+/// The journal in memory is not longer than this, in bytes: a payload cannot fill the machine's memory by it.
+const LONGEST: usize = 64 << 20;
+
+/// The journal: a file in memory that the supervisor has, too, and what stands in it.
+#[derive(Debug)]
+pub(super) struct Notes {
+    file: OwnedFd,
+    length: usize,
+    known: HashMap<Inode, Meta>,
+    /// Whether the journal says that files have got the attribute.
+    marked: bool,
+}
+
+impl Notes {
+    pub(super) fn new() -> Result<Self, Errno> {
+        let file = memfd_create(c"owners", MemfdFlags::CLOEXEC)?;
+        Ok(Self { file, length: 0, known: HashMap::new(), marked: false })
+    }
+
+    pub(super) fn copy(&self) -> Result<OwnedFd, Errno> {
+        rustix::io::fcntl_dupfd_cloexec(&self.file, 0)
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// What is remembered of a file.
+    pub(super) fn read(&self, found: &Found) -> Result<Meta, Errno> {
+        if !found.has_attributes() {
+            return Ok(self.known.get(&found.inode()).copied().unwrap_or_default());
+        }
+        let mut buffer = [0_u8; meta::LONGEST];
+        match getxattr(found.name().as_c_str(), meta::NAME, &mut buffer) {
+            Ok(length) => Ok(Meta::parse(&buffer[..length]).unwrap_or_default()),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(Meta::default()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Remembers this of a file from now on.
+    pub(super) fn write(&mut self, found: &Found, meta: &Meta) -> Result<(), Errno> {
+        if !found.has_attributes() {
+            return self.note(found.inode(), meta);
+        }
+        if meta.is_empty() {
+            return match removexattr(found.name().as_c_str(), meta::NAME) {
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+                other => other,
+            };
+        }
+        if !self.marked {
+            self.append(meta::MARK)?;
+            self.marked = true;
+        }
+        let value = meta.to_string();
+        let (name, flags) = (found.name(), XattrFlags::empty());
+        setxattr(name.as_c_str(), meta::NAME, value.as_bytes(), flags)
+    }
+
+    /// Adds a line to the journal.
+    pub(super) fn note(&mut self, inode: Inode, meta: &Meta) -> Result<(), Errno> {
+        if self.known.get(&inode) == Some(meta) {
+            return Ok(());
+        }
+        self.append(journal_line(&inode, meta).as_bytes())?;
+        self.known.insert(inode, *meta);
+        Ok(())
+    }
+
+    fn append(&mut self, line: &[u8]) -> Result<(), Errno> {
+        if self.length + line.len() > LONGEST || write(&self.file, line)? != line.len() {
+            return Err(Errno::NOSPC);
+        }
+        self.length += line.len();
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! From the arguments of a call to what it is about, as the kernel would find it for the caller.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx,
+};
+use rustix::io::Errno;
+use rustix::process::{chroot, fchdir};
+
+use super::Handler;
+use super::caller::Caller;
+use super::walk::Walk;
+use crate::tree::meta::Inode;
+
+/// A path of a call, not yet walked.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Where it begins, if it is relative.
+    base: Option<OwnedFd>,
+    path: CString,
+}
+
+impl Handler<'_> {
+    /// Reads the path of a call.
+    pub(super) fn place(&self, caller: &Caller, dir: u64, address: u64) -> Result<Place, Errno> {
+        let path = caller.path(address)?;
+        self.place_of(caller, dir, path)
+    }
+
+    /// The same, of a path that was read.
+    pub(super) fn place_of(
+        &self,
+        caller: &Caller,
+        dir: u64,
+        path: CString,
+    ) -> Result<Place, Errno> {
+        if path.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        let relative = path.as_bytes().first() != Some(&b'/');
+        let base = relative.then(|| caller.directory(self, dir)).transpose()?;
+        Ok(Place { base, path })
+    }
+
+    /// Walks to the file itself, as a place. The caller was asked to wait still.
+    pub(super) fn find(
+        &self,
+        caller: &Caller,
+        place: &Place,
+        follow: bool,
+    ) -> Result<OwnedFd, Errno> {
+        let mut flags = OFlags::PATH;
+        if !follow {
+            flags |= OFlags::NOFOLLOW;
+        }
+        self.open(caller, place, flags, Mode::empty())
+    }
+
+    /// Opens it in the root of the caller. A magic link of /proc means something else to us than to the
+    /// caller, so a path that leads through one is walked step by step.
+    pub(super) fn open(
+        &self,
+        caller: &Caller,
+        place: &Place,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd, Errno> {
+        let base = place.base.as_ref().map_or(CWD, AsFd::as_fd);
+        self.in_root_of(caller, || {
+            let flags = flags | OFlags::CLOEXEC;
+            let no_magic = ResolveFlags::NO_MAGICLINKS;
+            match openat2(base, place.path.as_c_str(), flags, mode, no_magic) {
+                // There was a magic link, or a loop; kernels before 5.6, and filters that do not know the call.
+                Err(Errno::LOOP | Errno::NOSYS) => {
+                    Walk::new(self, caller)?.open(base, &place.path, flags, mode)
+                }
+                other => other,
+            }
+        })
+    }
+
+    /// Does something in the root of the caller.
+    fn in_root_of<T>(
+        &self,
+        caller: &Caller,
+        work: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let Some(root) = &caller.root else { return work() };
+        let done = fchdir(root).and_then(|()| chroot(".")).and_then(|()| work());
+        // Whoever is stuck in a root of the payload's is of no use.
+        let back = fchdir(&self.root).and_then(|()| chroot(".")).and_then(|()| fchdir(&self.fds));
+        if back.is_err() {
+            crate::sys::process::exit_now(1);
+        }
+        done
+    }
+}
+
+/// What was found, and what statx(2) says of it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) fd: OwnedFd,
+    pub(super) stat: Statx,
+}
+
+impl Found {
+    pub(super) fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::BTIME;
+        let stat = statx(&fd, c"", AtFlags::EMPTY_PATH, wanted)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// Whether it is of the layer that this run makes, and not of a bind or a memory of its own.
+    pub(super) fn is_kept(&self, handler: &Handler<'_>) -> bool {
+        self.stat.stx_mnt_id == handler.mount
+    }
+
+    /// Its name in the working directory of the handler, which is /proc/self/fd.
+    pub(super) fn name(&self) -> CString {
+        name(self.fd.as_fd())
+    }
+
+    pub(super) fn inode(&self) -> Inode {
+        let born = self.stat.stx_btime;
+        Inode { number: self.stat.stx_ino, born: (born.tv_sec, born.tv_nsec) }
+    }
+
+    /// Only these can have attributes of the user (xattr(7)).
+    pub(super) fn has_attributes(&self) -> bool {
+        let kind = FileType::from_raw_mode(u32::from(self.stat.stx_mode));
+        matches!(kind, FileType::RegularFile | FileType::Directory)
+    }
+
+    pub(super) fn owner(&self) -> (u32, u32) {
+        (self.stat.stx_uid, self.stat.stx_gid)
+    }
+}
+
+fn name(fd: BorrowedFd<'_>) -> CString {
+    CString::new(fd.as_raw_fd().to_string()).unwrap_or_else(|_| CStr::to_owned(c""))
+}

@@ -1,0 +1,238 @@
+//! What is remembered of an upper, for the file `owners` of the layer that it becomes.
+//!
+//! Of files and directories the attribute tells ([`super::meta`]); it is there also on what was copied up from
+//! a layer that has it. Of links, fifos and sockets the journal of the run tells, or, of those that were copied
+//! up and not given to anybody since, the layer beneath.
+//!
+//! A device counts if the handler has made it, or a layer beneath has it at the same path or with the same owner
+//! and mode, or if nobody but root inside can have written the attribute: else a user inside could make nodes for whoever unpacks an
+//! archive of the layer as root. Where all inside have one id there is nobody to tell apart.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Stat, StatxFlags, readlinkat, statx};
+use rustix::io::Errno;
+
+use super::attributes::MODE_BITS;
+use super::dir::{kind, lstat_if_any, open_beneath, open_file};
+use super::merged::{Found, Merged};
+use super::meta::{self, Inode, Journal, Meta};
+use super::owners::Remembered;
+use super::walk::{Descend, Visit, Visitor, walk};
+use super::whiteout::is_whiteout_node;
+use super::{path, xattr};
+use crate::fault::{Context, Result};
+use crate::ids::{IdMap, Mode};
+
+/// Where to look.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// The layers beneath, top first.
+    pub beneath: &'a [BorrowedFd<'a>],
+    /// What each of them remembers, sorted by path.
+    pub theirs: &'a [Vec<Remembered>],
+    /// What the handler of the run has written down.
+    pub journal: &'a Journal,
+    /// The ids of the tree.
+    pub map: &'a IdMap,
+    /// Whether any file may have the attribute; else only an empty one, which stands for a device.
+    pub all: bool,
+}
+
+/// What is remembered of `upper`, in the order of paths.
+///
+/// # Errors
+/// What the system says, naming the path.
+pub fn gather(upper: BorrowedFd<'_>, sources: &Sources<'_>) -> Result<Vec<Remembered>> {
+    let mut gather = Gather { sources, found: Vec::new() };
+    walk(upper, &mut gather)?;
+    super::owners::settle(&mut gather.found);
+    Ok(gather.found)
+}
+
+struct Gather<'a> {
+    sources: &'a Sources<'a>,
+    found: Vec<Remembered>,
+}
+
+impl Visitor for Gather<'_> {
+    fn entry(&mut self, visit: &Visit<'_>) -> Result<Descend> {
+        let kept = match visit.kind() {
+            FileType::Directory => return Ok(Descend::Yes),
+            FileType::RegularFile if self.sources.all || visit.stat.st_size == 0 => {
+                self.regular(visit)
+            }
+            FileType::Symlink | FileType::Fifo | FileType::Socket => self.link(visit),
+            _ => Ok(None),
+        };
+        self.found.extend(kept.context("read attributes", path::shown(visit.path))?);
+        Ok(Descend::Yes)
+    }
+
+    fn enter(&mut self, dir: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
+        if !self.sources.all {
+            return Ok(());
+        }
+        let stat = rustix::fs::fstat(dir).context("look at", path::shown(at))?;
+        let meta = read(dir).context("read attributes", path::shown(at))?;
+        let meta = meta.map(|meta| Meta { device: None, ..meta });
+        self.found.extend(meta.and_then(|meta| self.remembered(at, &stat, meta)));
+        Ok(())
+    }
+}
+
+impl Gather<'_> {
+    fn regular(&self, visit: &Visit<'_>) -> Result<Option<Remembered>, Errno> {
+        let file = open_file(visit.dir, visit.name)?;
+        let Some(mut meta) = read(file.as_fd())? else { return Ok(None) };
+        if meta.device.is_some() && !self.is_true_device(visit, file.as_fd(), &meta)? {
+            meta.device = None;
+        }
+        Ok(self.remembered(visit.path, visit.stat, meta))
+    }
+
+    fn is_true_device(
+        &self,
+        visit: &Visit<'_>,
+        file: BorrowedFd<'_>,
+        meta: &Meta,
+    ) -> Result<bool, Errno> {
+        let of_root = visit.stat.st_uid == 0 && visit.stat.st_mode & 0o022 == 0;
+        if self.sources.map.mode == Mode::Single || of_root {
+            return Ok(true);
+        }
+        let noted = self.sources.journal.get(&inode(file, c"", AtFlags::EMPTY_PATH)?);
+        let owner = (Some(visit.stat.st_uid), Some(visit.stat.st_gid));
+        let mode = Some(visit.stat.st_mode & MODE_BITS);
+        let same = |other: &Remembered| {
+            let alike = (other.uid, other.gid) == owner && other.mode == mode;
+            other.device == meta.device && (alike || other.path == visit.path)
+        };
+        Ok(noted.is_some_and(|noted| noted.device == meta.device)
+            || self.sources.theirs.iter().flatten().any(same))
+    }
+
+    fn remembered(&self, at: &[u8], stat: &Stat, meta: Meta) -> Option<Remembered> {
+        let owner = (stat.st_uid, stat.st_gid);
+        let meta = meta.counted(owner, self.sources.map);
+        if meta.is_empty() {
+            return None;
+        }
+        let whole = |id: Option<u32>, disk| id.or(meta.device.map(|_| disk));
+        Some(Remembered {
+            path: at.to_vec(),
+            uid: whole(meta.uid, owner.0),
+            gid: whole(meta.gid, owner.1),
+            mode: Some(stat.st_mode & MODE_BITS),
+            device: meta.device,
+        })
+    }
+
+    fn link(&self, visit: &Visit<'_>) -> Result<Option<Remembered>, Errno> {
+        let (journal, theirs) = (self.sources.journal, self.sources.theirs);
+        if journal.is_empty() && theirs.iter().all(Vec::is_empty) {
+            return Ok(None);
+        }
+        let inode = inode(visit.dir, visit.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let owned = |meta| Ok(self.remembered(visit.path, visit.stat, meta));
+        if let Some(meta) = journal.get(&inode) {
+            return owned(meta);
+        }
+        let Some((layer, beneath)) = self.beneath(visit.path)? else { return Ok(None) };
+        // What was copied up has shown the number of the file beneath ever since.
+        if let Some(meta) = journal.get(&Inode { number: beneath.st_ino, ..inode }) {
+            return owned(meta);
+        }
+        // Copying up keeps the time; who makes the same link anew does not.
+        let parts = |stat: &Stat| {
+            let times = (stat.st_mtime, stat.st_mtime_nsec);
+            (kind(stat), times, stat.st_size, stat.st_uid, stat.st_gid)
+        };
+        if parts(&beneath) != parts(visit.stat) || !self.same_target(visit, layer)? {
+            return Ok(None);
+        }
+        let known = theirs.get(layer).and_then(|known| look_up(known, visit.path));
+        Ok(known.filter(|known| known.device.is_none()).cloned())
+    }
+
+    fn same_target(&self, visit: &Visit<'_>, layer: usize) -> Result<bool, Errno> {
+        if visit.kind() != FileType::Symlink {
+            return Ok(true);
+        }
+        let whole = CString::new(visit.path).map_err(|_| Errno::INVAL)?;
+        match readlinkat(self.sources.beneath[layer], &whole, Vec::new()) {
+            Ok(target) => Ok(target == readlinkat(visit.dir, visit.name, Vec::new())?),
+            Err(Errno::NAMETOOLONG) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What the layers beneath have at a path that is no directory there, and which of them.
+    fn beneath(&self, at: &[u8]) -> Result<Option<(usize, Stat)>, Errno> {
+        if self.sources.beneath.is_empty() {
+            return Ok(None);
+        }
+        let mut here = Merged::root(self.sources.beneath)?;
+        for part in at.split(|byte| *byte == b'/') {
+            let name = CString::new(part).map_err(|_| Errno::INVAL)?;
+            here = match here.child(&name)? {
+                Found::Directory(child) => child,
+                Found::Other { layer, stat } if !is_whiteout_node(&stat) => {
+                    return Ok(Some((layer, stat)));
+                }
+                _ => return Ok(None),
+            };
+        }
+        Ok(None)
+    }
+}
+
+fn look_up<'a>(known: &'a [Remembered], at: &[u8]) -> Option<&'a Remembered> {
+    known.binary_search_by(|entry| entry.path.as_slice().cmp(at)).ok().map(|place| &known[place])
+}
+
+fn read(fd: BorrowedFd<'_>) -> Result<Option<Meta>, Errno> {
+    Ok(xattr::get(fd, meta::NAME)?.and_then(|value| Meta::parse(&value)))
+}
+
+fn inode(dir: BorrowedFd<'_>, name: &std::ffi::CStr, flags: AtFlags) -> Result<Inode, Errno> {
+    let found = statx(dir, name, flags, StatxFlags::INO | StatxFlags::BTIME)?;
+    Ok(Inode { number: found.stx_ino, born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec) })
+}
+
+/// Adds what a layer remembers of links, fifos, sockets and devices, by inode: for a tree that has hard links to
+/// its files. What is known already is of a layer above, and stays.
+///
+/// # Errors
+/// What the system says, naming the path.
+pub fn journal_of(
+    layer: BorrowedFd<'_>,
+    known: &[Remembered],
+    journal: &mut Journal,
+) -> Result<()> {
+    for entry in known {
+        note(layer, entry, journal).context("look at", path::shown(&entry.path))?;
+    }
+    Ok(())
+}
+
+fn note(layer: BorrowedFd<'_>, entry: &Remembered, journal: &mut Journal) -> Result<(), Errno> {
+    let (parent, name) = path::split(&entry.path);
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    let found = open_beneath(layer, parent)
+        .and_then(|dir| Ok(lstat_if_any(dir.as_fd(), &name)?.map(|stat| (dir, stat))));
+    let (dir, stat) = match found {
+        Ok(Some(found)) => found,
+        // In the old form nothing lies at the place of a device.
+        Ok(None) | Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    if matches!(kind(&stat), FileType::Directory) || entry.path.is_empty() {
+        return Ok(());
+    }
+    let inode = inode(dir.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let Remembered { uid, gid, device, .. } = *entry;
+    journal.set(inode, Meta { uid, gid, device, on: (stat.st_uid, stat.st_gid) });
+    Ok(())
+}

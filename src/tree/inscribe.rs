@@ -1,0 +1,84 @@
+//! Remembered owners and devices of a tree that was just filled, written onto its files: the form that runs on
+//! top of it inherit.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fchmod, fchown, fstat, futimens, openat,
+};
+use rustix::io::Errno;
+
+use super::attributes::MODE_BITS;
+use super::dir::{kind, lstat_if_any, open_beneath, open_child, open_file};
+use super::meta::{self, Meta};
+use super::owners::Remembered;
+use super::{path, xattr};
+use crate::fault::{Context, Result};
+use crate::ids::IdMap;
+
+/// Gives each file and directory its attribute, and makes an empty file in the place of each device; says how
+/// many it made. Links, fifos and sockets have their line in `owners` only.
+///
+/// # Errors
+/// What the system says, naming the path.
+pub fn inscribe(root: BorrowedFd<'_>, entries: &[Remembered], ids: &IdMap) -> Result<u64> {
+    let mut made = 0;
+    for entry in entries {
+        made += one(root, entry, ids).context("set attributes", path::shown(&entry.path))?;
+    }
+    Ok(made)
+}
+
+fn one(root: BorrowedFd<'_>, entry: &Remembered, ids: &IdMap) -> Result<u64, Errno> {
+    if entry.path.is_empty() {
+        return mark(open_beneath(root, b"")?.as_fd(), entry).map(|()| 0);
+    }
+    let (parent, name) = path::split(&entry.path);
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    let dir = open_beneath(root, parent)?;
+    let found = lstat_if_any(dir.as_fd(), &name)?;
+    match (found.map(|stat| kind(&stat)), entry.device.is_some()) {
+        (Some(FileType::Directory), false) => mark(open_child(dir.as_fd(), &name)?.as_fd(), entry)?,
+        (Some(FileType::RegularFile), false) => {
+            mark(open_file(dir.as_fd(), &name)?.as_fd(), entry)?;
+        }
+        (None, true) => return device(dir.as_fd(), &name, entry, ids).map(|()| 1),
+        _ => {}
+    }
+    Ok(0)
+}
+
+fn device(
+    dir: BorrowedFd<'_>,
+    name: &CString,
+    entry: &Remembered,
+    ids: &IdMap,
+) -> Result<(), Errno> {
+    let before = fstat(dir)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let uid = entry.uid.filter(|uid| ids.holds_uid(*uid)).unwrap_or(0);
+    let gid = entry.gid.filter(|gid| ids.holds_gid(*gid)).unwrap_or(0);
+    fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    mark(file.as_fd(), entry)?;
+    fchmod(&file, Mode::from_raw_mode(entry.mode.unwrap_or(0o600) & MODE_BITS))?;
+    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds as _, tv_nsec: nanoseconds as _ };
+    let times = Timestamps {
+        last_access: time(before.st_atime, before.st_atime_nsec),
+        last_modification: time(before.st_mtime, before.st_mtime_nsec),
+    };
+    futimens(dir, &times)
+}
+
+fn mark(fd: BorrowedFd<'_>, entry: &Remembered) -> Result<(), Errno> {
+    let stat = fstat(fd)?;
+    let on = (stat.st_uid, stat.st_gid);
+    let meta = Meta {
+        uid: entry.uid.filter(|uid| *uid != on.0),
+        gid: entry.gid.filter(|gid| *gid != on.1),
+        device: entry.device,
+        on,
+    };
+    xattr::set(fd, meta::NAME, meta.to_string().as_bytes())
+}

@@ -1,0 +1,300 @@
+//! Owners and devices that the disk cannot hold: remembered in every id mode, inherited, and never a way out.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::common::{Cmd, Env, Ids, ids, tree};
+
+/// A user and a group that the map of these tests does not hold; in `identity` mode there is none.
+fn far() -> (&'static str, u64, u64) {
+    match ids() {
+        Ids::Single => ("33:8", 33, 8),
+        _ => ("3000000000:3000000001", 3_000_000_000, 3_000_000_001),
+    }
+}
+
+/// Whether owners can be true on disk whatever they are.
+fn all_true() -> bool {
+    ids() == Ids::Identity
+}
+
+/// The lines of `owners` of the layer of a snapshot, by path.
+fn remembered(env: &Env, snapshot: &str) -> BTreeMap<String, Value> {
+    let file = env.layer(snapshot).parent().unwrap().join("owners");
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.map(|line| (line["path"].as_str().unwrap().to_owned(), line)).collect()
+}
+
+fn paths(env: &Env, snapshot: &str) -> Vec<String> {
+    remembered(env, snapshot).into_keys().collect()
+}
+
+fn commit(env: &Env, name: &str, line: &str) {
+    drop(env.line(&["--commit", name], line).run().ok().stdout(""));
+}
+
+fn owned(path: &str, mode: u32) -> Value {
+    json!({"path": path, "uid": far().1, "gid": far().2, "mode": mode})
+}
+
+#[test]
+fn every_kind_of_file_has_its_owner_in_the_layer() {
+    let env = Env::filled();
+    let who = far().0;
+    let line = format!(
+        "cd /opt && touch f && chmod 640 f && ln f g && ln -s f l && mkfifo p && mkdir -p d/e && chmod 1777 d && \
+         chown {who} f p d d/e && chown -h {who} l"
+    );
+    commit(&env, "owned", &line);
+    if all_true() {
+        assert_eq!(paths(&env, "owned"), [""; 0]);
+        return;
+    }
+    let expected = [
+        owned("opt/d", 0o1777),
+        owned("opt/d/e", 0o755),
+        owned("opt/f", 0o640),
+        owned("opt/g", 0o640),
+        owned("opt/l", 0o777),
+        owned("opt/p", 0o644),
+    ];
+    assert_eq!(remembered(&env, "owned").into_values().collect::<Vec<_>>(), expected);
+    assert_eq!(env.json(&["show", "owned"])["remembered"], 6);
+    drop(env.sandbox(&["fsck"]).run().ok());
+}
+
+#[test]
+fn a_half_can_be_remembered_and_be_taken_back() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let (uid, gid) = (far().1, far().2);
+    let line = format!(
+        "cd /opt && touch a b c d && chown {uid} a && chgrp {gid} b && chown {uid}:{gid} c && chown 0:0 c && \
+         chown {uid} d && chgrp {gid} d && chown 0 d"
+    );
+    commit(&env, "half", &line);
+    let lines = remembered(&env, "half");
+    let part = |path: &str, id: &str| lines.get(path).and_then(|line| line[id].as_u64());
+    assert_eq!((part("opt/a", "uid"), part("opt/a", "gid")), (Some(uid), None));
+    assert_eq!((part("opt/b", "uid"), part("opt/b", "gid")), (None, Some(gid)));
+    assert!(!lines.contains_key("opt/c"), "{lines:?}");
+    assert_eq!((part("opt/d", "uid"), part("opt/d", "gid")), (None, Some(gid)));
+}
+
+#[test]
+fn devices_are_remembered_in_every_mode() {
+    let env = Env::filled();
+    let line = "cd /opt && mknod -m 666 null c 1 3 && mknod disk b 8 1 && chmod 660 disk && mv null zero && \
+                ln disk again && mknod gone c 1 5 && rm gone && test -e zero";
+    commit(&env, "devices", line);
+    let device = |path: &str, class: &str, (major, minor), mode: u32| {
+        json!({"path": path, "uid": 0, "gid": 0, "mode": mode,
+               "device": {"type": class, "major": major, "minor": minor}})
+    };
+    let expected = [
+        device("opt/again", "block", (8, 1), 0o660),
+        device("opt/disk", "block", (8, 1), 0o660),
+        device("opt/zero", "char", (1, 3), 0o666),
+    ];
+    assert_eq!(remembered(&env, "devices").into_values().collect::<Vec<_>>(), expected);
+    drop(
+        env.line(&["--from", "devices", "--commit", "moved"], "cd /opt && mv zero other")
+            .run()
+            .ok(),
+    );
+    let moved = remembered(&env, "moved");
+    let other = &moved["opt/other"]["device"];
+    assert_eq!(*other, json!({"type": "char", "major": 1, "minor": 3}));
+    drop(env.sandbox(&["fsck"]).run().ok());
+}
+
+#[test]
+fn later_runs_inherit_through_copy_up_links_and_renames() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let who = far().0;
+    let line = format!(
+        "cd /opt && touch a b c && mkdir d && ln -s a l && ln -s b m && chown {who} a b c d && chown -h {who} l m"
+    );
+    commit(&env, "one", &line);
+    let line = "cd /opt && echo more >>a && mv b bb && rm c && touch d/in && chmod 600 a && touch -h -a l && \
+                chown -h 0:0 m && cp a copied";
+    drop(env.line(&["--from", "one", "--commit", "two"], line).run().ok());
+    let two = remembered(&env, "two");
+    let found: Vec<_> = two.keys().map(String::as_str).collect();
+    assert_eq!(found, ["opt/a", "opt/bb", "opt/d", "opt/l"]);
+    assert_eq!(two["opt/a"], owned("opt/a", 0o600));
+    // A link that is given away only now is a file of the layer beneath to the handler.
+    let line = format!("cd /opt && ln -s x n && chown -h 0:0 n; chown -h {who} m && touch d/in2");
+    drop(env.line(&["--from", "two", "--commit", "three"], &line).run().ok());
+    assert_eq!(paths(&env, "three"), ["opt/d", "opt/m"]);
+}
+
+#[test]
+fn what_an_archive_says_is_inherited_too() {
+    if ids().many() {
+        return;
+    }
+    let env = Env::filled();
+    let first = remembered(&env, "postinit");
+    assert_eq!(first["var/spool/job"]["uid"], 1);
+    commit(&env, "more", "cd /var/spool && mv job done && chmod 600 done && touch new");
+    let more = remembered(&env, "more");
+    let expected = json!({"path": "var/spool/done", "uid": 1, "gid": 5, "mode": 0o600});
+    assert_eq!(more["var/spool/done"], expected);
+    assert_eq!(more["var/spool"]["gid"], 5);
+    assert!(!more.contains_key("var/spool/new"));
+}
+
+#[test]
+fn a_change_of_owner_is_a_change_and_does_what_it_does() {
+    let env = Env::filled();
+    let who = far().0;
+    let line = format!("cd /opt && chmod 6755 plain && chown {who} plain && stat -c %a plain");
+    drop(env.line(&["--commit", "changed"], &line).run().ok().stdout("755\n"));
+    drop(env.sandbox(&["diff", "postinit", "changed"]).run().ok().stdout("m /opt/plain\n"));
+    commit(&env, "link", &format!("ln -s plain /opt/sym && chown {who} /opt/sym"));
+    let expected: &[&str] = if all_true() { &[] } else { &["opt/plain"] };
+    assert_eq!(paths(&env, "link"), expected, "a link is followed");
+}
+
+#[test]
+fn errors_are_the_kernels() {
+    let env = Env::filled();
+    let who = far().0;
+    let out = |line: &str| env.line(&[], line).run().errors();
+    let says = |line: &str, text: &str| {
+        let errors = out(line);
+        assert!(errors.contains(text), "{line}: {errors}");
+    };
+    says(&format!("chown {who} /nothing"), "No such file or directory");
+    says(&format!("ln -s loop /loop; chown {who} /loop"), "Too many levels of symbolic links");
+    says("mknod /opt/plain c 1 3", "File exists");
+    says("mknod /none/x c 1 3", "No such file or directory");
+    says("mknod /opt/plain/x c 1 3", "Not a directory");
+    says(&format!("chown {who} /proc/sys/kernel/hostname"), "chown");
+    let strict = env.line(&["--profile", "strict"], &format!("chown {who} /opt/plain")).run();
+    assert_ne!(strict.errors(), "");
+}
+
+#[test]
+fn who_may_not_change_owners_may_not_pretend_to() {
+    let env = Env::filled();
+    let dropped = ["--cap-drop", "CHOWN", "--cap-drop", "MKNOD"];
+    let line = format!("touch /f; chown {} /f || echo no; mknod /n c 1 3 || echo no", far().0);
+    drop(env.line(&dropped, &line).run().ok().stdout("no\nno\n"));
+    if ids().many() {
+        let line = format!("echo x >/tmp/f && chown {} /tmp/f || echo no", far().0);
+        drop(env.line(&["--user", "1000"], &line).run().ok().stdout("no\n"));
+    }
+}
+
+#[test]
+fn magic_links_mean_the_caller() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let who = far().0;
+    let line = format!(
+        "cd /opt && touch a b && mkdir d && touch d/c && exec 3<a 4<d && chown {who} /proc/self/fd/3 /dev/fd/4/c && \
+         cd d && chown {who} /proc/self/cwd/../b && chown {who} . && \
+         for p in /proc/[0-9]*; do chown {who} $p/root/etc/passwd 2>/dev/null; done; exit 0"
+    );
+    commit(&env, "magic", &line);
+    // `chown` is the caller of each of its calls, and the loop finds its own /proc/PID only by chance.
+    let found = paths(&env, "magic");
+    assert_eq!(found, ["opt/a", "opt/b", "opt/d", "opt/d/c"]);
+}
+
+#[test]
+fn a_killed_handler_hangs_nobody() {
+    let env = Env::filled();
+    let line = "mknod /one c 1 3; for p in /proc/[0-9]*; do n=${p#/proc/}; grep -q '^Name:.sandbox' $p/status && \
+                [ $n != 1 ] && kill -9 $n; done; sleep 0.1; mknod /two c 1 3 || echo no; touch /f; echo on";
+    drop(env.line(&[], line).run().ok().stdout("no\non\n"));
+}
+
+#[test]
+fn the_handler_cannot_be_looked_into() {
+    let env = Env::filled();
+    let line = "mknod /one c 1 3; for p in /proc/[0-9]*; do grep -q '^Name:.sandbox' $p/status && \
+                { ls $p/fd $p/map_files 2>/dev/null; readlink $p/exe $p/root $p/cwd; cat $p/environ $p/mem; } 2>/dev/null; done; echo end";
+    drop(env.line(&["--profile", "dev"], line).run().ok().stdout("end\n"));
+}
+
+#[test]
+fn binds_and_memory_remember_nothing() {
+    let env = Env::filled();
+    let dir = env.folder("host");
+    let bind = format!("{dir}:/mnt:rw");
+    let line = format!(
+        "touch /mnt/f /dev/shm/g; chown {} /mnt/f /dev/shm/g; mknod /mnt/n c 1 3; exit 0",
+        far().0
+    );
+    drop(env.line(&["--bind", &bind], &line).run().ok());
+    let list = env.program("ls").arg("-A").arg(&dir).run().ok().text();
+    assert_eq!(list, "f\n");
+    let mut buffer = [0_u8; 16];
+    let found = rustix::fs::lgetxattr(env.path("host/f"), "user.sandbox.meta", &mut buffer);
+    assert!(found.is_err());
+    tree::remove(&env.path("host"));
+}
+
+#[test]
+fn kept_runs_keep_what_only_the_journal_knows() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let who = far().0;
+    let line = format!("ln -s x /l; chown -h {who} /l; mknod /n c 1 3; exit 3");
+    drop(env.line(&["--keep-on-failure"], &line).run().code(3));
+    let run = env.entries("runs")[0].clone();
+    drop(env.sandbox(&["shell", "--run", &run, "--", "sh", "-c", "ln -s y /m"]).run());
+    drop(env.sandbox(&["recover", &run, "--as", "rescued"]).run().ok());
+    assert_eq!(paths(&env, "rescued"), ["l", "n"]);
+    assert_eq!(env.entries("runs"), [""; 0]);
+}
+
+#[test]
+fn folding_keeps_it_all() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let short = |command: Cmd| command.env("SANDBOX_LONGEST_CHAIN", "6");
+    let who = far().0;
+    let lines = [
+        format!(
+            "cd /opt; touch a b; ln -s a l; mkfifo p; chown {who} a b p; chown -h {who} l; mknod n c 1 3"
+        ),
+        "cd /opt; rm b; echo 2 >two".to_owned(),
+        format!("cd /opt; ln -s two m; chown -h {who} m"),
+    ];
+    let more = (0..6).map(|n| format!("echo {n} >/opt/n{n}"));
+    for line in lines.into_iter().chain(more) {
+        drop(short(env.line(&["--keep"], &line)).run().ok());
+    }
+    let mut found = BTreeMap::new();
+    let shown = env.json(&["show", "head"]);
+    let chain = shown["chain"].as_array().unwrap();
+    assert!(chain.len() <= 6, "folded");
+    for id in chain.iter().skip(1) {
+        let file = env.base().join(format!("layers/{}/owners", id.as_str().unwrap()));
+        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            found.insert(line["path"].as_str().unwrap().to_owned(), line);
+        }
+    }
+    let names: Vec<_> = found.keys().map(String::as_str).collect();
+    assert_eq!(names, ["opt/a", "opt/l", "opt/m", "opt/n", "opt/p"]);
+    drop(env.sandbox(&["fsck"]).run().ok());
+}
