@@ -196,10 +196,7 @@ pub fn proc(host: Host) -> String {
 /// A base directory on a file system that cannot hold an upper.
 pub fn base_dir(place: &str, host: Host) -> String {
     match host.engine {
-        Some(Engine::Docker) => format!(
-            "a volume: `docker run -v sandbox:{place}`\n\
-             a store on a read-only volume and `sandbox run --upper tmpfs` for runs whose changes are dropped"
-        ),
+        Some(Engine::Docker) => format!("a volume: `docker run -v sandbox:{place}`"),
         Some(Engine::Podman) => format!("a volume: `podman run -v sandbox:{place}`"),
         Some(Engine::Kubernetes) => format!("an emptyDir or another volume, with `mountPath: {place}`"),
         None => "a place on a local disk (ext4, xfs, btrfs) or tmpfs with --base-dir; in Docker a volume: \

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, mkdirat, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, access, chmodat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -149,6 +149,12 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
     if !kind.holds_uppers {
         let detail = format!("{shown} on {}, which cannot hold the upper of an overlay", kind.name);
         return no(detail, None, elsewhere());
+    }
+    // What tempfile says has no errno any more.
+    if let Err(errno) = access(place, Access::WRITE_OK | Access::EXEC_OK) {
+        let detail = format!("write to: {}: {}", place.display(), why(errno));
+        let remedy = "--base-dir with a place that you can write to".to_owned();
+        return no(detail, Some(errno), Some(remedy));
     }
     let scratch = match Scratch::beneath(place) {
         Ok(scratch) => scratch,
