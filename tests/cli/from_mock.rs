@@ -162,7 +162,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("mock --copyout /srv/probe.spec result", |desk, _| assert!(desk.has("result/probe.spec"))),
     // That nothing is left of either is looked at when the place of the test goes, too.
     ("mock --orphanskill", |desk, _| {
-        drop(desk.type_in("! ps -e -o args= | grep -x 'sleep 1000'").run().ok());
+        drop(desk.type_in("! ps -e -o args= | grep -x 'sleep 4711'").run().ok());
     }),
     ("mock --mount", |desk, _| left::no_mount(desk.env.dir())),
     ("mock --print-root-path", |_, out| assert!(out.contains("A /srv/probe.spec"), "{out}")),

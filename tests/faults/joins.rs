@@ -63,7 +63,7 @@ fn keys() {
     started(&place);
     let terminal = Terminal::new();
     for (key, code) in [("\x03", 130), ("\x1c", 131)] {
-        let words = ["exec", "web", "--", "sh", "-c", "echo up-$((1 + 1)); sleep 1000; :"];
+        let words = ["exec", "web", "--", "sh", "-c", "echo up-$((1 + 1)); exec sleep 1000"];
         let exec = terminal.start(&place, &words);
         terminal.expect("up-2");
         terminal.write(key);
@@ -75,7 +75,8 @@ fn keys() {
 fn hang_up() {
     let place = Place::new();
     started(&place);
-    for line in ["echo up; sleep 1000; :", "trap '' HUP TERM; echo up; while :; do sleep 0.1; done"]
+    for line in
+        ["echo up; exec sleep 1000", "trap '' HUP TERM; echo up; while :; do sleep 0.1; done"]
     {
         let mut terminal = Terminal::new();
         let exec = terminal.start(&place, &["exec", "web", "--", "sh", "-c", line]);

@@ -346,6 +346,8 @@ const UNREACHED: &[(&str, &str)] = &[
     ("run.journal", "only where owners are remembered: cli/owners.rs"),
     ("settle.rename", "after a kill"),
     ("settle.unlink", "after a kill"),
+    ("run.log", "only of runs that stay: store/tests/stays.rs"),
+    ("run.socket", "only of runs that stay: store/tests/stays.rs"),
     ("run.chown", "only where root inside is somebody else"),
     ("cache.chown", "only where root inside is somebody else"),
     ("gc.cache", "of something that is a day old"),

@@ -57,12 +57,13 @@ fn window_size() {
     assert_eq!(run.end(), 143);
 }
 
+/// The shell becomes the sleeper: one that is just making a child may lose the key (dash, while it vforks).
 fn interrupt() {
     let place = Place::new();
     let terminal = Terminal::new();
     for (key, code) in [("\x03", 130), ("\x1c", 131)] {
-        let run =
-            terminal.start(&place, &["run", "--", "sh", "-c", "echo up-$((1 + 1)); sleep 1000; :"]);
+        let run = terminal
+            .start(&place, &["run", "--", "sh", "-c", "echo up-$((1 + 1)); exec sleep 1000"]);
         terminal.expect("up-2");
         terminal.write(key);
         assert_eq!(run.end(), code);
@@ -102,7 +103,7 @@ fn restored() {
     let place = Place::new();
     let terminal = Terminal::new();
     let before = terminal.settings();
-    let wait = "echo up-$((1 + 1)); sleep 1000; :";
+    let wait = "echo up-$((1 + 1)); exec sleep 1000";
     let ends: &[(&[&str], i32)] = &[
         (&["run", "--", "true"], 0),
         (&["run", "--", "sh", "-c", "stty raw -echo; exit 9"], 9),
@@ -141,8 +142,8 @@ fn restored_after_kill() {
     let terminal = Terminal::new();
     let before = terminal.settings();
     for round in 0..8 * crate::world::soak() {
-        let run =
-            terminal.start(&place, &["run", "--", "sh", "-c", "echo up-$((1 + 1)); sleep 1000; :"]);
+        let run = terminal
+            .start(&place, &["run", "--", "sh", "-c", "echo up-$((1 + 1)); exec sleep 1000"]);
         if round % 2 == 0 {
             terminal.expect("up-2");
         } else {
@@ -157,7 +158,8 @@ fn restored_after_kill() {
 
 fn hang_up() {
     let place = Place::new();
-    for line in ["echo up; sleep 1000; :", "trap '' HUP TERM; echo up; while :; do sleep 0.1; done"]
+    for line in
+        ["echo up; exec sleep 1000", "trap '' HUP TERM; echo up; while :; do sleep 0.1; done"]
     {
         let mut terminal = Terminal::new();
         let run = terminal.start(&place, &["run", "--", "sh", "-c", line]);
@@ -174,7 +176,7 @@ fn hang_up_elsewhere() {
     let place = Place::new();
     let mut terminal = Terminal::new();
     let mark = crate::watch::marker();
-    let mut command = place.command(["run", "--", "sh", "-c", "echo up; sleep 1000; :"]);
+    let mut command = place.command(["run", "--", "sh", "-c", "echo up; exec sleep 1000"]);
     command.env("MARK", &mark);
     command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio());
     let mut child = command.spawn().expect("start");
