@@ -225,9 +225,13 @@ fn a_killed_handler_hangs_nobody() {
 #[test]
 fn the_handler_cannot_be_looked_into() {
     let env = Env::filled();
-    let line = "mknod /one c 1 3; for p in /proc/[0-9]*; do grep -q '^Name:.sandbox' $p/status && \
-                { ls $p/fd $p/map_files 2>/dev/null; readlink $p/exe $p/root $p/cwd; cat $p/environ $p/mem; } 2>/dev/null; done; echo end";
-    drop(env.line(&["--profile", "dev"], line).run().ok().stdout("end\n"));
+    // Where inside root is root on disk, too, the numbers of descriptors are shown, as those of PID 1 are.
+    let numbers = if all_true() { "" } else { "$p/fd" };
+    let line = format!(
+        "mknod /one c 1 3; for p in /proc/[0-9]*; do grep -q '^Name:.sandbox' $p/status && \
+         {{ ls $p/map_files {numbers}; readlink $p/exe $p/root $p/cwd; cat $p/environ $p/mem; }} 2>/dev/null; done; echo end"
+    );
+    drop(env.line(&["--profile", "dev"], &line).run().ok().stdout("end\n"));
 }
 
 #[test]
