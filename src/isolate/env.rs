@@ -4,7 +4,7 @@
 //! the profile sets, then what the command line sets.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::profile::Profile;
@@ -49,6 +49,14 @@ pub fn environment(
         variables.insert(name.clone(), value.clone());
     }
     variables.into_iter().map(|(name, value)| line(name, &value)).collect()
+}
+
+/// Adds a variable, unless somebody has set it.
+pub fn add(environment: &mut Vec<CString>, line: &CStr) {
+    let name = |line: &CStr| line.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    if let Err(at) = environment.binary_search_by_key(&name(line), |known| name(known)) {
+        environment.insert(at, line.to_owned());
+    }
 }
 
 fn line(name: OsString, value: &OsString) -> Result<CString> {
@@ -110,6 +118,17 @@ mod tests {
         assert!(!lines.iter().any(|line| line.starts_with("SSH") || line.starts_with("AWS")));
         assert!(lines.iter().any(|line| line.starts_with("PATH=/usr/local/sbin:")));
         assert!(!built("strict", &caller, &[]).iter().any(|line| line.contains("proxy")));
+    }
+
+    #[test]
+    fn what_is_added_displaces_nothing() {
+        let set = |lines: &[&str]| -> Vec<CString> {
+            lines.iter().map(|line| CString::new(*line).expect("no null byte")).collect()
+        };
+        let mut lines = set(&["APT=x", "HOME=/root"]);
+        add(&mut lines, c"APT_CONFIG=/run/ours");
+        add(&mut lines, c"HOME=/nowhere");
+        assert_eq!(lines, set(&["APT=x", "APT_CONFIG=/run/ours", "HOME=/root"]));
     }
 
     #[test]

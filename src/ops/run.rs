@@ -10,6 +10,7 @@ mod dry;
 mod finish;
 mod journal;
 pub mod limits;
+mod mounts;
 pub mod network;
 mod out;
 mod report;

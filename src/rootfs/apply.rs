@@ -212,6 +212,7 @@ fn apply_one(op: &Op, tree: Option<&OwnedFd>, null: Option<&OwnedFd>) -> Result<
             other => other,
         },
         Op::File { target } => make_file(target),
+        Op::Note { target, content } => note(target, content),
         Op::Symlink { target, to } => symlinkat(*to, CWD, target),
         Op::Device { name } => {
             let target = format!("/dev/{name}");
@@ -332,6 +333,12 @@ fn text(target: &Path, content: &str) -> Result<(), Errno> {
     attach(leave_open(open_tree(file, "", flags)?), place)?;
     // Only now: a file without a name cannot be mounted (ENOENT), a mounted one may lose its name.
     unlinkat(CWD, NAME, AtFlags::empty())
+}
+
+fn note(target: &Path, content: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = leave_open(openat(CWD, target, flags, Mode::from_raw_mode(0o644))?);
+    rustix::io::write(file, content.as_bytes()).map(drop)
 }
 
 /// Hides a path of /proc, if there is one: a file by our own /dev/null, which was bound from the host's

@@ -4,6 +4,9 @@
 //! Order matters: /dev and /run first, because binds may aim into them; user binds next; /proc last, so
 //! that no symlink of a layer can lead a target through a magic link of /proc.
 
+mod describe;
+
+use std::ffi::CStr;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
@@ -39,6 +42,13 @@ pub enum Op {
     File {
         /// Where.
         target: PathBuf,
+    },
+    /// A small file of ours in a tmpfs of ours, for all to read.
+    Note {
+        /// Where.
+        target: PathBuf,
+        /// The content.
+        content: &'static str,
     },
     /// A symbolic link in a tmpfs of ours.
     Symlink {
@@ -139,6 +149,8 @@ pub struct Request {
     pub resolver: Option<String>,
     /// More names for /etc/hosts.
     pub hosts: Vec<(String, IpAddr)>,
+    /// Whether apt is told not to become another user ([`APT_CONFIG`]).
+    pub apt_as_root: bool,
     /// Paths of /proc to hide.
     pub masked: Vec<PathBuf>,
     /// Paths of /proc to make read-only.
@@ -156,6 +168,9 @@ pub struct MountPlan {
 
 /// Where the host says who answers names, and where it is said inside.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The variable by which apt finds a configuration of ours, which it reads before the tree's own (apt.conf(5)).
+pub const APT_CONFIG: &CStr = c"APT_CONFIG=/run/sandbox-apt.conf";
 
 /// The nodes of a minimal /dev.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -184,6 +199,10 @@ pub fn build(request: &Request) -> Result<MountPlan> {
         ops.push(tmpfs("/var/tmp", 0o1777, true));
     }
     ops.extend(network_ops(request));
+    if request.apt_as_root {
+        let (target, content) = ("/run/sandbox-apt.conf".into(), "APT::Sandbox::User \"root\";\n");
+        ops.push(Op::Note { target, content });
+    }
     for target in &request.tmpfs {
         check_target(target)?;
         make_place(&mut ops, target, true);
@@ -342,45 +361,6 @@ impl MountPlan {
     /// One line a step, for `--dry-run` and for messages.
     pub fn describe(&self) -> Vec<String> {
         self.ops.iter().map(Op::describe).collect()
-    }
-}
-
-impl Op {
-    /// What it does, in one line.
-    pub fn describe(&self) -> String {
-        let show = |path: &Path| printable(&path.to_string_lossy());
-        match self {
-            Self::Tmpfs { target, mode, size, exec } => {
-                let size = size.map_or(String::new(), |size| format!(" size={size}"));
-                let noexec = if *exec { "" } else { " noexec" };
-                format!("tmpfs {} mode={mode:o}{size}{noexec}", show(target))
-            }
-            Self::Devpts { target } => format!("devpts {}", show(target)),
-            Self::Directory { target, mode } => format!("directory {} mode={mode:o}", show(target)),
-            Self::File { target } => format!("file {}", show(target)),
-            Self::Symlink { target, to } => format!("symlink {} -> {to}", show(target)),
-            Self::Device { name } => format!("device /dev/{name}"),
-            Self::Text { target, .. } => format!("file {} of ours", show(target)),
-            Self::Bind { source, target, read_only } => {
-                let access = if *read_only { "ro" } else { "rw" };
-                format!("bind {} on {} {access}", source.describe(), show(target))
-            }
-            Self::OverlayBind { source, target, .. } => {
-                format!("bind {} on {} overlay", show(source), show(target))
-            }
-            Self::Proc => "proc /proc".to_owned(),
-            Self::Mask { target } => format!("mask {}", show(target)),
-            Self::ReadOnly { target } => format!("read-only {}", show(target)),
-        }
-    }
-}
-
-impl Source {
-    fn describe(&self) -> String {
-        match self {
-            Self::Host(path) => printable(&path.to_string_lossy()),
-            Self::Store(path) => format!("store:{path}"),
-        }
     }
 }
 

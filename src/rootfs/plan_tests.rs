@@ -94,3 +94,19 @@ fn overlay_binds_get_scratch_names_of_their_own() {
         .collect();
     assert_eq!(scratch, ["work/bind0", "work/bind1"]);
 }
+
+#[test]
+fn apt_is_told_where_there_is_nobody_to_become() {
+    let note = |request: &Request| {
+        let ops = build(request).expect("plan").ops;
+        ops.into_iter().find_map(|op| match op {
+            Op::Note { target, content } => Some((target, content)),
+            _ => None,
+        })
+    };
+    assert_eq!(note(&request()), None);
+    let (target, content) = note(&Request { apt_as_root: true, ..request() }).expect("a file");
+    let said = APT_CONFIG.to_str().expect("UTF-8");
+    assert_eq!(said, format!("APT_CONFIG={}", target.display()));
+    assert_eq!(content, "APT::Sandbox::User \"root\";\n");
+}

@@ -83,6 +83,7 @@ fn show() {
             "name",
             "own_bytes",
             "parent",
+            "remembered",
             "source"
         ]
     );

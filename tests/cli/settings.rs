@@ -208,11 +208,11 @@ fn a_network_of_its_own_has_loopback_only() {
     drop(out.check(apart, "the host's network"));
     drop(env.line(&["--net", "host"], own).run().ok().stdout(&host));
     drop(
-        env.sandbox(&["run", "--net", "pasta", "--", "true"])
+        env.sandbox(&["run", "--net", "bridge", "--", "true"])
             .run()
             .code(125)
             .stdout("")
-            .warns("none or host"),
+            .warns("none, host"),
     );
 }
 

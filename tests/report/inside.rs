@@ -27,7 +27,9 @@ pub(crate) fn tell(words: &[String]) {
     let mut environment: Vec<_> = std::env::vars().collect();
     environment.sort();
     for (name, value) in environment {
-        say("environment", &format!("{name}={value}"));
+        // Of `single` alone.
+        let section = if name == "APT_CONFIG" { "@environment" } else { "environment" };
+        say(section, &format!("{name}={value}"));
     }
     own_limits(limits);
     kernel();

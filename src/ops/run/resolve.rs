@@ -1,21 +1,20 @@
 //! From what was typed to a [`RunSpec`]: names to numbers, paths to canonical paths, all before the clone.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::{After, Net, RunOptions, Stay, binds, checks, limits, network, stay};
+use super::{After, Net, RunOptions, Stay, binds, checks, limits, mounts, network, stay};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
-use crate::isolate::profile::{Profile, Root, Tmp};
+use crate::isolate::profile::{Profile, Root};
 use crate::isolate::{caps, env, lost, remember, seccomp};
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
-use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
+use crate::rootfs::plan::{self, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::{terminal, user};
@@ -135,7 +134,10 @@ pub(super) fn settings(
     profile = options.changes.apply(profile)?;
     checks::boundary(&profile, base, options)?;
     let argv = words(options)?;
-    let environment = env::environment(&profile, std::env::vars_os(), &options.env)?;
+    let mut environment = env::environment(&profile, std::env::vars_os(), &options.env)?;
+    if mounts::keeps_apt_root(&profile, base) {
+        env::add(&mut environment, plan::APT_CONFIG);
+    }
     let user = options.user.as_deref().map(user::parse).transpose()?;
     checks::user(user.as_ref(), &base.id_map)?;
     // A box may have a longer name than a host.
@@ -154,7 +156,7 @@ pub(super) fn settings(
     let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
     let caches = caches.collect::<Result<Vec<_>>>()?;
     let (plan, directories) =
-        plan_of(store, base, options, &profile, &hostname, &network, &caches)?;
+        mounts::plan(store, base, options, &profile, &hostname, &network, &caches)?;
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
     let scaffold = scaffold::ensure(cache.as_fd(), &places, base.id_map.root_owner())?;
@@ -235,51 +237,6 @@ fn hostname(name: &str) -> Result<String> {
 fn open_cache(store: &Store) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(store.dir(), "cache", flags, Mode::empty()).context("open", "the cache of the store")
-}
-
-/// The mount plan, and for each bind source whether it is a directory.
-fn plan_of(
-    store: &Store,
-    base: &Base,
-    options: &RunOptions,
-    profile: &Profile,
-    hostname: &str,
-    network: &network::Plan,
-    caches: &[Cache],
-) -> Result<(MountPlan, BTreeMap<Source, bool>)> {
-    let mut request = plan::Request {
-        binds: Vec::new(),
-        tmpfs: options.tmpfs.clone(),
-        tmp_in_memory: profile.tmp == Tmp::Memory,
-        hostname: hostname.to_owned(),
-        host_network: network.net == Net::Host && Path::new("/etc/resolv.conf").exists(),
-        resolver: network.outside.as_ref().map(|outside| outside.resolver.text.clone()),
-        hosts: options.network.hosts.clone(),
-        masked: profile.masked_paths.clone(),
-        read_only: profile.readonly_paths.clone(),
-        host_root: base.id_map.mode == IdMode::Identity,
-    };
-    for bind in &options.binds {
-        request.binds.push(binds::host_bind(store, bind)?);
-    }
-    for (cache, (_, target)) in caches.iter().zip(&options.caches) {
-        let source = Source::Store(cache.path().to_owned());
-        let (target, mode) = (target.clone(), BindMode::ReadWrite);
-        request.binds.push(plan::Bind { source, target, mode });
-    }
-    let mut plan = plan::build(&request)?;
-    let mut directories = BTreeMap::new();
-    for op in &mut plan.ops {
-        if let Op::Bind { source: source @ Source::Host(_), .. } = op {
-            let path = binds::canonical(source)?;
-            let directory = scaffold::is_directory(&path)
-                .context("bind", printable(&path.to_string_lossy()))?;
-            *source = Source::Host(path);
-            directories.insert(source.clone(), directory);
-        }
-    }
-    plan.make_places(|source| directories.get(source).copied().unwrap_or(true));
-    Ok((plan, directories))
 }
 
 /// The spec of a run whose directory exists.

@@ -1,0 +1,46 @@
+//! A plan in words.
+
+use std::path::Path;
+
+use super::{Op, Source};
+use crate::fault::printable;
+
+impl Op {
+    /// What it does, in one line.
+    pub fn describe(&self) -> String {
+        let show = |path: &Path| printable(&path.to_string_lossy());
+        match self {
+            Self::Tmpfs { target, mode, size, exec } => {
+                let size = size.map_or(String::new(), |size| format!(" size={size}"));
+                let noexec = if *exec { "" } else { " noexec" };
+                format!("tmpfs {} mode={mode:o}{size}{noexec}", show(target))
+            }
+            Self::Devpts { target } => format!("devpts {}", show(target)),
+            Self::Directory { target, mode } => format!("directory {} mode={mode:o}", show(target)),
+            Self::File { target } => format!("file {}", show(target)),
+            Self::Note { target, .. } => format!("file {} of ours", show(target)),
+            Self::Symlink { target, to } => format!("symlink {} -> {to}", show(target)),
+            Self::Device { name } => format!("device /dev/{name}"),
+            Self::Text { target, .. } => format!("file {} of ours", show(target)),
+            Self::Bind { source, target, read_only } => {
+                let access = if *read_only { "ro" } else { "rw" };
+                format!("bind {} on {} {access}", source.describe(), show(target))
+            }
+            Self::OverlayBind { source, target, .. } => {
+                format!("bind {} on {} overlay", show(source), show(target))
+            }
+            Self::Proc => "proc /proc".to_owned(),
+            Self::Mask { target } => format!("mask {}", show(target)),
+            Self::ReadOnly { target } => format!("read-only {}", show(target)),
+        }
+    }
+}
+
+impl Source {
+    fn describe(&self) -> String {
+        match self {
+            Self::Host(path) => printable(&path.to_string_lossy()),
+            Self::Store(path) => format!("store:{path}"),
+        }
+    }
+}
