@@ -5,14 +5,16 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use super::talk::{self, Found, Kind};
 use crate::fault::{Fault, Kind as FaultKind, Result, printable};
 use crate::image::tar::write::{Form, Writer, Written};
 use crate::tree::dir::{kind, lstat};
+use crate::tree::inside;
 
 /// Where a path is looked up.
 #[derive(Debug, Clone, Copy)]
@@ -37,16 +39,7 @@ impl Root<'_> {
     pub(super) fn open(self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
         let Self::Inside(root) = self else { return openat(CWD, path, flags, Mode::empty()) };
-        let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
-        let path = if path[start..].is_empty() { b"." } else { &path[start..] };
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        loop {
-            match openat2(root, path, flags, Mode::empty(), how) {
-                // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
-                Err(Errno::AGAIN) => {}
-                other => return other,
-            }
-        }
+        inside::open(root, Path::new(OsStr::from_bytes(path)), flags)
     }
 }
 
@@ -198,6 +191,41 @@ fn told(path: &[u8], errno: Errno) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A filter that answers EAGAIN to every openat2(2), as a run does to ours that renames without pause.
+    fn never_openat2() -> Vec<u8> {
+        const OPENAT2: u32 = 437;
+        let (load, jump, answer): (u16, u16, u16) = (0x20, 0x15, 0x06);
+        let (errno, allow) = (0x5_0000 | Errno::AGAIN.raw_os_error() as u32, 0x7fff_0000);
+        [(load, 0, 0, 0), (jump, 0, 1, OPENAT2), (answer, 0, 0, errno), (answer, 0, 0, allow)]
+            .into_iter()
+            .flat_map(|(code, jt, jf, k): (u16, u8, u8, u32)| {
+                let [c0, c1] = code.to_ne_bytes();
+                let [k0, k1, k2, k3] = k.to_ne_bytes();
+                [c0, c1, jt, jf, k0, k1, k2, k3]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn who_is_never_let_in_by_the_kernel_walks() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("/../file", dir.path().join("a/link")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let wanted = fstat(File::open(dir.path().join("file")).unwrap()).unwrap().st_ino;
+        // The filter goes with its thread.
+        let found = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            crate::sys::seccomp::load(&never_openat2()).unwrap();
+            ["/a/b/../../file", "a/../../../file", "//a/link"].map(|path| {
+                let root = Root::Inside(root.as_fd());
+                root.open(path.as_bytes(), OFlags::RDONLY).map(|file| fstat(file).unwrap().st_ino)
+            })
+        });
+        assert_eq!(found.join().unwrap(), [Ok(wanted); 3]);
+    }
 
     #[test]
     fn endings_are_what_docker_takes_them_for() {
