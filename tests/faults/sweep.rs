@@ -343,7 +343,7 @@ const UNREACHED: &[(&str, &str)] = &[
     ("create.mode", "only of an empty directory that somebody else made"),
     ("publish.back", "only in a lost race"),
     ("publish.owners", "only where owners are remembered: cli/owners.rs"),
-    ("run.journal", "only where owners are remembered: cli/owners.rs"),
+    ("run.journal", "only where owners are remembered: store/tests/scenario.rs"),
     ("settle.rename", "after a kill"),
     ("settle.unlink", "after a kill"),
     ("run.log", "only of runs that stay: store/tests/stays.rs"),
