@@ -1,7 +1,8 @@
 //! The cgroup of a run, from its making to its end.
 //!
 //! It is named `sandbox-RUN` and flocked by whoever has made it: one that is empty and that nobody has
-//! locked was left by a supervisor that was killed, and goes when the next one is made beside it.
+//! locked was left by a supervisor that was killed, and goes when the next one is made beside it. So does the
+//! leaf that such a supervisor had stepped into, `sandbox-supervisor-PID`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,6 +18,8 @@ use crate::fault::{Context, Fault, Result};
 
 /// How the names of ours begin.
 const PREFIX: &str = "sandbox-r-";
+/// How the names of the leaves begin.
+const LEAF: &str = "sandbox-supervisor-";
 /// The span that `cpu.max` counts in, microseconds.
 const PERIOD: u64 = 100_000;
 /// How long the kernel may take to let go of processes that were killed.
@@ -47,6 +50,8 @@ impl Cgroup {
     /// A host fault if the place that was found does not keep what it promised.
     pub fn make(place: &Place, run: &str, wanted: &Wanted) -> Result<Self> {
         let shown = place.parent.display();
+        // First, because a leaf may be left of a process whose id is ours now.
+        sweep(&place.parent);
         let left = match place.leaf {
             true => Some(Leaf::enter(&place.parent)?),
             false => None,
@@ -57,7 +62,6 @@ impl Cgroup {
             done.context("turn on the controllers of cgroup", shown).map_err(host)?;
         }
         let left = left.map(|leaf| Leaf { enabled: place.enable.clone(), ..leaf });
-        sweep(&place.parent);
         let path = place.parent.join(format!("{PREFIX}{}", run.trim_start_matches("r-")));
         let dir = create(&path).context("make cgroup", path.display()).map_err(host)?;
         let cgroup = Self { path, dir, left };
@@ -177,13 +181,15 @@ struct Leaf {
     parent: PathBuf,
     path: PathBuf,
     enabled: Vec<&'static str>,
+    /// Its lock.
+    _dir: OwnedFd,
 }
 
 impl Leaf {
     fn enter(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("sandbox-supervisor-{}", std::process::id()));
-        fs::create_dir(&path).context("make cgroup", path.display()).map_err(host)?;
-        let leaf = Self { parent: parent.to_owned(), path, enabled: Vec::new() };
+        let path = parent.join(format!("{LEAF}{}", std::process::id()));
+        let dir = create(&path).context("make cgroup", path.display()).map_err(host)?;
+        let leaf = Self { parent: parent.to_owned(), path, enabled: Vec::new(), _dir: dir };
         if let Err(errno) = write(&leaf.path, "cgroup.procs", "0") {
             fs::remove_dir(&leaf.path).ok();
             return Err(host(Fault::errno("move to cgroup", leaf.path.display(), errno)));
@@ -237,12 +243,18 @@ fn lock(path: &Path) -> Option<OwnedFd> {
     (held.st_ino == there.st_ino).then_some(dir)
 }
 
-/// Removes what killed supervisors left beside us.
-fn sweep(parent: &Path) {
+/// Removes what killed supervisors left beside us. Nobody is killed in a leaf: the supervisor of an older version,
+/// which has no lock, may live there, and the kernel removes no cgroup that has a process.
+pub(super) fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if ours && let Some(_held) = lock(&entry.path()) {
-            write(&entry.path(), "cgroup.kill", "1").ok();
+        let begins = |with| entry.file_name().to_str().is_some_and(|name| name.starts_with(with));
+        let run = begins(PREFIX);
+        if (run || begins(LEAF))
+            && let Some(_held) = lock(&entry.path())
+        {
+            if run {
+                write(&entry.path(), "cgroup.kill", "1").ok();
+            }
             fs::remove_dir(entry.path()).ok();
         }
     }

@@ -90,3 +90,26 @@ fn nothing_is_wanted_by_default() {
     let wanted = Wanted { cpu_quota: Some(50_000), pids: Some(1), ..Wanted::default() };
     assert_eq!(wanted.controllers(), ["pids", "cpu"]);
 }
+
+#[test]
+fn what_killed_supervisors_left_is_swept() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let top = dir.path();
+    for name in ["sandbox-r-1", "sandbox-supervisor-1", "sandbox-supervisor-2", "other"] {
+        fs::create_dir(top.join(name)).expect("directory");
+    }
+    // One that somebody is in, which the kernel would not remove, and one whose supervisor is on its way there.
+    cgroup(&top.join("sandbox-supervisor-3"), "", "", "3\n");
+    fs::write(top.join("sandbox-supervisor-3/cgroup.kill"), "").expect("file");
+    let held = fs::File::open(top.join("sandbox-supervisor-2")).expect("open");
+    held.lock().expect("lock");
+    live::sweep(top);
+    let mut left: Vec<_> = fs::read_dir(top)
+        .expect("read")
+        .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
+        .collect();
+    left.sort();
+    assert_eq!(left, ["other", "sandbox-supervisor-2", "sandbox-supervisor-3"]);
+    let killed = fs::read_to_string(top.join("sandbox-supervisor-3/cgroup.kill")).expect("read");
+    assert_eq!(killed, "", "a supervisor that lives is killed");
+}
