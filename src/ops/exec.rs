@@ -148,6 +148,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         candidates: candidates(&argv[0], &environment),
         argv: Strings::new(argv),
         environment,
+        by_descriptor: true,
         workdir: options.workdir.clone().unwrap_or_else(|| confinement.workdir()),
         user,
         capabilities: confinement.capabilities(),

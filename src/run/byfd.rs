@@ -1,7 +1,8 @@
-//! The exec of a command that joins a run.
+//! The exec of a command that joins a run, or is given what others may write: a cache, a bind of the host.
 //!
-//! Somebody hostile may be in the run already, and exchange the program between a look at it and its exec
-//! ([`program::check`](super::program::check) is for a root in which nobody runs yet). Until the exec our /proc/self/exe
+//! Somebody hostile may be in the run already, or in another one that has the same bind, and exchange the program
+//! between a look at it and its exec ([`program::check`](super::program::check) is for a root that nobody else can
+//! write to). Until the exec our /proc/self/exe
 //! is the binary on the host: a program that is a link to it, or a script with `#!/proc/self/exe`, would run it
 //! inside, where whoever may look into that process has a way to a file of the caller's (CVE-2019-5736). So the file
 //! is opened without following a magic link, and executed by that descriptor. The kernel reads no `#!` of a descriptor

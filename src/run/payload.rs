@@ -96,7 +96,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
     let environment = environment(spec, user.as_ref());
-    match joined {
+    match spec.by_descriptor {
         true => byfd::exec(&spec.candidates, &spec.argv, &environment),
         false => exec(spec, &environment),
     }

@@ -54,6 +54,8 @@ pub struct RunSpec {
     pub environment: Vec<CString>,
     /// The paths to try for `argv[0]`, in order.
     pub candidates: Vec<CString>,
+    /// Whether others than this run may exchange what the command is: it is executed by its descriptor then.
+    pub by_descriptor: bool,
     /// The working directory inside.
     pub workdir: PathBuf,
     /// Who the payload is; inside root if none.

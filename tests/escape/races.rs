@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::host::{Host, rounds, text};
 
-/// A program of the host that exchanges two names as fast as it can.
+/// A program that exchanges names as fast as it can.
 struct Swapper(Child);
 
 impl Swapper {
@@ -103,4 +103,42 @@ fn a_target_that_is_exchanged_stays_inside() {
     // Its supervisor: all inside ends with it.
     swapper.kill().unwrap();
     swapper.wait().unwrap();
+}
+
+/// CVE-2019-5736: a hostile run exchanges the command of another one, between a look at it and its exec, for a link to
+/// our own program, in what both are given.
+#[test]
+fn a_command_that_is_exchanged_is_not_our_program() {
+    let host = Host::plain();
+    let shared = host.folder("shared");
+    let volume = format!("{shared}:/shared:rw");
+    let code = format!(
+        "for my $d ('/cache', '/shared') {{ system(\"cp /usr/bin/true $d/prog; cp $d/prog $d/mixed; \
+         ln -s /proc/self/exe $d/link; echo '#!/proc/self/exe' >$d/script; chmod 755 $d/script\") }} \
+         open(my $f, '>', '/shared/begun'); close $f; \
+         my @l = map {{ my $d = $_; (\"$d/prog\", \"$d/link\", \"$d/mixed\", \"$d/script\") }} ('/cache', '/shared'); \
+         while (1) {{ for (my $i = 0; $i < @l; $i += 2) {{ my ($a, $b) = @l[$i, $i + 1]; \
+         syscall({}, -100, $a, -100, $b, 2) }} }}",
+        libc::SYS_renameat2
+    );
+    let flags = ["--bind", &volume, "--cache", "c:/cache"];
+    // Its supervisor: all inside ends with it.
+    let swapper = Swapper(host.running(&flags, &["/usr/bin/perl", "-e", &code]).spawn().unwrap());
+    let begun = host.path("shared/begun");
+    crate::common::left::eventually("the start", || {
+        if begun.exists() { Vec::new() } else { vec!["no start".to_owned()] }
+    });
+    let binds = ["rw", "ro", "overlay"].map(|mode| ("--bind", format!("{shared}:/given:{mode}")));
+    for _ in 0..rounds() {
+        for (flag, what) in binds.iter().chain(&[("--cache", "c:/given".to_owned())]) {
+            for command in ["/given/prog", "/given/mixed"] {
+                let out = host.run(&[flag, what], &[command, "--version"]);
+                // The one or the other, never ours.
+                let told = text(&out.stderr);
+                assert!(matches!(out.status.code(), Some(0 | 126)), "{what}: {told}");
+                assert!(!text(&out.stdout).contains("sandbox"), "{what}: {out:?}");
+            }
+        }
+    }
+    drop(swapper);
 }

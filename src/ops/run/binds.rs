@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Bind;
 use super::resolve::Base;
 use crate::fault::{Context, Fault, Result, printable};
-use crate::rootfs::plan::{self, BindMode, Source};
+use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::store::{Cache, SharedLock, Store};
 
 /// Where a bind source really lies. What the user named was looked at already, and must not be resolved a second time:
@@ -55,6 +55,19 @@ fn unreachable_fault() -> Fault {
     Fault::failed("bind: unknown reason")
 }
 
+/// Whether a run is given what another one may write meanwhile: a cache, or a place of the host by whatever mode (the
+/// other may have it with writes). Who can write beneath /usr and /etc needs no way out of a sandbox.
+pub(super) fn shares(plan: &MountPlan) -> bool {
+    let owned = |path: &Path| path.starts_with("/usr") || path.starts_with("/etc");
+    plan.ops.iter().any(|op| match op {
+        Op::Bind { target, read_only: true, .. } if target == Path::new(plan::RESOLV_CONF) => false,
+        Op::Bind { source: Source::Host(path), read_only: true, .. }
+        | Op::OverlayBind { source: path, .. } => !owned(path),
+        Op::Bind { .. } => true,
+        _ => false,
+    })
+}
+
 /// A persistent cache of the box, made when it is first named.
 pub(super) fn cache(store: &Store, lock: &SharedLock, base: &Base, name: &str) -> Result<Cache> {
     let name = name
@@ -66,6 +79,32 @@ pub(super) fn cache(store: &Store, lock: &SharedLock, base: &Base, name: &str) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_may_write_is_shared() {
+        let shared = |source: &str, target: &str, mode| {
+            let source = Source::Host(source.into());
+            let binds = vec![plan::Bind { source, target: target.into(), mode }];
+            shares(&plan::build(&plan::Request { binds, ..Default::default() }).expect("a plan"))
+        };
+        let (ro, rw, overlay) = (BindMode::ReadOnly, BindMode::ReadWrite, BindMode::Overlay);
+        for (source, mode, wanted) in [
+            ("/usr", ro, false),
+            ("/etc/ssl", overlay, false),
+            ("/usr", rw, true),
+            ("/home/me", ro, true),
+            ("/home/me", rw, true),
+            ("/home/me", overlay, true),
+        ] {
+            assert_eq!(shared(source, "/mnt", mode), wanted, "{source} {mode:?}");
+        }
+        let source = Source::Store("caches/x".into());
+        let binds = vec![plan::Bind { source, target: "/mnt".into(), mode: rw }];
+        let cache = plan::Request { binds, host_network: true, ..Default::default() };
+        assert!(shares(&plan::build(&cache).expect("a plan")));
+        let network = plan::Request { host_network: true, ..Default::default() };
+        assert!(!shares(&plan::build(&network).expect("a plan")));
+    }
 
     #[test]
     fn a_source_is_resolved_once() {

@@ -260,6 +260,7 @@ pub(super) fn spec(
         upper: options.upper,
         way: options.overlay_way,
         read_only_root: settings.profile.root == Root::Readonly,
+        by_descriptor: binds::shares(&settings.plan),
         plan: settings.plan,
         copy_up: settings.copy_up,
         prepared,
