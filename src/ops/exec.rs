@@ -64,13 +64,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<Executed> {
     let done = joined::run(spec, door)?;
     // Until here: the run is not over before those who have joined it let go of it.
     drop(line);
-    let mut messages: Vec<_> = done.lost.iter().map(Lost::line).collect();
-    if done.unlimited {
-        messages.push(format!(
-            "the limits of run {} (memory, pids, cpu) do not hold for this command: its cgroup cannot be joined",
-            options.run
-        ));
-    }
+    let messages = done.lost.iter().map(Lost::line).collect();
     let (code, fault) = match done.outcome.ended {
         Ok(ended) => (ended.exit_code(), None),
         Err(failure) => {

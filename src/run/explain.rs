@@ -182,6 +182,9 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         }
         Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Network => Fault::host(message)
             .hint(remedy::in_one_line(&remedy::network(errno, Host::read()))),
+        Errno::ACCESS | Errno::PERM if stage == Stage::Cgroup => Fault::host(message).hint(
+            "join from a cgroup beneath one that is yours, as the run is: `systemd-run --user --scope sandbox ...`",
+        ),
         Errno::NOSPC | Errno::DQUOT => {
             Fault::failed(message).hint("free some space (`sandbox gc`), then try again")
         }

@@ -19,6 +19,7 @@ use super::reap::{self, Started};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage, Up, send_up};
 use super::{init, terminal, weaker};
+use crate::isolate::cgroup;
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
@@ -36,9 +37,11 @@ pub struct Door {
     pub cgroup: Option<OwnedFd>,
 }
 
-/// Runs the child of a joining spec to its end.
-pub fn child(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> ! {
-    if let Err(failure) = stages(spec, door, wire) {
+/// Runs the child of a joining spec to its end. `entered`: whether it was born into the cgroup of the run, if that has
+/// one.
+pub fn child(spec: &RunSpec, door: &Door, wire: &OwnedFd, entered: bool) -> ! {
+    let limited = if entered { Ok(()) } else { enter_cgroup(door) };
+    if let Err(failure) = limited.and_then(|()| stages(spec, door, wire)) {
         send_up(wire.as_fd(), &Up::Failed(failure));
     }
     exit_now(i32::from(super::outcome::OURS));
@@ -59,6 +62,12 @@ fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
         payload::become_command(spec, wire, Begin::Joined { terminal, gate })
     })?;
     reap::run(spec, wire, Started { payload, gate, joined: true }, None)
+}
+
+/// The limits of the run hold for all that joins it, or it is not joined.
+fn enter_cgroup(door: &Door) -> Result<(), Failure> {
+    let Some(cgroup) = &door.cgroup else { return Ok(()) };
+    cgroup::live::enter(cgroup.as_fd()).map_err(Failure::at(Stage::Cgroup))
 }
 
 fn enter(door: &Door) -> Result<(), Errno> {

@@ -64,11 +64,13 @@ pub fn clone(namespaces: Namespaces) -> Result<Side, Errno> {
 /// cannot be, it begins in ours: the second answer is whether it is there.
 ///
 /// # Errors
-/// As [`clone`].
+/// As [`clone`]; EAGAIN also if that cgroup or one above it has all processes that it may have. Then nothing is made
+/// in ours, where there may be room: moving there is not refused (cgroup v2, "PID"), and so would escape that limit.
 pub fn clone_into(namespaces: Namespaces, cgroup: BorrowedFd<'_>) -> Result<(Side, bool), Errno> {
     debug_assert_eq!(threads(), 1, "clone needs a single-threaded caller");
     match clone3(namespaces, Some(cgroup)) {
         Ok(side) => Ok((side, true)),
+        Err(Errno::AGAIN) => Err(Errno::AGAIN),
         Err(_) => clone(namespaces).map(|side| (side, false)),
     }
 }

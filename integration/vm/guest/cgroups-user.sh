@@ -1,4 +1,5 @@
-# cgroups-user.sh NAME WANTED: limits as whoever calls: held, held where only one process is there (alone), or lost.
+# cgroups-user.sh NAME WANTED: limits as whoever calls: held, held where only one process is there (alone), or lost;
+# a run that stays, and what joins it (stays, apart, joins); a run to be killed, and one after it (sleeps, beside).
 set -eu
 export SANDBOX_BUDGET=off SANDBOX_BASE_DIR=/mnt/$1/store TMPDIR=/mnt/$1
 [ -e "$SANDBOX_BASE_DIR" ] || {
@@ -11,6 +12,39 @@ if [ "$2" = alone ]; then
     exec sandbox run --strict --memory 32M --pids 20 --cpus 0.5 --report $report -- /bin/sh -c \
         '[ "$(cat /proc/self/cgroup)" = 0::/ ] && echo inside'
 fi
+# One of two processes, so that the cgroup above is taken.
+if [ "$2" = beside ]; then
+    sandbox run --strict --memory 32M -- true
+    exit
+fi
+[ "$2" != sleeps ] || exec sandbox run --strict --memory 32M -- /bin/busybox sleep 1000
+# refused NAME WHY: nothing joins the run that stays, and the fault is this.
+refused() {
+    local found=0
+    sandbox exec web -- /bin/busybox echo joined >/tmp/out-$1 2>&1 || found=$?
+    [ $found = 125 ] && ! grep -q joined /tmp/out-$1 && grep -q "$2" /tmp/out-$1 || { echo "exit $found"; cat /tmp/out-$1; exit 1; }
+}
+case $2 in
+stays) exec sandbox start --name web --memory 64M --pids 6 -- /bin/busybox sleep 1000 ;;
+apart)
+    refused apart "enter: the cgroup of the run"
+    exit
+    ;;
+joins)
+    path=$(find /sys/fs/cgroup -name 'sandbox-r-*')
+    [ "$(sandbox exec web -- cat /proc/self/cgroup)" = 0::/ ]
+    sandbox exec web -- /bin/sh -c 'for n in 1 2 3; do /bin/busybox sleep 1000 & done; wait' 2>/dev/null &
+    for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        [ "$(cat "$path/pids.current")" = 7 ] && break
+        sleep 0.5
+    done
+    # All processes that it may have: in our own cgroup there is room, and nothing is started there.
+    refused full "has as many processes"
+    sandbox stop web --discard
+    wait
+    exit
+    ;;
+esac
 # run CODE FLAGS -- CMD: with this exit code.
 run() {
     local code=$1 found=0

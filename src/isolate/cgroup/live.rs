@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -141,14 +141,36 @@ impl Entrance {
     }
 }
 
+/// Moves the calling process into a cgroup by its directory.
+///
+/// # Errors
+/// What the kernel says: EACCES if no cgroup that both are in may be written to; ENODEV if it is gone.
+pub fn enter(cgroup: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+    let procs = openat(cgroup, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(procs, b"0").map(drop)
+}
+
+/// Whether a cgroup has all the processes and threads that it may have.
+pub fn is_full(cgroup: BorrowedFd<'_>) -> bool {
+    let number = |file| contents(cgroup, file).trim().parse::<u64>().ok();
+    // None: `max`.
+    number("pids.max").is_some_and(|max| number("pids.current").is_some_and(|now| now >= max))
+}
+
+/// A file of a cgroup; empty if it cannot be read.
+fn contents(cgroup: BorrowedFd<'_>, file: &str) -> String {
+    let mut text = String::new();
+    let opened = openat(cgroup, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    match opened.map(|file| File::from(file).read_to_string(&mut text)) {
+        Ok(Ok(_)) => text,
+        _ => String::new(),
+    }
+}
+
 fn events(cgroup: &OwnedFd) -> Events {
     let count = |file: &str, word: &str| {
-        let mut text = String::new();
-        let opened = openat(cgroup, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        if opened.is_ok_and(|file| File::from(file).read_to_string(&mut text).is_err()) {
-            return 0;
-        }
-        text.lines()
+        contents(cgroup.as_fd(), file)
+            .lines()
             .filter_map(|line| line.split_once(' '))
             .find_map(|(name, number)| (name == word).then(|| number.parse().ok())?)
             .unwrap_or_default()

@@ -1,3 +1,5 @@
+use std::os::fd::AsFd;
+
 use super::*;
 
 const HYBRID: &str = "9:name=systemd:/\n8:pids:/\n0::/\n";
@@ -112,4 +114,32 @@ fn what_killed_supervisors_left_is_swept() {
     assert_eq!(left, ["other", "sandbox-supervisor-2", "sandbox-supervisor-3"]);
     let killed = fs::read_to_string(top.join("sandbox-supervisor-3/cgroup.kill")).expect("read");
     assert_eq!(killed, "", "a supervisor that lives is killed");
+}
+
+#[test]
+fn a_cgroup_is_entered_by_its_directory() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let top = fs::File::open(dir.path()).expect("open");
+    assert!(live::enter(top.as_fd()).is_err(), "what is no cgroup is entered");
+    cgroup(dir.path(), "pids", "", "");
+    live::enter(top.as_fd()).expect("enter");
+    assert_eq!(fs::read_to_string(dir.path().join("cgroup.procs")).expect("read"), "0");
+}
+
+#[test]
+fn a_full_cgroup_is_known() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let top = fs::File::open(dir.path()).expect("open");
+    assert!(!live::is_full(top.as_fd()), "one without the controller");
+    for (max, now, full) in [
+        ("5", "4", false),
+        ("5", "5", true),
+        ("5", "6", true),
+        ("max", "9", false),
+        ("", "1", false),
+    ] {
+        fs::write(dir.path().join("pids.max"), format!("{max}\n")).expect("file");
+        fs::write(dir.path().join("pids.current"), format!("{now}\n")).expect("file");
+        assert_eq!(live::is_full(top.as_fd()), full, "{now} of {max}");
+    }
 }

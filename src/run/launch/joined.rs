@@ -4,12 +4,15 @@
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rustix::io::Errno;
+
 use super::super::join::{self, Door};
 use super::super::moments::Moments;
 use super::super::outcome::Ended;
 use super::super::weaker::Weaker;
 use super::{Outcome, Signals, Supervisor, enter_raw_mode, explain, wire};
 use crate::fault::{Context, Fault, Result};
+use crate::isolate::cgroup::live::is_full;
 use crate::isolate::lost::Lost;
 use crate::run::spec::RunSpec;
 use crate::sys::process::{Side, clone, clone_into};
@@ -32,13 +35,11 @@ impl Moments for Waits {
     fn ended(&mut self, _ended: Ended) {}
 }
 
-/// What came of a joined command, and whether it was in the cgroup of the run.
+/// What came of a joined command.
 #[derive(Debug)]
 pub struct Joined {
     /// As of any command.
     pub outcome: Outcome,
-    /// Whether the run has limits of a cgroup that did not hold for the command.
-    pub unlimited: bool,
     /// The protections that it had to do without.
     pub lost: Vec<Lost>,
 }
@@ -47,27 +48,30 @@ pub struct Joined {
 /// as the command is through.
 ///
 /// # Errors
-/// If no process can be made; a fault of joining is told by [`Outcome::ended`].
+/// If no process can be made, for one because the run has as many as it may have; a fault of joining is told by
+/// [`Outcome::ended`].
 pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
     let signals = Signals::block()?;
     let (ours, theirs) = wire::pair().context("make a socket pair", "for the command")?;
     let raw = enter_raw_mode(&spec)?;
     let (cloned, entered) = match &door.cgroup {
         None => (clone(0), true),
+        // What is not born there goes there before anything else.
         Some(cgroup) => match clone_into(0, cgroup.as_fd()) {
             Ok((side, entered)) => (Ok(side), entered),
-            Err(_) => (clone(0), false),
+            Err(Errno::AGAIN) if is_full(cgroup.as_fd()) => return Err(full()),
+            Err(errno) => (Err(errno), false),
         },
     };
     let pidfd = match cloned {
         Ok(Side::Child) => {
             drop(ours);
             // Never back into the frames of the parent, whose destructors would set its terminal.
-            catch_unwind(AssertUnwindSafe(|| join::child(&spec, &door, &theirs))).ok();
+            catch_unwind(AssertUnwindSafe(|| join::child(&spec, &door, &theirs, entered))).ok();
             std::process::abort()
         }
         Ok(Side::Parent { pidfd, .. }) => pidfd,
-        Err(errno) => return Err(Fault::errno("make a process", "for the command", errno)),
+        Err(errno) => return Err(refused(errno)),
     };
     drop((theirs, door));
     let mut supervisor = Supervisor {
@@ -96,5 +100,18 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
     }
     let ended = supervisor.ended.ok_or_else(explain::vanished)?;
     let outcome = Outcome { ended, reason: None, journal: None, root: None };
-    Ok(Joined { outcome, unlimited: !entered, lost: waits.lost })
+    Ok(Joined { outcome, lost: waits.lost })
+}
+
+fn full() -> Fault {
+    Fault::failed("join the run: it has as many processes as it may have (--pids)")
+        .hint("try again when some have ended, or start it with room for more")
+}
+
+fn refused(errno: Errno) -> Fault {
+    let fault = Fault::errno("make a process", "for the command", errno);
+    match errno {
+        Errno::AGAIN => fault.hint("end other programs, or raise the limit (`ulimit -a`)"),
+        _ => fault,
+    }
 }
