@@ -19,6 +19,11 @@ chmod -R a+rX "$stage"
 export SANDBOX_TEST_MANAGERS=$stage/managers.tar
 export SANDBOX_BIN=$stage/sandbox SANDBOX_TEST_TREE=$stage/tree.tar SANDBOX_DEMO_SOURCE=tar:$stage/tree.tar
 
+# What was tried where, for all users to write (hosts.sh).
+export SANDBOX_HOSTS_TABLE=$stage/hosts
+: >"$SANDBOX_HOSTS_TABLE"
+chmod 0666 "$SANDBOX_HOSTS_TABLE"
+
 summary=() bad=no
 # step NAME CMD...
 step() {
@@ -63,6 +68,8 @@ else
     summary+=("virtual machines             not run: on x86-64 only")
 fi
 
-printf '\n==== integration\n'
+mkdir -p "$here/../target"
+"$here/hosts.sh" "$SANDBOX_HOSTS_TABLE" >"$here/../target/hosts.md"
+printf '\n==== integration (target/hosts.md is what docs/hosts.md should say)\n'
 printf '%s\n' "${summary[@]}"
 [ $bad = no ]

@@ -5,7 +5,7 @@
 #
 #   SANDBOX_BIN       the binary       SANDBOX_TEST_MANAGERS   a Debian tree with rpm, dnf, zypper, createrepo-c,
 #   SANDBOX_DEMO_DIR  where to work                            pip, cargo, make and a compiler, as a tar
-#   SANDBOX_ROWS      a file that gets a line `id mode TAB manager TAB works` for each
+#   SANDBOX_HOSTS_TABLE   a file that gets a line for each: place, id mode, what, result (tabs)
 #
 # managers.sh apt dnf ...: only these.
 set -euo pipefail
@@ -249,6 +249,7 @@ case " $* " in *' rpm '* | *' dnf '* | *' zypper '*) rpms 1 2 ;; esac
 for manager; do
     echo "== $manager"
     "try_$manager"
-    [ -z "${SANDBOX_ROWS:-}" ] || printf '%s\t%s\tworks\n' "$mode" "$manager" >>"$SANDBOX_ROWS"
+    [ -z "${SANDBOX_HOSTS_TABLE:-}" ] ||
+        printf 'a machine, package managers\t%s\t%s\tworks\n' "$mode" "$manager" >>"$SANDBOX_HOSTS_TABLE"
 done
 echo "managers: all as it should be ($(id -un), $mode)"
