@@ -180,6 +180,10 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         {
             Fault::host(message).hint(remedy::in_one_line(&remedy::mounts(errno, Host::read())))
         }
+        Errno::BUSY if stage == Stage::Seccomp => Fault::host(message).hint(
+            "a sandbox around this one has the listener of system calls: owners outside the id map are remembered \
+             by that one alone; run without --strict, or with a profile that does not remember them",
+        ),
         Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Network => Fault::host(message)
             .hint(remedy::in_one_line(&remedy::network(errno, Host::read()))),
         Errno::ACCESS | Errno::PERM if stage == Stage::Cgroup => Fault::host(message).hint(

@@ -21,8 +21,8 @@ use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
 use super::reap;
 use super::spec::RunSpec;
 use super::user::{self, Resolved};
+use super::weaker;
 use super::wire::{Failure, Stage, Up, send_ready, send_up};
-use crate::isolate::remember::Programs;
 use crate::isolate::{caps, limits};
 use crate::sys;
 use crate::sys::exec::Strings;
@@ -80,7 +80,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
             take_terminal(spec, terminal).map_err(Failure::at(Stage::Session))?;
             let resolved = spec.user.as_ref().map(user::resolve).transpose();
             user = resolved.map_err(Failure::at(Stage::User))?;
-            let listener = give_up(spec, user.as_ref(), joined)?;
+            let listener = give_up(spec, wire, user.as_ref(), joined)?;
             if let Some(gate) = gate {
                 pass(gate, listener);
             }
@@ -90,7 +90,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
                 namespace::unshare_network().map_err(Failure::at(Stage::Network))?;
             }
             init::name_and_network(spec, wire)?;
-            let listener = give_up(spec, None, false)?;
+            let listener = give_up(spec, wire, None, false)?;
             pass(gate, listener);
         }
     }
@@ -107,6 +107,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
 /// this only what the filter of the run allows can be done. Gives the listener of calls that are remembered.
 fn give_up(
     spec: &RunSpec,
+    wire: &OwnedFd,
     user: Option<&Resolved>,
     joined: bool,
 ) -> Result<Option<OwnedFd>, Failure> {
@@ -126,23 +127,11 @@ fn give_up(
     if spec.scoped {
         sys::landlock::scope_abstract_sockets().map_err(Failure::at(Stage::Scope))?;
     }
-    let listener = spec.remember.as_ref().map_or(Ok(None), listen);
+    let listener =
+        spec.remember.as_ref().map_or(Ok(None), |asked| weaker::listen(spec, asked, wire));
     let listener = listener.map_err(Failure::at(Stage::Seccomp))?;
     sys::seccomp::load(&spec.seccomp).map_err(Failure::at(Stage::Seccomp))?;
     Ok(listener)
-}
-
-/// Asks for the calls that are remembered. Without a listener (one of a sandbox around us, EBUSY; Linux before
-/// 5.0) they are as they were without us: pretended with one id only, else refused by the kernel.
-fn listen(programs: &Programs) -> Result<Option<OwnedFd>, Errno> {
-    match sys::notify::load(&programs.ask) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(Errno::BUSY | Errno::INVAL) => {
-            programs.pretend.as_ref().map_or(Ok(()), |program| sys::seccomp::load(program))?;
-            Ok(None)
-        }
-        Err(errno) => Err(errno),
-    }
 }
 
 /// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,

@@ -12,11 +12,12 @@ use super::reap::{self, Started};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage, Up, send_up};
 use crate::isolate::lost::Lost;
+use crate::isolate::remember::Programs;
 use crate::remedy::{self, Host};
 use crate::rootfs::apply::{self, Prepared};
 use crate::rootfs::overlay::{Base, attach};
 use crate::rootfs::plan::Op;
-use crate::sys::keyring;
+use crate::sys::{keyring, notify, seccomp};
 
 /// What a run had to do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +31,21 @@ pub enum Weaker {
     Keyring,
     /// The host name of outside stayed.
     HostName,
+    /// The kernel refused the listener of the calls whose effect is remembered.
+    Owners,
+    /// Those who make such calls cannot be looked at in the outer /proc.
+    OwnersUnseen,
 }
 
 /// All of them, in the order of their numbers on the wire.
-pub(super) const ALL: [Weaker; 4] = [Weaker::Proc, Weaker::Root, Weaker::Keyring, Weaker::HostName];
+pub(super) const ALL: [Weaker; 6] = [
+    Weaker::Proc,
+    Weaker::Root,
+    Weaker::Keyring,
+    Weaker::HostName,
+    Weaker::Owners,
+    Weaker::OwnersUnseen,
+];
 
 impl Weaker {
     /// What is lost, what stands in for it, and what would bring it back.
@@ -61,6 +73,16 @@ impl Weaker {
                     "sethostname is refused, so the name of outside shows ({})",
                     remedy::in_one_line(&remedy::pivot_root(host))
                 ),
+            ),
+            Self::Owners => Lost::new(
+                "owners",
+                "owners that the id map cannot hold are not remembered: a sandbox around this one has the listener of \
+                 system calls, or Linux is older than 5.0",
+            ),
+            Self::OwnersUnseen => Lost::new(
+                "owners",
+                "owners that the id map cannot hold are not remembered: who changes them cannot be looked at in the \
+                 outer /proc",
             ),
             Self::Keyring => Lost::new(
                 "session-keyring",
@@ -95,6 +117,24 @@ pub(super) fn keyring(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
+/// Asks for the calls that are remembered. Without a listener (one of a sandbox around us, EBUSY; Linux before
+/// 5.0) they are as they were without us: pretended with one id only, else refused by the kernel.
+pub(super) fn listen(
+    spec: &RunSpec,
+    programs: &Programs,
+    wire: &OwnedFd,
+) -> Result<Option<OwnedFd>, Errno> {
+    match notify::load(&programs.ask) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(Errno::BUSY | Errno::INVAL) if spec.may_lose => {
+            programs.pretend.as_ref().map_or(Ok(()), |program| seccomp::load(program))?;
+            send_up(wire.as_fd(), &Up::Weaker(Weaker::Owners));
+            Ok(None)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The number of CAP_SYS_ADMIN in capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -108,6 +148,9 @@ pub(super) fn proc(spec: &RunSpec, prepared: &mut Prepared, wire: &OwnedFd) -> R
         Err(Errno::PERM) if spec.may_lose => {
             let tree = apply::outer_proc().map_err(failed)?;
             send_up(wire.as_fd(), &Up::Weaker(Weaker::Proc));
+            if spec.remember.is_some() {
+                send_up(wire.as_fd(), &Up::Weaker(Weaker::OwnersUnseen));
+            }
             tree
         }
         other => other.map_err(failed)?,

@@ -4,7 +4,7 @@ use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
 use crate::world::{fell, ids};
 
@@ -17,6 +17,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),
     ("no_pivot_root", crate::weaker::no_pivot_root_inside),
+    ("no_listener", crate::weaker::no_listener_inside),
 ];
 
 /// Does what the harness asks of itself, if these words are of that kind.
@@ -70,10 +71,21 @@ pub(crate) fn denied(names: &str, command: &Command) -> Command {
     wrapped
 }
 
+/// In place of a system call: a second listener of a seccomp filter (SECCOMP_FILTER_FLAG_NEW_LISTENER).
+pub(crate) const LISTENER: &str = "listener";
+
 fn deny(names: &str, words: &[String]) -> ExitCode {
     const ENOSYS: i32 = 38;
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("filter");
     for name in names.split(',') {
+        if name == LISTENER {
+            // As the kernel does where a filter of the caller has one.
+            let flag = ScmpArgCompare::new(1, ScmpCompareOp::MaskedEqual(8), 8);
+            let call = ScmpSyscall::from_name("seccomp").expect("system call");
+            let busy = ScmpAction::Errno(16);
+            filter.add_rule_conditional(busy, call, &[flag]).expect("rule");
+            continue;
+        }
         let call = ScmpSyscall::from_name(name).expect("system call");
         filter.add_rule(ScmpAction::Errno(ENOSYS), call).expect("rule");
     }

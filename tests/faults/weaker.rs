@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     ("masked_proc_of_others", masked_proc_of_others),
     ("no_pivot_root", no_pivot_root),
     ("no_sys_admin", no_sys_admin),
+    ("no_listener", no_listener),
 ];
 
 /// Ways out of a chroot that others have had, in Perl, whose `chdir` takes a descriptor, too. Each goes up as far
@@ -157,7 +158,7 @@ fn masked_proc() {
     // The write is refused: /proc is read-only.
     assert!(said.out.ends_with("/bin/readlink\n2\n"), "{said:?}");
     assert!(said.err.contains("not enforced: fresh-proc: "), "{said:?}");
-    assert_eq!(lost(&place), ["fresh-proc"]);
+    assert_eq!(lost(&place), ["fresh-proc", "owners"]);
     let said = line(&place, &format!("{MASK} exec \"$SANDBOX\" run --commit made -- touch /made"));
     let said = said.code(0);
     assert!(said.err.contains("fresh-proc"), "{said:?}");
@@ -192,6 +193,31 @@ fn masked_proc_of_others() {
     );
     let said = line(&place, &script).code(0);
     assert_eq!(said.out, "alive\n0\n", "{said:?}");
+}
+
+/// A sandbox around this one has the listener that remembering owners takes.
+fn no_listener() {
+    nested::inside("no_listener");
+}
+
+pub(crate) fn no_listener_inside() {
+    let place = Place::new();
+    let denied = |words: &[&str]| -> Said {
+        nested::denied(nested::LISTENER, &place.command(words)).output().expect("run").into()
+    };
+    for flags in [&[][..], &["--user", "0"]] {
+        let said = denied(&[&["run", "--report", "report"], flags, &["--", "true"]].concat());
+        let said = said.code(0);
+        let line = "not enforced: owners: owners that the id map cannot hold are not remembered: ";
+        assert_eq!(said.err.matches(line).count(), 1, "{said:?}");
+        assert_eq!(lost(&place), ["owners"]);
+    }
+    // Before that, an identity map of real root is refused.
+    let hint = if ids() == "identity" { "" } else { "a sandbox around this one" };
+    denied(&["run", "--strict", "--", "true"]).refused(125, hint);
+    let said = place.said(&["run", "--", "true"]).code(0);
+    assert!(!said.err.contains("not enforced: owners"), "{said:?}");
+    place.pristine();
 }
 
 /// Root of a container has no CAP_SYS_ADMIN outside the namespaces of a run: what is bound needs none.
