@@ -53,9 +53,9 @@ fn main() -> Result<()> {
 }
 
 /// How many system calls a start may take at most: what it took when this was last looked at, by the static
-/// binary and on a tree with rpm. Twenty-nine of them empty the bounding set. Goes down when the start gets
-/// better; the goal is 150.
-const MOST_CALLS: usize = 255;
+/// binary and on a tree with rpm. Twenty-nine of them empty the bounding set, five are for remembered owners and a keyring
+/// of its own. Goes down when the start gets better; the goal is 150.
+const MOST_CALLS: usize = 258;
 
 /// The test tree as a directory of the caller's own, which is what bubblewrap starts from.
 fn unpacked(folder: &Path) -> Result<String> {
