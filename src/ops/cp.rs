@@ -1,6 +1,6 @@
 //! `cp`: files into and out of runs and snapshots.
 //!
-//! Two processes, and a tar stream between them: one reads, one writes ([`beside`]). Whichever is at the side of the
+//! Two processes, and a tar stream between them: one reads, one writes (`beside`). Whichever is at the side of the
 //! sandbox works inside the user namespace, by descriptor beneath the root, which no symbolic link leads out of,
 //! whatever a live run does to its files meanwhile (CVE-2018-15664, CVE-2019-14271, CVE-2026-41567); whichever is at
 //! the side of the host is the caller, with no right but his. No program of a layer is executed.

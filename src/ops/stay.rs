@@ -92,7 +92,7 @@ fn over(record: &RunRecord, state: RunState) -> Fault {
 /// Sends the command of a run a signal.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn kill(store: &Store, word: &str, signal: i32) -> Result<()> {
     line(store, word)?.ask(&Request::Kill { signal }).map(drop)
 }
@@ -100,7 +100,7 @@ pub fn kill(store: &Store, word: &str, signal: i32) -> Result<()> {
 /// Waits for the end of a run. One that was kept has ended already.
 ///
 /// # Errors
-/// As [`line`]; not-found, too, if the supervisor is killed meanwhile.
+/// As [`line()`]; not-found, too, if the supervisor is killed meanwhile.
 pub fn wait(store: &Store, word: &str) -> Result<Ending> {
     let (record, state) = store.find_run(word)?;
     if let (RunState::Kept, Some(code)) = (state, record.exit) {
@@ -120,7 +120,7 @@ pub fn wait(store: &Store, word: &str) -> Result<Ending> {
 /// verdict says or, without one, as it was started.
 ///
 /// # Errors
-/// As [`line`]; what is wrong with the verdict, and then nothing was ended.
+/// As [`line()`]; what is wrong with the verdict, and then nothing was ended.
 pub fn stop(
     store: &Store,
     word: &str,

@@ -63,7 +63,7 @@ pub struct Started {
 }
 
 /// Between PID 1 and a payload's process that was made early, or that has a listener to hand over: the word
-/// that it has given up all ([`send_ready`](super::wire::send_ready)), and [`OPEN`] that the root is ready.
+/// that it has given up all ([`send_ready`](super::wire::send_ready)), and `OPEN` that the root is ready.
 #[derive(Debug)]
 pub struct Gate {
     /// The end of PID 1. It reads the end of file if that process died.
