@@ -140,6 +140,9 @@ impl Helper {
 fn pasta(netns: &str, published: &[Publish], resolver: &Resolver) -> Vec<String> {
     let mut words: Vec<String> = [
         "--config-net",
+        // Root of the run, who is the machine's own in an identity map: pasta would become nobody, who may not enter.
+        "--runas",
+        "0:0",
         "--no-map-gw",
         "--quiet",
         "--foreground",

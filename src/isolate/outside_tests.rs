@@ -71,6 +71,8 @@ fn the_hosts_loopback_stays_closed() {
     };
     let pasta = line(Helper::Pasta, &published);
     for part in [
+        "--runas",
+        "0:0",
         "--no-map-gw",
         "--tcp-ns none --udp-ns none",
         "--tcp-ports 127.0.0.1/8080:80",
