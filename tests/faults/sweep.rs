@@ -175,13 +175,14 @@ fn look(place: &Place, at: &str) -> Seen {
 }
 
 impl Seen {
-    /// Whether each part of it is one of before or one of after.
+    /// Whether each part of it is one of before or one of after, and no kept run went without a name for it.
     fn between(&self, before: &Self, after: &Self) -> bool {
         let names: BTreeSet<_> =
             [self, before, after].into_iter().flat_map(|seen| seen.names.keys()).collect();
         let name = |seen: &Self, name: &String| seen.names.get(name).cloned();
         [&before.head, &after.head].contains(&&self.head)
             && [&before.current, &after.current].contains(&&self.current)
+            && (self.names != before.names || self.kept >= before.kept)
             && names.iter().all(|n| [name(before, n), name(after, n)].contains(&name(self, n)))
     }
 }
