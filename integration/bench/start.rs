@@ -40,14 +40,19 @@ fn main() -> Result<()> {
     chains(&sandbox, rounds)?;
     let tip = stack(&sandbox, "single", 3)?;
     println!("\n## System calls and memory\n\n| what | figure |\n| --- | --- |");
-    let count = calls(&sandbox, &tip, scratch.path())?;
+    let log = traced(&sandbox, &tip, scratch.path())?;
+    let (count, processes) = (calls(&log)?, processes(&log));
     println!("| system calls of all processes before the payload's exec | {count} |");
+    println!("| processes, from first to last | {processes} |");
     let after_true = high_water(&sandbox, &tip, "true")?;
     println!("| supervisor's VmHWM after `true` | {after_true} |");
     let after_output = high_water(&sandbox, &tip, "head -c 1073741824 /dev/zero")?;
     println!("| supervisor's VmHWM after 1 GiB of output | {after_output} |");
     if count > MOST_CALLS {
         return Err(format!("{count} system calls before the exec, not {MOST_CALLS}").into());
+    }
+    if processes > MOST_PROCESSES {
+        return Err(format!("{processes} processes, not {MOST_PROCESSES}").into());
     }
     Ok(())
 }
@@ -56,6 +61,9 @@ fn main() -> Result<()> {
 /// binary and on a tree with rpm. Twenty-nine of them empty the bounding set, five are for remembered owners and a keyring
 /// of its own. Goes down when the start gets better; the goal is 150.
 const MOST_CALLS: usize = 258;
+
+/// The supervisor, PID 1 and the payload.
+const MOST_PROCESSES: usize = 3;
 
 /// The test tree as a directory of the caller's own, which is what bubblewrap starts from.
 fn unpacked(folder: &Path) -> Result<String> {
@@ -213,8 +221,8 @@ fn range(file: &str) -> Result<(String, String)> {
     Ok((fields[1].to_owned(), fields[2].to_owned()))
 }
 
-/// The system calls of every process until the payload's execve, as strace counts them.
-fn calls(sandbox: &Sandbox, tip: &str, folder: &Path) -> Result<usize> {
+/// A whole run as strace sees it, one line a system call, with the process in front.
+fn traced(sandbox: &Sandbox, tip: &str, folder: &Path) -> Result<String> {
     if !has("strace") {
         return Err("strace is not installed: `integration/setup.sh bench`".into());
     }
@@ -224,10 +232,20 @@ fn calls(sandbox: &Sandbox, tip: &str, folder: &Path) -> Result<usize> {
     command.args(["-f", "-qq", "-o"]).arg(&log).arg(plain.get_program()).args(plain.get_args());
     command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     time(quiet(&mut command))?;
-    let text = fs::read_to_string(&log)?;
+    Ok(fs::read_to_string(&log)?)
+}
+
+/// How many processes there were.
+fn processes(log: &str) -> usize {
+    let pids = log.lines().filter_map(|line| line.split_whitespace().next());
+    pids.collect::<std::collections::BTreeSet<_>>().len()
+}
+
+/// The system calls of every process until the payload's execve.
+fn calls(log: &str) -> Result<usize> {
     let mut count = 0;
     let mut execs = 0;
-    for line in text.lines() {
+    for line in log.lines() {
         // The first is our own. The payload's may be without names: strace cannot read the memory of a
         // process that is not dumpable.
         execs += u32::from(line.contains(" execve("));

@@ -160,10 +160,9 @@ impl Init<'_> {
                 Err(_) => exit_now(1),
             }
             let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-            let (told, child, asked) = (ready(0), ready(1), ready(2));
-            if asked {
-                self.start_handler();
-            }
+            let (told, child) = (ready(0), ready(1));
+            let asked = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
+            self.heed(asked);
             if child {
                 drain(signals);
                 reap(wire, started);
@@ -178,6 +177,16 @@ impl Init<'_> {
         }
     }
 
+    /// What the listener says: that a call waits, or that nobody is left who could make one. The latter comes with
+    /// the end of every payload, just before it can be reaped, and needs no handler.
+    fn heed(&mut self, asked: PollFlags) {
+        match waits(asked) {
+            Some(true) => self.start_handler(),
+            Some(false) => self.listener = None,
+            None => {}
+        }
+    }
+
     /// Makes the handler, which alone keeps the listener: if it dies, the kernel tells its callers ENOSYS. So
     /// it does if it cannot be made.
     fn start_handler(&mut self) {
@@ -186,6 +195,11 @@ impl Init<'_> {
             answer::serve(&listener, self.wire, &self.spec.id_map);
         }
     }
+}
+
+/// Whether a listener says that a call waits, or that none will come any more (it hangs up then).
+fn waits(events: PollFlags) -> Option<bool> {
+    (!events.is_empty()).then(|| events.contains(PollFlags::IN))
 }
 
 fn leave(started: &Started) -> ! {
@@ -230,5 +244,26 @@ fn forward(message: Down, payload: Pid) {
         }
     } else {
         rustix::process::kill_process(payload, signal).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hangs_up_asks_nothing() {
+        let (reader, writer) = rustix::pipe::pipe().expect("pipe");
+        let events = || {
+            let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+            poll(&mut fds, Some(&rustix::event::Timespec::default())).expect("poll");
+            fds[0].revents()
+        };
+        assert_eq!(waits(events()), None);
+        rustix::io::write(&writer, b"x").expect("write");
+        assert_eq!(waits(events()), Some(true));
+        rustix::io::read(&reader, &mut [0; 1]).expect("read");
+        drop(writer);
+        assert_eq!(waits(events()), Some(false));
     }
 }
