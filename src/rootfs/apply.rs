@@ -20,6 +20,7 @@ use rustix::mount::{
     fsconfig_create, fsmount, fsopen, mount, move_mount, open_tree,
 };
 
+use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach};
 use super::plan::{Op, Source};
 use crate::sys;
@@ -177,8 +178,9 @@ pub fn apply(ops: &[Op], prepared: Prepared) -> Result<(), Failed> {
     // The null device itself, whatever a bind has put over /dev/null meanwhile.
     let null = ops.iter().position(|op| matches!(op, Op::Device { name: "null" }));
     let null = null.and_then(|index| prepared[index].as_ref());
+    let shown = Shown::default();
     for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate() {
-        apply_one(op, tree.as_ref(), null).map_err(|errno| Failed { op: index, errno })?;
+        apply_one(op, tree.as_ref(), null, &shown).map_err(|errno| Failed { op: index, errno })?;
     }
     std::mem::forget(prepared);
     Ok(())
@@ -199,7 +201,12 @@ fn plain_directory(op: &Op) -> Result<(), Errno> {
     }
 }
 
-fn apply_one(op: &Op, tree: Option<&OwnedFd>, null: Option<&OwnedFd>) -> Result<(), Errno> {
+fn apply_one(
+    op: &Op,
+    tree: Option<&OwnedFd>,
+    null: Option<&OwnedFd>,
+    shown: &Shown,
+) -> Result<(), Errno> {
     let tree = || tree.ok_or(Errno::BADF);
     match op {
         Op::Tmpfs { target, mode, size, exec } => mount_tmpfs(target, *mode, *size, *exec),
@@ -225,8 +232,8 @@ fn apply_one(op: &Op, tree: Option<&OwnedFd>, null: Option<&OwnedFd>) -> Result<
             attach(tree()?.as_fd(), leave_open(resolve_or_make(target)?))
         }
         Op::Proc => move_mount(tree()?, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
-        Op::Mask { target } => mask(target, null),
-        Op::ReadOnly { target } => read_only(target),
+        Op::Mask { target } => hide::mask(target, null, shown),
+        Op::ReadOnly { target } => hide::read_only(target),
     }
 }
 
@@ -339,38 +346,6 @@ fn note(target: &Path, content: &str) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = leave_open(openat(CWD, target, flags, Mode::from_raw_mode(0o644))?);
     rustix::io::write(file, content.as_bytes()).map(drop)
-}
-
-/// Hides a path of /proc, if there is one: a file by our own /dev/null, which was bound from the host's
-/// before any layer was in sight (CVE-2025-31133), a directory by an empty tmpfs. Looked at first, because a
-/// clone that is not used in the end costs a wait for all processors when it is closed.
-fn mask(target: &Path, null: Option<&OwnedFd>) -> Result<(), Errno> {
-    let stat = match statat(CWD, target, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(()),
-        other => other?,
-    };
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        let flags =
-            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        return mount("tmpfs", target, "tmpfs", flags, c"mode=555,size=4k");
-    }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let cover = leave_open(open_tree(null.ok_or(Errno::BADF)?, "", flags)?);
-    move_mount(cover, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-}
-
-fn read_only(target: &Path) -> Result<(), Errno> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = match open_tree(CWD, target, flags) {
-        Err(Errno::NOENT) => return Ok(()),
-        other => leave_open(other?),
-    };
-    sys::mount::set_attributes(tree, sys::mount::READ_ONLY, true)?;
-    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod copy_up;
+mod hide;
 pub mod overlay;
 pub mod plan;
 pub mod scaffold;
