@@ -88,8 +88,6 @@ pub struct Writable<'a> {
 #[derive(Debug)]
 pub struct Base {
     tree: OwnedFd,
-    /// base_dir itself: inside root of `range` mode may not search it, also not for `.`.
-    place: OwnedFd,
     attached: std::cell::Cell<bool>,
 }
 
@@ -102,14 +100,13 @@ impl Base {
     /// # Errors
     /// The errno of open_tree(2).
     pub fn clone_cwd(expected: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let place = openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(CWD, ".", flags)?;
         let (ours, theirs) = (fstat(&tree)?, fstat(expected)?);
         if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
             return Err(Errno::STALE);
         }
-        Ok(Self { tree, place, attached: std::cell::Cell::new(false) })
+        Ok(Self { tree, attached: std::cell::Cell::new(false) })
     }
 
     /// The clone's root.
@@ -117,13 +114,15 @@ impl Base {
         self.tree.as_fd()
     }
 
-    /// Puts the clone over base_dir; descriptors opened beneath it become those of an attached mount.
+    /// Puts the clone over base_dir, which is the working directory until then; descriptors opened beneath it become
+    /// those of an attached mount. The working directory itself and not `.` in it, where inside root of `range` mode
+    /// may not search.
     ///
     /// # Errors
     /// The errno of move_mount(2).
     pub fn attach(&self) -> Result<(), Errno> {
         if !self.attached.replace(true) {
-            attach(self.tree.as_fd(), self.place.as_fd())?;
+            attach(self.tree.as_fd(), CWD)?;
         }
         Ok(())
     }
