@@ -137,9 +137,10 @@ fn give_up(
 /// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,
 /// it has told why, and we do not live to see it.
 fn pass(gate: BorrowedFd<'_>, listener: Option<OwnedFd>) {
-    let told = send_ready(gate, listener.as_ref().map(AsFd::as_fd));
-    // PID 1 has it: whoever else held it would keep callers waiting if the handler dies.
-    drop(listener);
+    // PID 1 has the listener then. Ours goes with the exec: whoever else held it would keep callers waiting if the
+    // handler dies.
+    let listener = listener.map(sys::exec::leave_open);
+    let told = send_ready(gate, listener);
     let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut [0_u8; 1])));
     if open != Ok(1) {
         exit_now(i32::from(super::outcome::OURS));
