@@ -39,6 +39,9 @@ impl Changes {
     }
 
     fn capabilities(&self, of_profile: CapSet) -> Result<CapSet> {
+        if self.cap_add.is_empty() && self.cap_drop.is_empty() {
+            return Ok(of_profile);
+        }
         let (all_added, added) = split(&self.cap_add)?;
         let (all_dropped, dropped) = split(&self.cap_drop)?;
         let both = CapSet(added.0 & dropped.0);

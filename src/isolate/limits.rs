@@ -30,8 +30,9 @@ pub fn plan(limits: &Limits) -> Vec<(Resource, Rlimit)> {
     .into_iter()
     .filter_map(|(resource, wanted)| {
         let wanted = wanted?;
-        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let value = Some(wanted.min(most));
+        // Whatever the caller may have, it may have nothing.
+        let most = if wanted == 0 { Some(0) } else { getrlimit(resource).maximum };
+        let value = Some(wanted.min(most.unwrap_or(u64::MAX)));
         Some((resource, Rlimit { current: value, maximum: value }))
     })
     .collect()
