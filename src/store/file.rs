@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
-use rustix::fs::{openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, read, retry_on_intr, write};
+
+use crate::tree::dir::Names;
 
 /// No record is larger; a chain of 400 layers takes 12 KiB, the rest is for command lines.
 pub(crate) const RECORD_LIMIT: usize = 4 << 20;
@@ -98,26 +99,14 @@ pub(crate) fn write_small(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Resu
 /// The names in a directory (without `.` and `..`), sorted. Names that are not UTF-8 are none of ours
 /// and left out.
 pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        match entry.file_name().to_str() {
-            Ok("." | "..") | Err(_) => {}
-            Ok(name) => names.push(name.to_owned()),
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
+    let names = Names::read(dir)?.sorted();
+    let texts = names.iter().filter_map(|(name, _)| name.to_str().ok());
+    Ok(texts.map(str::to_owned).collect())
 }
 
 /// Whether a directory has no entry at all.
 pub(crate) fn is_empty(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    for entry in Dir::read_from(dir)? {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Names::read(dir).map(|names| names.is_empty())
 }
 
 /// Removes a file; one that is not there is fine.
