@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::join::NOT_BEGUN;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND, OURS};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage};
@@ -52,6 +53,9 @@ impl Told {
             ),
             Stage::User => (OURS, self.bad_user(errno, &reason)),
             Stage::Prepare | Stage::Mount => (OURS, self.step(detail, errno, &reason)),
+            Stage::Over if detail == NOT_BEGUN => {
+                (OURS, Fault::not_found("join run: it has just ended").hint("sandbox ps"))
+            }
             // As a command that SIGKILL has ended.
             Stage::Over => (137, Fault::failed("exec: the run has ended, and the command with it")),
             Stage::CopyUp => (OURS, self.copied_up(detail, errno, &reason)),

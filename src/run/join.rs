@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
+use rustix::process::WaitOptions;
 
 use super::payload::{self, Begin};
 use super::reap::{self, Started};
@@ -37,6 +38,9 @@ pub struct Door {
     pub cgroup: Option<OwnedFd>,
 }
 
+/// Told with [`Stage::Over`] by what had no time to become a command.
+pub(super) const NOT_BEGUN: u32 = 1;
+
 /// Runs the child of a joining spec to its end. `entered`: whether it was born into the cgroup of the run, if that has
 /// one.
 pub fn child(spec: &RunSpec, door: &Door, wire: &OwnedFd, entered: bool) -> ! {
@@ -60,6 +64,11 @@ fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
     let (payload, gate) = init::fork_at_gate(spec, |gate| {
         payload::become_command(spec, wire, Begin::Joined { terminal, gate })
+    })
+    .map_err(|failure| match (failure.stage, failure.errno) {
+        // As fork(2) says where PID 1 has gone.
+        (Stage::Fork, Errno::NOMEM) => Failure { stage: Stage::Over, detail: NOT_BEGUN, ..failure },
+        _ => failure,
     })?;
     reap::run(spec, wire, Started { payload, gate, joined: true }, None)
 }
@@ -105,6 +114,10 @@ pub(super) fn is_over(status: i32) -> bool {
     match clone(0) {
         Err(errno) => errno == Errno::NOMEM,
         Ok(Side::Child) => exit_now(0),
-        Ok(Side::Parent { .. }) => false,
+        Ok(Side::Parent { child, .. }) => {
+            // Not left to whoever may reap nobody: the pid namespace would wait for it.
+            rustix::process::waitpid(Some(child), WaitOptions::empty()).ok();
+            false
+        }
     }
 }

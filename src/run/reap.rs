@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
 
 use super::answer;
 use super::hold;
@@ -87,8 +87,15 @@ pub fn run(
 ) -> Result<(), Failure> {
     let signals = ended_children().map_err(Failure::at(Stage::Fork))?;
     let mut listener = None;
-    if let Some(gate) = &started.gate {
-        listener = meet(gate).map_err(Failure::at(Stage::Network))?;
+    match &started.gate {
+        // Nobody but us would reap what was killed before it came to its command.
+        Some(gate) if started.joined => match receive_ready(gate.ours) {
+            Ok(Some(found)) => listener = found,
+            Ok(None) => await_end(wire.as_fd(), &started),
+            Err(_) => leave(&started),
+        },
+        Some(gate) => listener = meet(gate).map_err(Failure::at(Stage::Network))?,
+        None => {}
     }
     if let Some(place) = place {
         hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
@@ -117,7 +124,7 @@ pub fn run(
     };
     if let Err(errno) = give_up() {
         send_up(wire.as_fd(), &Up::Failed(Failure { stage: Stage::Seccomp, detail: 1, errno }));
-        exit_now(1);
+        leave(&started);
     }
     let mut init = Init { wire: wire.as_fd(), signals: signals.as_fd(), spec, listener };
     init.serve(&started)
@@ -162,7 +169,7 @@ impl Init<'_> {
             let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
             let (told, child) = (ready(0), ready(1));
             let asked = fds.get(2).map_or(PollFlags::empty(), PollFd::revents);
-            self.heed(asked);
+            self.heed(asked, started.joined);
             if child {
                 drain(signals);
                 reap(wire, started);
@@ -179,20 +186,29 @@ impl Init<'_> {
 
     /// What the listener says: that a call waits, or that nobody is left who could make one. The latter comes with
     /// the end of every payload, just before it can be reaped, and needs no handler.
-    fn heed(&mut self, asked: PollFlags) {
+    fn heed(&mut self, asked: PollFlags, joined: bool) {
         match waits(asked) {
-            Some(true) => self.start_handler(),
+            Some(true) => self.start_handler(joined),
             Some(false) => self.listener = None,
             None => {}
         }
     }
 
     /// Makes the handler, which alone keeps the listener: if it dies, the kernel tells its callers ENOSYS. So
-    /// it does if it cannot be made.
-    fn start_handler(&mut self) {
+    /// it does if it cannot be made. One who has joined may go before his handler, which would be left to a process
+    /// outside then: if that reaps nobody, the pid namespace of the run never ends. A child of a child that has ended
+    /// belongs to PID 1.
+    fn start_handler(&mut self, joined: bool) {
         let Some(listener) = self.listener.take() else { return };
-        if let Ok(Side::Child) = clone(0) {
-            answer::serve(&listener, self.wire, &self.spec.id_map);
+        match clone(0) {
+            Ok(Side::Child) if !joined || matches!(clone(0), Ok(Side::Child)) => {
+                answer::serve(&listener, self.wire, &self.spec.id_map)
+            }
+            Ok(Side::Child) => exit_now(0),
+            Ok(Side::Parent { child, .. }) if joined => {
+                rustix::process::waitpid(Some(child), WaitOptions::empty()).ok();
+            }
+            Ok(Side::Parent { .. }) | Err(_) => {}
         }
     }
 }
@@ -219,14 +235,25 @@ fn drain(signals: BorrowedFd<'_>) {
 fn reap(wire: BorrowedFd<'_>, started: &Started) {
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if pid == started.payload {
-            if started.joined && super::join::is_over(status.as_raw()) {
-                let errno = Errno::SRCH;
-                send_up(wire, &Up::Failed(Failure { stage: Stage::Over, detail: 0, errno }));
-            }
-            send_up(wire, &Up::Exited(status.as_raw()));
-            exit_now(0);
+            end(wire, started, status);
         }
     }
+}
+
+fn await_end(wire: BorrowedFd<'_>, started: &Started) -> ! {
+    match rustix::process::waitpid(Some(started.payload), WaitOptions::empty()) {
+        Ok(Some((_, status))) => end(wire, started, status),
+        Ok(None) | Err(_) => exit_now(1),
+    }
+}
+
+fn end(wire: BorrowedFd<'_>, started: &Started, status: WaitStatus) -> ! {
+    if started.joined && super::join::is_over(status.as_raw()) {
+        let errno = Errno::SRCH;
+        send_up(wire, &Up::Failed(Failure { stage: Stage::Over, detail: 0, errno }));
+    }
+    send_up(wire, &Up::Exited(status.as_raw()));
+    exit_now(0)
 }
 
 fn forward(message: Down, payload: Pid) {

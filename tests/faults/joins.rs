@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, wait};
 
 use crate::Case;
 use crate::pty::Terminal;
@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     ("hang_up", hang_up),
     ("stopped_client", stopped_client),
     ("whole_group", whole_group),
+    ("nobody_reaps", nobody_reaps),
 ];
 
 /// A run that stays, `web`.
@@ -140,4 +141,31 @@ fn whole_group() {
     gone(&mark);
     place.said(&["exec", "web", "--", "true"]).code(0);
     ended(&place);
+}
+
+/// In a container whose first process reaps nobody, what `exec` leaves behind must not keep the pid namespace of the
+/// run from ending: neither the process that answers for its command, nor one that looks whether the run is over.
+fn nobody_reaps() {
+    let all = WaitOptions::NOHANG;
+    rustix::process::set_child_subreaper(Pid::from_raw(1)).expect("subreaper");
+    let place = Place::new();
+    let lines = [
+        "true",
+        "kill -9 $$",
+        "touch /x; chown 4242424:7 /x",
+        "sleep 1000 >/dev/null 2>&1 & exit 3",
+    ];
+    for round in 0..3 * crate::world::soak() {
+        for (line, code) in lines.into_iter().zip([0, 137, 0, 3]) {
+            started(&place);
+            place.said(&["exec", "web", "--", "sh", "-c", line]).code(code);
+            place.said(&["stop", "-t", "1", "web"]).code(0);
+            until(&format!("the end after {line:?}, round {round}"), || {
+                names(&place.base.join("runs")).is_empty().then_some(())
+            });
+        }
+    }
+    rustix::process::set_child_subreaper(None).expect("subreaper");
+    while matches!(wait(all), Ok(Some(_))) {}
+    place.pristine();
 }
