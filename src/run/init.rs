@@ -34,11 +34,14 @@ use crate::rootfs::overlay::{Base, Writable, assemble};
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
+use crate::sys::title;
 use crate::tree::xattr;
 
 /// Runs the child of a run to its end. The working directory is base_dir, `store` a descriptor of it.
 /// `entered`: whether it was born into its cgroup, if it has one.
 pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd, entered: bool) -> ! {
+    // Before anybody inside can see this process, or one that it makes.
+    title::hide_arguments();
     let begun = enter_cgroup(&spec, entered);
     if let Err(failure) = begun.and_then(|()| stages(&mut spec, store, wire)) {
         send_up(wire.as_fd(), &Up::Failed(failure));

@@ -24,6 +24,7 @@ use crate::isolate::cgroup;
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
+use crate::sys::title;
 
 /// What is joined: descriptors that the supervisor of the run gave.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub(super) const NOT_BEGUN: u32 = 1;
 /// Runs the child of a joining spec to its end. `entered`: whether it was born into the cgroup of the run, if that has
 /// one.
 pub fn child(spec: &RunSpec, door: &Door, wire: &OwnedFd, entered: bool) -> ! {
+    title::hide_arguments();
     let limited = if entered { Ok(()) } else { enter_cgroup(door) };
     if let Err(failure) = limited.and_then(|()| stages(spec, door, wire)) {
         send_up(wire.as_fd(), &Up::Failed(failure));

@@ -32,19 +32,30 @@ pub(crate) fn no_mount(dir: &Path) {
     assert_eq!(ours, [""; 0], "mounts are left over");
 }
 
-/// Command lines that name the directory.
+/// Command lines that name the directory, and PID 1 of runs, which does not show what it was started with, if it has
+/// outlived its supervisor.
 pub(crate) fn processes(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         // Gone meanwhile, or no process.
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
         let dir = dir.as_os_str().as_bytes();
-        if line.windows(dir.len()).any(|part| part == dir) {
+        if line.windows(dir.len()).any(|part| part == dir) || is_orphan(&entry.path(), &line) {
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             found.push(format!("{}: {line}", entry.file_name().display()));
         }
     }
     found
+}
+
+/// Whether a process is a PID 1 of ours whose parent is none of us.
+fn is_orphan(process: &Path, line: &[u8]) -> bool {
+    let parent = || {
+        let status = fs::read_to_string(process.join("status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned();
+        fs::read_to_string(Path::new("/proc").join(parent).join("comm")).ok()
+    };
+    line == b"sandbox\0" && parent().is_some_and(|name| name.trim() != "sandbox")
 }
 
 /// The names in a directory, sorted; none if it is not there.

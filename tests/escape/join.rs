@@ -157,3 +157,17 @@ fn who_enters_cannot_be_looked_into() {
     let log = text(&host.sandbox(&["logs", "web"]).output().unwrap().stdout);
     assert!(!log.contains("LEAK"), "{log}");
 }
+
+/// What one who joins was started with shows at no moment, neither of him nor of what his command is made of.
+#[test]
+fn the_command_line_of_who_joins_does_not_show() {
+    let host = Host::plain();
+    let stays = Stays::new(&host, &[], "while :; do cat /proc/[0-9]*/cmdline; done 2>/dev/null");
+    for _ in 0..rounds().min(1000) {
+        assert!(stays.exec(&["-e", "SECRET=swordfish"], ":").status.success());
+    }
+    let seen = stays.logged("sandbox\0");
+    for word in ["swordfish", "exec", "web"] {
+        assert!(!seen.contains(word), "{word}: {seen:?}");
+    }
+}

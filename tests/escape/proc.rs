@@ -219,3 +219,14 @@ fn no_policy_is_in_reach() {
         assert_eq!(text(&out.stdout), "", "{profile}");
     }
 }
+
+/// Nor do the words that we were started with, which name files of the host.
+#[test]
+fn the_callers_command_line_does_not_show() {
+    let host = Host::plain();
+    let report = host.word("report.json");
+    for flags in [&["--report", &report, "-e", "SECRET=swordfish"][..], &[]] {
+        let out = host.run(flags, &["/bin/cat", "/proc/1/cmdline"]);
+        assert_eq!(text(&out.stdout), "sandbox\0", "{}", text(&out.stderr));
+    }
+}

@@ -46,7 +46,8 @@ fn contains(file: &str, word: &str) -> bool {
     content.windows(word.len()).any(|part| part == word.as_bytes())
 }
 
-/// Processes with this word in arguments or environment; zombies have neither.
+/// Processes with this word in arguments or environment; zombies have neither. Also any PID 1 of a sandbox that has
+/// outlived its supervisor: it shows neither.
 pub(crate) fn marked(word: &str) -> Vec<i32> {
     marked_since(i32::MAX, word)
 }
@@ -59,8 +60,17 @@ pub(crate) fn marked_since(pid: i32, word: &str) -> Vec<i32> {
     let oldest = if pid > top - 4096 { 0 } else { pid };
     let has = |pid: &i32| {
         ["cmdline", "environ"].iter().any(|file| contains(&format!("/proc/{pid}/{file}"), word))
+            || is_orphan(*pid)
     };
     pids().into_iter().filter(|pid| *pid >= oldest).filter(has).collect()
+}
+
+fn is_orphan(pid: i32) -> bool {
+    let of = |pid: &str, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    of(&pid.to_string(), "cmdline").is_ok_and(|line| line == "sandbox\0")
+        && stat(pid)
+            .and_then(|fields| of(&fields[1], "comm").ok())
+            .is_some_and(|name| name.trim() != "sandbox")
 }
 
 /// Waits until no process has this word.
