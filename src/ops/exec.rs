@@ -115,6 +115,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
     let typed = options.user.as_deref().or(confinement.user.as_deref());
     let user = typed.map(user::parse).transpose()?;
     checks::user(user.as_ref(), &confinement.id_map)?;
+    checks::no_directory(&[])?;
     let terminal = match (options.terminal, terminal::inspect()) {
         (Some(false), _) => None,
         (Some(true), None) => {

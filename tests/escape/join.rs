@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{Ids, ids, left, mode};
-use crate::host::{Host, rounds, text};
+use crate::host::{Host, refused, rounds, text};
 
 /// A run that stays, with a shell line; it is ended with the value.
 struct Stays<'a> {
@@ -170,4 +170,15 @@ fn the_command_line_of_who_joins_does_not_show() {
     for word in ["swordfish", "exec", "web"] {
         assert!(!seen.contains(word), "{word}: {seen:?}");
     }
+}
+
+/// As with the first command: no directory of the host is given open.
+#[test]
+fn who_joins_is_given_no_directory() {
+    let host = Host::plain();
+    let stays = Stays::new(&host, &[], "sleep 1000");
+    let dir = fs::File::open(host.path(".")).unwrap();
+    let mut exec =
+        stays.host.sandbox(&["exec", "web", "--", "/bin/sh", "-c", "ls /proc/self/fd/0/.."]);
+    refused(&exec.stdin(dir).output().unwrap(), "0: it is a directory");
 }

@@ -230,3 +230,23 @@ fn the_callers_command_line_does_not_show() {
         assert_eq!(text(&out.stdout), "sandbox\0", "{}", text(&out.stderr));
     }
 }
+
+/// CVE-2024-21626 by the caller's own hand: from an open directory a way leads up to all others.
+#[test]
+fn no_directory_is_given_open() {
+    let host = Host::plain();
+    let open = || Stdio::from(fs::File::open(host.path(".")).unwrap());
+    let words = ["run", "--bind", "/usr:/usr", "--", "/bin/sh", "-c", "ls /proc/self/fd/*/.. >&2"];
+    let streams: [fn(&mut Command, Stdio) -> &mut Command; 3] =
+        [Command::stdin, Command::stdout, Command::stderr];
+    for (number, stream) in streams.into_iter().enumerate() {
+        let out = stream(&mut host.sandbox(&words), open()).output().unwrap();
+        assert_eq!(out.status.code(), Some(125), "{number}: {}", text(&out.stderr));
+        assert!(number == 2 || text(&out.stderr).contains(&format!("{number}: it is a directory")));
+    }
+    let kept = host.sandbox(&["run", "--preserve-fd", "7", "--", "/bin/true"]);
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 7<."]).arg(kept.get_program()).args(kept.get_args());
+    shell.envs(kept.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    refused(&shell.current_dir(host.path(".")).output().unwrap(), "7: it is a directory");
+}

@@ -46,6 +46,18 @@ pub(in crate::ops) fn user(user: Option<&User>, map: &IdMap) -> Result<()> {
 pub(super) fn descriptors(fds: &[i32]) -> Result<()> {
     match fds.iter().find(|fd| **fd < 3 || !sys::exec::is_inherited(**fd)) {
         Some(fd) => Err(Fault::usage(format!("preserve descriptor: {fd}: it is not open"))),
+        None => no_directory(fds),
+    }
+}
+
+/// What a command is given open is no directory: from there it could go up, and to every file of the host that its
+/// caller may reach (as in CVE-2024-21626).
+pub(in crate::ops) fn no_directory(more: &[i32]) -> Result<()> {
+    match [0, 1, 2].iter().chain(more).find(|fd| sys::exec::is_directory(**fd)) {
+        Some(fd) => Err(Fault::usage(format!(
+            "give descriptor: {fd}: it is a directory, from which all of this machine can be reached"
+        ))
+        .hint("--bind SRC:DST shows a directory inside; `</dev/null` is no input")),
         None => Ok(()),
     }
 }
