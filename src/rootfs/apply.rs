@@ -209,7 +209,7 @@ fn apply_one(
 ) -> Result<(), Errno> {
     let tree = || tree.ok_or(Errno::BADF);
     match op {
-        Op::Tmpfs { target, mode, size, exec } => mount_tmpfs(target, *mode, *size, *exec),
+        Op::Tmpfs { target, mode, limits, exec } => mount_tmpfs(target, *mode, *limits, *exec),
         Op::Devpts { target } => {
             let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
             mount("devpts", target, "devpts", flags, c"newinstance,ptmxmode=0666,mode=0620")
@@ -237,10 +237,10 @@ fn apply_one(
     }
 }
 
-fn mount_tmpfs(target: &Path, mode: u32, size: Option<u64>, exec: bool) -> Result<(), Errno> {
-    let size = size.map_or(String::new(), |size| format!(",size={size}"));
+fn mount_tmpfs(target: &Path, mode: u32, limits: Option<&str>, exec: bool) -> Result<(), Errno> {
+    let limits = limits.map_or(String::new(), |limits| format!(",{limits}"));
     let options =
-        std::ffi::CString::new(format!("mode={mode:o}{size}")).map_err(|_| Errno::INVAL)?;
+        std::ffi::CString::new(format!("mode={mode:o}{limits}")).map_err(|_| Errno::INVAL)?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if !exec {
         flags |= MountFlags::NOEXEC;

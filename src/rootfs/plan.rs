@@ -21,8 +21,8 @@ pub enum Op {
         target: PathBuf,
         /// Mode bits of its root.
         mode: u32,
-        /// Its limit in bytes; half of the memory if none.
-        size: Option<u64>,
+        /// Mount options that limit it; without, it may take half of the memory.
+        limits: Option<&'static str>,
         /// Whether programs on it may be started.
         exec: bool,
     },
@@ -184,6 +184,13 @@ const LINKS: [(&str, &str); 5] = [
     ("/dev/ptmx", "pts/ptmx"),
 ];
 
+/// How much of the memory /dev with its shm, /run, and each of /tmp and /var/tmp in memory may take: all of them
+/// together leave some, because the kernel can end no process to get that memory back. An entry without content takes
+/// about a KiB that `size` does not count.
+const DEV: &str = "size=10%,nr_inodes=64k";
+const RUN: &str = "size=10%,nr_inodes=256k";
+const TMP: &str = "size=25%,nr_inodes=1m";
+
 /// Places where we mount a file system of our own: what a bind needs there is made in it.
 const FRESH: [&str; 2] = ["/dev", "/run"];
 
@@ -193,10 +200,10 @@ const FRESH: [&str; 2] = ["/dev", "/run"];
 /// A usage fault for a target that is relative, has `..`, is `/`, or lies in /proc.
 pub fn build(request: &Request) -> Result<MountPlan> {
     let mut ops = device_ops();
-    ops.push(tmpfs("/run", 0o755, true));
+    ops.push(tmpfs("/run", 0o755, RUN, true));
     if request.tmp_in_memory {
-        ops.push(tmpfs("/tmp", 0o1777, true));
-        ops.push(tmpfs("/var/tmp", 0o1777, true));
+        ops.push(tmpfs("/tmp", 0o1777, TMP, true));
+        ops.push(tmpfs("/var/tmp", 0o1777, TMP, true));
     }
     ops.extend(network_ops(request));
     if request.apt_as_root {
@@ -206,7 +213,7 @@ pub fn build(request: &Request) -> Result<MountPlan> {
     for target in &request.tmpfs {
         check_target(target)?;
         make_place(&mut ops, target, true);
-        ops.push(Op::Tmpfs { target: target.clone(), mode: 0o755, size: None, exec: true });
+        ops.push(Op::Tmpfs { target: target.clone(), mode: 0o755, limits: None, exec: true });
     }
     for (number, bind) in request.binds.iter().enumerate() {
         check_target(&bind.target)?;
@@ -232,7 +239,7 @@ const UNREADABLE: [&str; 3] = ["/proc/kcore", "/proc/timer_list", "/proc/sysrq-t
 const UNWRITABLE: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
 
 fn device_ops() -> Vec<Op> {
-    let mut ops = vec![tmpfs("/dev", 0o755, false)];
+    let mut ops = vec![tmpfs("/dev", 0o755, DEV, false)];
     ops.extend(DEVICES.map(|name| Op::Device { name }));
     ops.extend(LINKS.map(|(target, to)| Op::Symlink { target: target.into(), to }));
     ops.push(Op::Directory { target: "/dev/pts".into(), mode: 0o755 });
@@ -241,8 +248,8 @@ fn device_ops() -> Vec<Op> {
     ops
 }
 
-fn tmpfs(target: &str, mode: u32, exec: bool) -> Op {
-    Op::Tmpfs { target: target.into(), mode, size: None, exec }
+fn tmpfs(target: &str, mode: u32, limits: &'static str, exec: bool) -> Op {
+    Op::Tmpfs { target: target.into(), mode, limits: Some(limits), exec }
 }
 
 fn network_ops(request: &Request) -> Vec<Op> {

@@ -29,7 +29,7 @@ fn proc_comes_after_everything_that_resolves_a_path_of_a_layer() {
     let plan = build(&wanted).expect("plan");
     assert!(position(&plan, "bind /src on /mnt/src ro") < position(&plan, "proc /proc"));
     assert!(position(&plan, "proc /proc") < position(&plan, "mask /proc/keys"));
-    assert_eq!(plan.describe()[0], "tmpfs /dev mode=755 noexec");
+    assert_eq!(plan.describe()[0], "tmpfs /dev mode=755 size=10%,nr_inodes=64k noexec");
 }
 
 #[test]

@@ -136,3 +136,23 @@ fn owners_and_devices_in_every_mode() {
     let first = out.text().starts_with(&format!("{owner}\n"));
     drop(out.check(first, "owner"));
 }
+
+/// Memory in a file system is given back by no death of a process: all of them together leave a quarter.
+#[test]
+fn file_systems_in_memory_are_limited() {
+    let env = Env::filled();
+    let line = "grep MemTotal /proc/meminfo; stat -f -c '%b %S %c' /dev /run /tmp /var/tmp; \
+        stat -c %d /dev /dev/shm";
+    let out = env.line(&["--read-only"], line).run().ok();
+    let text = out.text();
+    let numbers = |line: &str| -> Vec<u64> {
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    let lines: Vec<_> = text.lines().map(numbers).collect();
+    let total = lines[0][0] * 1024;
+    let most: u64 = lines[1..5].iter().map(|fs| fs[0] * fs[1]).sum();
+    let entries: u64 = lines[1..5].iter().map(|fs| fs[2]).sum();
+    assert!(most > total / 2 && most <= total * 3 / 4, "{most} of {total}");
+    assert!(entries <= 3 << 20, "{entries} entries");
+    assert_eq!(lines[5], lines[6], "shm is of /dev, and limited with it");
+}

@@ -10,10 +10,10 @@ impl Op {
     pub fn describe(&self) -> String {
         let show = |path: &Path| printable(&path.to_string_lossy());
         match self {
-            Self::Tmpfs { target, mode, size, exec } => {
-                let size = size.map_or(String::new(), |size| format!(" size={size}"));
+            Self::Tmpfs { target, mode, limits, exec } => {
+                let limits = limits.map_or(String::new(), |limits| format!(" {limits}"));
                 let noexec = if *exec { "" } else { " noexec" };
-                format!("tmpfs {} mode={mode:o}{size}{noexec}", show(target))
+                format!("tmpfs {} mode={mode:o}{limits}{noexec}", show(target))
             }
             Self::Devpts { target } => format!("devpts {}", show(target)),
             Self::Directory { target, mode } => format!("directory {} mode={mode:o}", show(target)),
