@@ -52,9 +52,10 @@ pub fn prepare(
 ) -> Result<Prepared, Failed> {
     given.resize_with(ops.len(), || None);
     for (index, op) in ops.iter().enumerate() {
+        let lower = given[index].take_if(|_| matches!(op, Op::OverlayBind { .. }));
         if given[index].is_none() {
-            given[index] =
-                prepare_one(op, base, run, way).map_err(|errno| Failed { op: index, errno })?;
+            let tree = prepare_one(op, lower, base, run, way);
+            given[index] = tree.map_err(|errno| Failed { op: index, errno })?;
         }
     }
     Ok(given)
@@ -62,6 +63,7 @@ pub fn prepare(
 
 fn prepare_one(
     op: &Op,
+    lower: Option<OwnedFd>,
     base: &Base,
     run: BorrowedFd<'_>,
     way: Option<Way>,
@@ -73,7 +75,7 @@ fn prepare_one(
         }
         Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base).map(Some),
         Op::OverlayBind { source, scratch, .. } => {
-            let lower = open_host(source)?;
+            let lower = lower.map_or_else(|| open_host(source), Ok)?;
             let (upper, work) = (format!("{scratch}/fs"), format!("{scratch}/work"));
             for path in [scratch, &upper, &work] {
                 mkdirat(run, path, Mode::from_raw_mode(0o755))?;
@@ -87,19 +89,20 @@ fn prepare_one(
 }
 
 /// The first half of [`prepare`] for who may reach the sources of binds now and not as root inside: takes those
-/// that are not `given` yet.
+/// that are not `given` yet, of overlays the directory beneath.
 ///
 /// # Errors
 /// The first step that failed.
 pub fn prepare_binds(ops: &[Op], given: &mut Prepared, base: &Base) -> Result<(), Failed> {
     given.resize_with(ops.len(), || None);
     for (index, op) in ops.iter().enumerate() {
-        if let Op::Bind { source, read_only, .. } = op
-            && given[index].is_none()
-        {
-            let tree = detach_bind(source, *read_only, base);
-            given[index] = Some(tree.map_err(|errno| Failed { op: index, errno })?);
-        }
+        let found = match op {
+            _ if given[index].is_some() => continue,
+            Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base),
+            Op::OverlayBind { source, .. } => open_host(source),
+            _ => continue,
+        };
+        given[index] = Some(found.map_err(|errno| Failed { op: index, errno })?);
     }
     Ok(())
 }

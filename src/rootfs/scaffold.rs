@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::fs::{chownat, mkdirat, openat, renameat_with, statat};
 use rustix::io::Errno;
 
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result, printable};
 
 /// How many leftovers of one process id there may be.
 const TRIES: u32 = 1000;
@@ -31,8 +31,13 @@ pub fn ensure(
     if statat(cache, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Ok(name);
     }
+    possible(places)?;
     let temporary = make_temporary(cache, &name)?;
-    fill(cache, &temporary, places, owner)?;
+    if let Err(fault) = fill(cache, &temporary, places, owner) {
+        // What went wrong is told; gc removes what cannot be removed now.
+        drop(crate::tree::remove::remove_tree(cache, temporary.as_ref()));
+        return Err(fault);
+    }
     match renameat_with(cache, &temporary, cache, &name, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(name),
         // Another run made the same one in the meantime.
@@ -40,8 +45,25 @@ pub fn ensure(
             crate::tree::remove::remove_tree(cache, temporary.as_ref())?;
             Ok(name)
         }
-        Err(errno) => Err(crate::fault::Fault::errno("rename scaffold", name, errno)),
+        Err(errno) => Err(Fault::errno("rename scaffold", name, errno)),
     }
+}
+
+/// A file has nothing in it.
+fn possible(places: &[(PathBuf, bool)]) -> Result<()> {
+    for (file, _) in places.iter().filter(|(_, directory)| !directory) {
+        let within = |(path, _): &&(PathBuf, bool)| path != file && path.starts_with(file);
+        if let Some((path, _)) = places.iter().find(within) {
+            let message = format!(
+                "mount target: {}: it would be a file, and {} is mounted in it",
+                printable(&file.to_string_lossy()),
+                printable(&path.to_string_lossy())
+            );
+            return Err(Fault::usage(message)
+                .hint("a file is bound onto a file, a directory onto a directory"));
+        }
+    }
+    Ok(())
 }
 
 /// A directory of our own. Process ids come again after a restart, and a power cut may have left what an
@@ -173,6 +195,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = open_directory(CWD, dir.path()).expect("open");
         let places = vec![("/a".into(), false), ("/a/b".into(), true)];
-        assert!(ensure(cache.as_fd(), &places, us()).is_err());
+        let fault = ensure(cache.as_fd(), &places, us()).expect_err("no such tree");
+        assert!(fault.message.contains("/a: it would be a file, and /a/b is"), "{fault}");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 0, "left over");
     }
 }

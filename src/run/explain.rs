@@ -52,7 +52,7 @@ impl Told {
                     .hint("give one that exists inside with --workdir"),
             ),
             Stage::User => (OURS, self.bad_user(errno, &reason)),
-            Stage::Prepare | Stage::Mount => (OURS, self.step(detail, errno, &reason)),
+            Stage::Prepare | Stage::Mount => (OURS, self.step(failure, &reason)),
             Stage::Over if detail == NOT_BEGUN => {
                 (OURS, Fault::not_found("join run: it has just ended").hint("sandbox ps"))
             }
@@ -105,7 +105,8 @@ impl Told {
         }
     }
 
-    fn step(&self, detail: u32, errno: Errno, reason: &str) -> Fault {
+    fn step(&self, failure: Failure, reason: &str) -> Fault {
+        let Failure { stage, detail, errno } = failure;
         let Some(step) = self.steps.get(detail as usize) else {
             return Fault::failed(format!("mount: step {detail}: {reason}"));
         };
@@ -122,7 +123,9 @@ impl Told {
             (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::LOOP) => {
                 fault.hint("the source changed into a symlink while the run began; try again")
             }
-            (Op::Bind { .. }, Errno::NOTDIR) => {
+            (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::NOTDIR | Errno::INVAL)
+                if stage == Stage::Mount =>
+            {
                 fault.hint("a file is bound onto a file, a directory onto a directory")
             }
             _ => fault,

@@ -1,7 +1,7 @@
 //! Binds, memory, caches and results: what of the host is inside, and what comes out.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use crate::common::{Env, Ids, ids};
 
@@ -41,6 +41,38 @@ fn a_writable_bind() {
     let owner = fs::metadata(env.path("host/new")).unwrap().uid();
     let caller = rustix::process::geteuid().as_raw();
     assert_eq!(owner == caller, ids() != Ids::Range, "owner {owner}");
+}
+
+/// Only the caller's way to it counts: in `range` mode root inside could not go there.
+#[test]
+fn an_overlay_bind_may_lie_behind_a_closed_directory() {
+    let env = Env::filled();
+    let host = env.folder("closed/host");
+    env.file("closed/host/file", "outside\n");
+    fs::set_permissions(env.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let bind = format!("{host}:/data:overlay");
+    drop(env.line(&["--bind", &bind], "cat /data/file").run().ok().stdout("outside\n"));
+}
+
+#[test]
+fn a_file_is_no_directory() {
+    let env = Env::filled();
+    let (folder, file) = (env.folder("host"), env.file("file", ""));
+    let hint = "a file is bound onto a file, a directory onto a directory";
+    for (bind, what) in [
+        (format!("{folder}:/etc/passwd"), "bind {} on /etc/passwd ro: invalid argument"),
+        (
+            format!("{folder}:/etc/passwd:overlay"),
+            "bind {} on /etc/passwd overlay: invalid argument",
+        ),
+        (format!("{file}:/usr"), "on /usr ro: invalid argument"),
+        (format!("{file}:/etc"), "mount target: /etc: it would be a file, and /etc/host"),
+    ] {
+        let what = what.replace("{}", &folder);
+        drop(env.sandbox(&["run", "--bind", &bind, "--", "true"]).run().fault(125, &what, hint));
+    }
+    let cache = env.entries("store/cache");
+    assert!(!cache.iter().any(|name| name.starts_with(".scaffold")), "{cache:?}");
 }
 
 #[test]
