@@ -154,9 +154,22 @@ impl Mistake {
                 message = one_line(paragraph.strip_prefix("error: ").unwrap_or(paragraph));
             }
         }
-        let hint = tip.map_or_else(|| format!("`{command} --help`"), one_line);
+        let hint = match tip.map(one_line) {
+            // True of the words of a command, but what it stands behind is a flag, mostly.
+            Some(tip) if tip.starts_with("to pass '") => dashed(&tip)
+                .map(|value| format!("a value with a dash in front is written `--flag={value}`")),
+            tip => tip,
+        };
+        let hint = hint.unwrap_or_else(|| format!("`{command} --help`"));
         Self { fault: Fault::usage(message).hint(hint), usage }
     }
+}
+
+/// The number below zero that clap has taken for a flag, from its tip.
+fn dashed(tip: &str) -> Option<&str> {
+    let word = tip.split('\'').nth(1)?;
+    let digits = word.strip_prefix('-')?;
+    digits.starts_with(|first: char| first.is_ascii_digit()).then_some(word)
 }
 
 fn one_line(text: &str) -> String {
@@ -184,6 +197,19 @@ mod tests {
         assert_eq!(mistake.fault.message, "unexpected argument '--form' found");
         assert_eq!(mistake.fault.hint.as_deref(), Some("a similar argument exists: '--from'"));
         assert_eq!(mistake.usage.as_deref(), Some("Usage: sandbox run --from <S> <CMD>..."));
+    }
+
+    #[test]
+    fn a_number_below_zero_is_told_how_to_be_a_value() {
+        let hint = |word: &str| {
+            let text = format!(
+                "error: unexpected argument '{word}' found\n\n  tip: to pass '{word}' as a value, use '-- {word}'\n"
+            );
+            Mistake::of(&text, "sandbox run").fault.hint.expect("hint")
+        };
+        assert_eq!(hint("-1"), "a value with a dash in front is written `--flag=-1`");
+        assert_eq!(hint("-x"), "`sandbox run --help`");
+        assert_eq!(hint("--bogus"), "`sandbox run --help`");
     }
 
     #[test]

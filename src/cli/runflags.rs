@@ -3,7 +3,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -269,6 +270,22 @@ impl RunFlags {
     }
 }
 
+/// What an `--env-file` may hold: more than the kernel gives to a program has no use (ARG_MAX).
+const MOST_VARIABLES: u64 = 2 << 20;
+
+/// A file or a pipe (`--env-file <(pass show env)`) of variables; not endless ones.
+fn env_file(file: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    fs::File::open(file)
+        .and_then(|open| open.take(MOST_VARIABLES + 1).read_to_end(&mut content))
+        .context("read env file", file.display())?;
+    if content.len() as u64 > MOST_VARIABLES {
+        let message = format!("read env file: {}: larger than 2 MiB", file.display());
+        return Err(Fault::usage(message).hint("a line of it is K=V, or K"));
+    }
+    Ok(content)
+}
+
 /// The variables of the files in their order, then those of the flags; the last word on a name holds.
 pub(super) fn variables(
     files: &[PathBuf],
@@ -277,7 +294,7 @@ pub(super) fn variables(
     let caller = |key: &std::ffi::OsStr| env::var_os(key);
     let mut pairs = Vec::new();
     for file in files {
-        let content = fs::read(file).context("read env file", file.display())?;
+        let content = env_file(file)?;
         let found = parse::env_file(&content, caller).map_err(|fault| {
             Fault::usage(format!("read env file: {}: {}", file.display(), fault.message))
         })?;

@@ -23,6 +23,9 @@ const NAMES: [(&str, Resource); 15] = [
     ("stack", Resource::Stack),
 ];
 
+/// The three standard descriptors, and one to load a library or to make the network with.
+const LEAST_FILES: u64 = 4;
+
 /// One limit: none means unlimited. Sizes are bytes, `cpu` is seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ulimit {
@@ -59,6 +62,9 @@ pub fn parse(text: &str) -> Result<Ulimit> {
     };
     if above {
         return Err(Fault::usage(format!("{name}: the soft limit is above the hard one")));
+    }
+    if resource == Resource::Nofile && soft.is_some_and(|soft| soft < LEAST_FILES) {
+        return Err(Fault::usage("nofile: less than 4: no program starts with that"));
     }
     Ok(Ulimit { name, resource, soft, hard })
 }
@@ -117,6 +123,8 @@ mod tests {
             "files=1",
             "nofile=1k",
             "nofile=2:1",
+            "nofile=3",
+            "nofile=0:64",
             "nofile=1:",
             "nofile=unlimited:5",
             "nofile=+1",

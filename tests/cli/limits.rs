@@ -109,6 +109,8 @@ fn limits_that_cannot_be_right() {
         ("--ulimit", "nofile=1k", "not a number"),
         ("--ulimit", "nofile=2:1", "above the hard one"),
         ("--ulimit", "nofile=99999999999", "above the caller's hard limit"),
+        ("--ulimit", "nofile=3", "less than 4: no program starts with that"),
+        ("--upper", "tmpfs:1000T", "bytes of memory and swap"),
     ] {
         let flag = format!("{flag}={value}");
         drop(env.sandbox(&["run", &flag, "--", "true"]).run().stdout("").fault(125, why, ""));

@@ -76,6 +76,9 @@ fn variables_by_flag_and_by_file() {
     ));
     let bad = env.file("bad", "A=1\n=2\n");
     drop(env.sandbox(&["run", "--env-file", &bad, "--", "true"]).run().fault(125, "line 2", ""));
+    // Of what does not end, no more is read than can be of use.
+    let endless = ["run", "--env-file", "/dev/zero", "--", "true"];
+    drop(env.sandbox(&endless).run().fault(125, "/dev/zero: larger than 2 MiB", "K=V"));
     // What a flag says holds over what we set, and PATH decides where the command is found.
     drop(
         env.sandbox(&["run", "-e", "HOME=/x", "--", "sh", "-c", "echo $HOME"])

@@ -55,6 +55,9 @@ pub(super) fn plan(
     if let Some(bytes) = options.limits.disk {
         check_disk(store, options, bytes)?;
     }
+    if let Upper::Tmpfs(Some(bytes)) = options.upper {
+        check_memory(bytes)?;
+    }
     let wanted = options.limits.wanted;
     let mut plan = Plan { wanted, rlimits: limits::plan(&profile.limits), ..Plan::default() };
     if !wanted.is_empty() {
@@ -80,6 +83,18 @@ fn check_disk(store: &Store, options: &RunOptions, bytes: u64) -> Result<()> {
     let size = system.f_blocks.saturating_mul(system.f_frsize);
     if bytes > size {
         return Err(Fault::usage(format!("--disk: the file system of the store has {size} bytes")));
+    }
+    Ok(())
+}
+
+fn check_memory(bytes: u64) -> Result<()> {
+    let system = rustix::system::sysinfo();
+    let pages = system.totalram.saturating_add(system.totalswap);
+    let most = pages.saturating_mul(u64::from(system.mem_unit));
+    if bytes > most {
+        return Err(Fault::usage(format!(
+            "--upper: this machine has {most} bytes of memory and swap"
+        )));
     }
     Ok(())
 }
