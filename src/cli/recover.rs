@@ -9,13 +9,13 @@ use super::report::Outcome;
 use super::trash;
 use crate::ops::budget;
 use crate::ops::recover::recover;
-use crate::store::{RunId, SnapshotName};
+use crate::store::SnapshotName;
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The run, by its id
-    run: RunId,
+    /// The run
+    run: String,
 
     /// The name of the new snapshot, in the box of the run
     #[arg(long = "as", value_name = "NAME")]
@@ -28,7 +28,8 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     if let Some(warning) = budget::check(&store)? {
         common.note(&warning);
     }
-    let recovered = common.patiently(|| recover(&store, &args.run, &args.name))?;
+    let run = store.run_id(&args.run)?;
+    let recovered = common.patiently(|| recover(&store, &run, &args.name))?;
     if common.json {
         print_json(&recovered)?;
     } else if !common.quiet {

@@ -53,6 +53,9 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let ask = if common.quiet { None } else { Some(ask as Ask) };
     let mut options = RunOptions { from: args.from, kept_run: args.run, ask, ..options };
     let store = common.store_for_run()?;
+    if let Some(word) = &mut options.kept_run {
+        *word = store.run_id(word)?.to_string();
+    }
     let box_name = common.box_name()?;
     if options.kept_run.is_none() {
         // A snapshot that is not there is the first thing to say.

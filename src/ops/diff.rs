@@ -76,7 +76,7 @@ pub fn diff(store: &Store, box_name: &BoxName, sides: &Sides<'_>) -> Result<Diff
         }
         Sides::Run(id) => {
             // Whoever holds the run's lock keeps its upper from being discarded.
-            let (_run, record) = store.open_run(&id.parse()?)?;
+            let (_run, record) = store.open_run(&store.run_id(id)?)?;
             let (from, to) = sides_of_run(&record);
             difference(store, from, to, &record.id_map)
         }

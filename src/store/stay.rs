@@ -100,6 +100,14 @@ impl Store {
         file::unlink(self.dir(), &format!("{}/{}", layout::run(id), layout::RUN_SOCKET)).ok();
     }
 
+    /// The id of the run that a word means, as [`Store::find_run`] finds it; a whole id is itself.
+    ///
+    /// # Errors
+    /// As [`Store::find_run`].
+    pub fn run_id(&self, word: &str) -> Result<RunId> {
+        word.parse().or_else(|_| self.find_run(word).map(|(record, _)| record.run))
+    }
+
     /// The run of this name or id, or whose id begins so: one that lives before others.
     ///
     /// # Errors

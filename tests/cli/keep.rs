@@ -187,6 +187,32 @@ fn forced_to_keep_nothing_the_head_moves_all_the_same() {
     assert_eq!(env.json(&["show"])["layer"], env.json(&["show", "postinit"])["layer"]);
 }
 
+/// Also when it has ended: by its name, or by the beginning of its id.
+#[test]
+fn a_kept_run_goes_by_its_name() {
+    let env = Env::filled();
+    let words =
+        ["start", "--name", "web", "--keep-on-failure", "--", "sh", "-c", "echo x >/x; exit 3"];
+    drop(env.sandbox(&words).run().ok());
+    drop(env.sandbox(&["wait", "web"]).run());
+    let begins = env.entries("runs").pop().unwrap()[..8].to_owned();
+    for word in ["web", &begins] {
+        drop(env.sandbox(&["diff", "--run", word]).run().ok().stdout("A /x\n"));
+        drop(
+            env.sandbox(&["shell", "--run", word])
+                .input("cat /x\nexit 5\n")
+                .run()
+                .code(5)
+                .says("x"),
+        );
+    }
+    for words in [&["diff", "--run", "nope"][..], &["recover", "nope", "--as", "x"]] {
+        drop(env.sandbox(words).run().fault(3, "find run: nope: there is none", "sandbox ps"));
+    }
+    drop(env.sandbox(&["shell", "--run", "nope"]).run().fault(125, "nope", "sandbox ps"));
+    drop(env.sandbox(&["recover", "web", "--as", "saved"]).run().ok().says("saved: "));
+}
+
 #[test]
 fn a_kept_run_without_a_change_is_recovered_as_a_name() {
     let env = Env::filled();
