@@ -191,7 +191,7 @@ fn recovered() {
     drop(env.sandbox(&["fsck"]).run().ok());
 }
 
-/// The same with nothing but the program.
+/// The same with nothing but the program: each run is kept and named.
 fn kept() {
     let count = number("SANDBOX_KEPT_RUNS", 30);
     let long = count > LONGEST;
@@ -202,23 +202,62 @@ fn kept() {
         let run = env.line(&["--keep"], &line);
         let run = if long { run } else { run.env("SANDBOX_LONGEST_CHAIN", "9") };
         drop(run.run().ok());
-        if n.is_multiple_of((count / 10).max(1)) {
-            drop(env.sandbox(&["snapshot", &format!("n{n}")]).run().ok());
-        }
+        drop(env.sandbox(&["snapshot", &name(n).to_string()]).run().ok());
     }
-    let named = env.snapshots();
-    let numbers = named.iter().filter_map(|name| name.strip_prefix('n')?.parse::<usize>().ok());
-    for n in numbers {
+    for n in 1..=count {
         shows(&env, n, &[]);
     }
-    let before = space(env.base());
-    for name in named.iter().filter(|name| **name != format!("n{count}")) {
-        drop(env.sandbox(&["rm", name]).run().ok());
+    // Neighbours, whichever of them stands on a fold layer, and names far apart.
+    for n in 1..count {
+        differ(&env, n, n + 1);
     }
+    for n in (1..count).step_by((count / 10).max(1)) {
+        differ(&env, n, count);
+        differ(&env, count, n);
+    }
+    drop(env.sandbox(&["fsck"]).run().ok());
+    for n in 1..count {
+        drop(env.sandbox(&["rm", &name(n).to_string()]).run().ok());
+    }
+    drop(env.sandbox(&["rm", "postinit"]).run().ok());
     drop(env.sandbox(&["gc", "--all"]).run().ok());
     shows(&env, count, &[]);
     drop(env.sandbox(&["fsck"]).run().ok());
-    assert!(space(env.base()) < before);
+    only_the_last_is_paid_for(&env);
+}
+
+/// The files of the `n`th change.
+fn files(n: usize) -> BTreeSet<usize> {
+    (n.saturating_sub(2).max(1)..=n).collect()
+}
+
+/// What `diff` says of two changes: all of it and nothing else.
+#[track_caller]
+fn differ(env: &Env, old: usize, new: usize) {
+    let (before, after) = (files(old), files(new));
+    let made = after.difference(&before).map(|n| format!("A /opt/file-{n}"));
+    let gone = before.difference(&after).map(|n| format!("D /opt/file-{n}"));
+    let mut wanted: Vec<_> = made.chain(gone).chain(["M /opt/n".to_owned()]).collect();
+    let text = env.sandbox(&["diff", &format!("n{old}"), &format!("n{new}")]).run().ok().text();
+    let mut found: Vec<_> = text.lines().collect();
+    wanted.sort();
+    found.sort_unstable();
+    assert_eq!(found, wanted, "{old}, {new}");
+}
+
+/// The layers of the head are there and no other; fold layers hold what is left of what they stand for.
+fn only_the_last_is_paid_for(env: &Env) {
+    let shown = env.json(&["show", "head"]);
+    let mut chain: Vec<_> =
+        shown["chain"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let fold = env.base().join(format!("layers/{}/fs/opt", chain[1]));
+    let left = fs::read_dir(fold).expect("fold").count();
+    assert!(left <= 1 + 3, "{left} entries are left in the fold layer");
+    // A layer is its directory, the record, fs, opt, two files and a whiteout; besides, the tree and the store.
+    let inodes = space(&env.base().join("layers"));
+    assert!(inodes <= chain.len() * 7 + 100, "{inodes} inodes for {} layers", chain.len());
+    chain.sort_unstable();
+    assert_eq!(env.entries("layers"), chain);
 }
 
 /// The inodes of a store.
