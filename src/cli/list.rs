@@ -87,13 +87,16 @@ fn note(snapshot: &Snapshot) -> String {
     words.join(" ")
 }
 
-/// Where head is, if it is not where `clean` would set it.
+/// Where head is, if no star tells: it is not where `clean` would set it, or it has no name.
 fn head(listing: &Listing) -> String {
-    let Some(head) = listing.head.filter(|_| listing.head != listing.current) else {
+    let Some(head) = listing.head else {
         return String::new();
     };
     let names = listing.snapshots.iter().filter(|snapshot| snapshot.layer == head);
     let names: Vec<_> = names.map(|snapshot| snapshot.name.as_str()).collect();
+    if listing.head == listing.current && !names.is_empty() {
+        return String::new();
+    }
     let said = match names.as_slice() {
         [] => "no snapshot names it".to_owned(),
         names => names.join(", "),

@@ -65,7 +65,7 @@ pub fn rename(
         let found = state.require(old)?;
         if old != new {
             if state.get(new)?.is_some() {
-                return Err(taken(new));
+                return Err(taken(box_name, new));
             }
             state.take(old)?;
             state.put(new, found.record())?;

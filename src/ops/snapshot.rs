@@ -112,11 +112,14 @@ fn wanted(
         return Ok(RefRecord { protected, message, ..found.record() });
     }
     if !request.force {
-        return Err(taken(name));
+        return Err(taken(box_name, name).hint(format!(
+            "choose another name, or move this one: `sandbox snapshot {name} --force --box {box_name}`"
+        )));
     }
     if found.protected && protected {
-        return Err(Fault::conflict(format!("move snapshot: {name}: it is protected"))
-            .hint(format!("take that away first: `sandbox snapshot {name} --unprotect`")));
+        return Err(Fault::conflict(format!("move snapshot: {name}: it is protected")).hint(
+            format!("take that away first: `sandbox snapshot {name} --unprotect --box {box_name}`"),
+        ));
     }
     Ok(RefRecord { protected, ..new() })
 }
@@ -134,13 +137,17 @@ pub(super) fn make_current(state: &mut State<'_>, layer: &LayerId) -> Result<()>
 pub fn refuse_taken(store: &Store, box_name: &BoxName, name: &SnapshotName) -> Result<()> {
     match store.open_box(box_name)?.get(name)? {
         None => Ok(()),
-        Some(_) => Err(taken(name)),
+        Some(_) => Err(taken(box_name, name)),
     }
 }
 
-pub(super) fn taken(name: &SnapshotName) -> Fault {
-    Fault::conflict(format!("snapshot {name}: exists already"))
-        .hint(format!("choose another name, or remove it first: `sandbox rm {name}`"))
+pub(super) fn taken(box_name: &BoxName, name: &SnapshotName) -> Fault {
+    Fault::conflict(format!("snapshot {name}: exists already")).hint(free_it(box_name, name))
+}
+
+/// How a name that is taken can be had.
+pub(super) fn free_it(box_name: &BoxName, name: &SnapshotName) -> String {
+    format!("choose another name, or remove it first: `sandbox rm {name} --box {box_name}`")
 }
 
 /// A box without a head has not been filled.

@@ -61,7 +61,11 @@ fn a_name_that_is_taken() {
     let env = Env::filled();
     keep(&env, "one");
     let state = env.state();
-    drop(env.sandbox(&["snapshot", "postinit"]).run().fault(4, "postinit", "sandbox rm postinit"));
+    drop(env.sandbox(&["snapshot", "postinit"]).run().fault(
+        4,
+        "postinit",
+        "sandbox snapshot postinit --force --box default",
+    ));
     drop(env.sandbox(&["snapshot", "postinit", "-m", "x"]).run().fault(4, "postinit", ""));
     assert_eq!(env.state(), state);
     let before = env.json(&["list"]);
@@ -126,6 +130,8 @@ fn removed_names_leave_what_is_needed() {
     drop(env.sandbox(&["snapshot", "mine"]).run().ok());
     drop(env.sandbox(&["rm", "postinit", "mine", "mine"]).run().ok());
     assert_eq!(env.snapshots(), [""; 0]);
+    // What the box goes on from is told, though no star can.
+    drop(env.sandbox(&["list"]).run().ok().says("head is ").says(": no snapshot names it"));
     drop(env.sandbox(&["gc", "--all"]).run().ok());
     drop(env.sandbox(&["run", "--", "cat", "/one"]).run().ok().stdout("one\n"));
     // Head is still current, though no name says so.

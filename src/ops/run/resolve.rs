@@ -13,6 +13,7 @@ use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Profile, Root};
 use crate::isolate::{caps, env, lost, remember, seccomp};
+use crate::ops::snapshot::free_it;
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, MountPlan, Op, Source};
 use crate::rootfs::{apply, scaffold};
@@ -72,7 +73,7 @@ pub(super) fn base(store: &Store, box_name: &BoxName, options: &RunOptions) -> R
         && opened.get(name)?.is_some()
     {
         return Err(Fault::conflict(format!("commit: {name}: the snapshot exists already"))
-            .hint(format!("choose another name, or remove it first: `sandbox rm {name}`")));
+            .hint(free_it(&box_name, name)));
     }
     if options.after == After::Keep && head != Some(layer) {
         return Err(Fault::conflict(format!("keep: {from}: is not the head of box {box_name}"))

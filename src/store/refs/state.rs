@@ -100,7 +100,7 @@ impl<'s> State<'s> {
         let found = self.get(snapshot)?;
         check(&format!("snapshot {snapshot}"), found.as_ref().map(|found| found.layer), expected)?;
         if let Some(found) = &found {
-            refuse_protected("move", found)?;
+            refuse_protected("move", self.name, found)?;
         }
         self.put(snapshot, RefRecord::new(*new, message))
     }
@@ -123,7 +123,7 @@ impl<'s> State<'s> {
         let layer = match self.get(snapshot) {
             Ok(None) => return Err(resolve::unknown(self.name, snapshot.as_str())),
             Ok(Some(found)) => {
-                refuse_protected("remove", &found)?;
+                refuse_protected("remove", self.name, &found)?;
                 Some(found.layer)
             }
             Err(fault) if fault.kind == Kind::Damaged => None,
@@ -228,13 +228,14 @@ impl<'s> State<'s> {
     }
 }
 
-fn refuse_protected(what: &str, found: &SnapshotRef) -> Result<()> {
+fn refuse_protected(what: &str, box_name: &BoxName, found: &SnapshotRef) -> Result<()> {
     let name = &found.name;
     if !found.protected {
         return Ok(());
     }
-    Err(Fault::conflict(format!("{what} snapshot: {name}: it is protected"))
-        .hint(format!("take that away first: `sandbox snapshot {name} --unprotect`")))
+    Err(Fault::conflict(format!("{what} snapshot: {name}: it is protected")).hint(format!(
+        "take that away first: `sandbox snapshot {name} --unprotect --box {box_name}`"
+    )))
 }
 
 fn check(what: &str, found: Option<LayerId>, expected: Expected) -> Result<()> {
