@@ -119,12 +119,13 @@ impl Store {
         }
     }
 
-    /// Whether something was last changed longer ago than `grace`.
+    /// Whether something was last changed longer ago than `grace`; or so much later than now, because the clock
+    /// was set back since: nobody is at it, and it would stay until the clock is there again.
     pub(super) fn is_older(&self, name: &str, grace: Duration) -> Result<bool> {
         let stat = statat(self.dir(), name, AtFlags::SYMLINK_NOFOLLOW)
             .context("look at", self.show(name))?;
         let changed = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(grace.is_zero() || now.saturating_sub(changed) > grace)
+        Ok(grace.is_zero() || now.abs_diff(changed) > grace)
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::common::{Env, tiny};
@@ -122,6 +123,26 @@ fn by_age() {
     assert_eq!(init(&env, &["--from", &tree])["refreshed"], Value::Null);
     drop(env.sandbox(&["init", "--max-age", "0"]).run().code(2).stdout(""));
     drop(env.sandbox(&["init", "--max-age", "soon"]).run().code(2).stdout(""));
+}
+
+/// The clock was set back since `postinit` was made: a little ahead is not old, but what is of another year
+/// would never be.
+#[test]
+fn by_age_when_the_clock_was_set_back() {
+    let env = Env::empty();
+    let tree = env.folder("tree");
+    init(&env, &["--from", &tree]);
+    let file = env.base().join("boxes/default/refs/postinit");
+    let made_in = |ahead: SignedDuration| {
+        let mut record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        record["created"] = (Timestamp::now() + ahead).to_string().into();
+        fs::write(&file, format!("{record}\n")).unwrap();
+    };
+    made_in(SignedDuration::from_mins(30));
+    assert_eq!(init(&env, &["--max-age", "1h"])["refreshed"], Value::Null);
+    made_in(SignedDuration::from_hours(400 * 24));
+    assert_ne!(init(&env, &["--max-age", "1h"])["refreshed"], Value::Null);
+    assert_eq!(init(&env, &["--max-age", "1h"])["refreshed"], Value::Null);
 }
 
 /// An archive that is still the same would give the same layer.

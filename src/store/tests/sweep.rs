@@ -131,6 +131,17 @@ fn the_reaper_takes_the_dead_and_nobody_else() {
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
     fs::File::open(&young).expect("open").set_modified(long_ago).expect("touch");
     assert_eq!(store.reap().expect("reap"), 1);
+    // The clock was set back since somebody died: what is of a later time is nobody's, either. What is of the
+    // next moments may be of one whose clock is a little ahead.
+    fs::create_dir(&young).expect("mkdir");
+    let touch = |ahead| {
+        let time = std::time::SystemTime::now() + Duration::from_secs(ahead);
+        fs::File::open(&young).expect("open").set_modified(time).expect("touch");
+    };
+    touch(5);
+    assert_eq!(store.reap().expect("reap"), 0);
+    touch(3600);
+    assert_eq!(store.reap().expect("reap"), 1);
     // A damaged record may be of a kept run: it is left alone.
     fs::write(store.path().join(format!("runs/{kept_id}/run.json")), "{").expect("write");
     assert_eq!(store.reap().expect("reap"), 0);
