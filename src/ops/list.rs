@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::boxes::Damage;
 use crate::fault::{Kind, Result};
-use crate::store::{BoxName, LayerId, SnapshotName, Store};
+use crate::store::{BoxName, LayerId, LayerSizes, SnapshotName, Store};
 
 /// A box and its snapshots.
 #[derive(Debug, Serialize)]
@@ -48,7 +48,7 @@ pub struct Snapshot {
 /// Not found for a box that is not there; damaged for a name whose layer is not there.
 pub fn list(store: &Store, box_name: &BoxName) -> Result<Listing> {
     let _lock = store.lock_shared()?;
-    of_box(store, box_name)
+    of_box(store, &store.layer_sizes()?, box_name)
 }
 
 /// The snapshots of all boxes.
@@ -67,9 +67,10 @@ pub struct Everything {
 /// What reading the directory of boxes says.
 pub fn list_all(store: &Store) -> Result<Everything> {
     let _lock = store.lock_shared()?;
+    let sizes = store.layer_sizes()?;
     let mut all = Everything { boxes: Vec::new(), damaged: Vec::new() };
     for (box_name, name) in store.box_entries()? {
-        match name.and_then(|name| of_box(store, &name)) {
+        match name.and_then(|name| of_box(store, &sizes, &name)) {
             Ok(listing) => all.boxes.push(listing),
             // It was removed since we read the directory.
             Err(fault) if fault.kind == Kind::NotFound => {}
@@ -79,12 +80,13 @@ pub fn list_all(store: &Store) -> Result<Everything> {
     Ok(all)
 }
 
-fn of_box(store: &Store, box_name: &BoxName) -> Result<Listing> {
+fn of_box(store: &Store, sizes: &LayerSizes<'_>, box_name: &BoxName) -> Result<Listing> {
     let open = store.open_box(box_name)?;
     let current = open.current()?;
-    let mut snapshots = Vec::new();
-    for entry in open.refs()? {
-        let record = store.layer_size(&entry.layer)?;
+    let refs = open.refs()?;
+    let mut snapshots = Vec::with_capacity(refs.len());
+    for entry in refs {
+        let record = sizes.of(&entry.layer)?;
         snapshots.push(Snapshot {
             current: current.as_ref() == Some(&entry.layer),
             name: entry.name,

@@ -1,11 +1,10 @@
 //! Records of layers: small, written once, never changed.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{LayerId, Store, file, layout};
@@ -56,6 +55,27 @@ pub struct LayerSize {
     pub own_bytes: u64,
 }
 
+/// Reads of many layers what a listing tells.
+#[derive(Debug)]
+pub struct LayerSizes<'s> {
+    store: &'s Store,
+    /// `layers/` as a place: a path that begins here is found sooner.
+    dir: OwnedFd,
+}
+
+impl LayerSizes<'_> {
+    /// A part of the record of a layer.
+    ///
+    /// # Errors
+    /// As [`Store::layer`].
+    pub fn of(&self, id: &LayerId) -> Result<LayerSize> {
+        let name = layout::record_of_layer(id);
+        let full = || layout::layer_record(id);
+        let found = self.store.record_in(self.dir.as_fd(), &name, full)?;
+        self.store.require_own(id, found, |record: &LayerSize| record.id == *id)
+    }
+}
+
 impl LayerRecord {
     /// Whether the record fits itself: it is the last of its own chain.
     pub(crate) fn is_sound(&self) -> bool {
@@ -69,34 +89,37 @@ impl Store {
     /// # Errors
     /// Damaged if there is no such layer, or if its record is not what we wrote.
     pub fn layer(&self, id: &LayerId) -> Result<LayerRecord> {
-        self.layer_as(id, |record: &LayerRecord| record.id == *id && record.is_sound())
+        let found = self.read_record(&layout::layer_record(id))?;
+        self.require_own(id, found, |record: &LayerRecord| record.id == *id && record.is_sound())
     }
 
-    /// A part of the record of a layer.
+    /// For reading parts of the records of many layers.
     ///
     /// # Errors
-    /// As [`Store::layer`].
-    pub fn layer_size(&self, id: &LayerId) -> Result<LayerSize> {
-        self.layer_as(id, |record: &LayerSize| record.id == *id)
+    /// What opening a directory says.
+    pub fn layer_sizes(&self) -> Result<LayerSizes<'_>> {
+        let dir = file::open_place(self.dir(), layout::LAYERS)
+            .context("open directory", self.show(layout::LAYERS))?;
+        Ok(LayerSizes { store: self, dir })
     }
 
-    fn layer_as<T: DeserializeOwned>(
+    /// What was found as the record of a layer, if it is.
+    fn require_own<T>(
         &self,
         id: &LayerId,
+        found: Option<T>,
         is_it: impl FnOnce(&T) -> bool,
     ) -> Result<T> {
-        let name = layout::layer_record(id);
-        let Some(record) = self.read_record::<T>(&name)? else {
+        let shown = || self.show(&layout::layer_record(id));
+        match found {
             // Ids come from records of ours: what they name must be there.
-            return Err(Fault::damaged(format!("open layer: {}: it is missing", self.show(&name))));
-        };
-        if !is_it(&record) {
-            return Err(Fault::damaged(format!(
+            None => Err(Fault::damaged(format!("open layer: {}: it is missing", shown()))),
+            Some(record) if is_it(&record) => Ok(record),
+            Some(_) => Err(Fault::damaged(format!(
                 "read record: {}: it is not the record of this layer",
-                self.show(&name)
-            )));
+                shown()
+            ))),
         }
-        Ok(record)
     }
 
     /// The record of a layer that can be opened: all that it is mounted with is there.

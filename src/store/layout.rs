@@ -72,6 +72,12 @@ pub(crate) fn layer_record(id: &LayerId) -> String {
     format!("{LAYERS}/{id}/layer.json")
 }
 
+/// `ID/layer.json`: the same in `layers/`.
+pub(crate) fn record_of_layer(id: &LayerId) -> String {
+    // Not by format!: a listing asks for thousands.
+    [id.as_str(), "/layer.json"].concat()
+}
+
 /// `layers/ID/owners`.
 pub(crate) fn owners(id: &LayerId) -> String {
     format!("{LAYERS}/{id}/owners")

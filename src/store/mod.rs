@@ -69,7 +69,7 @@ pub use fold::FoldPlan;
 pub use fsck::{Action, Damage, DamageKind, Finding, Note, Remedy, Survey, Surveyed};
 pub use gc::{Collected, GcOptions};
 pub use id::{LayerId, MoveId, RunId};
-pub use layer::{LayerRecord, LayerSize};
+pub use layer::{LayerRecord, LayerSize, LayerSizes};
 pub use lock::{ExclusiveLock, SharedLock};
 pub use log::{LogEntry, Moved, Pair, RefMoved};
 pub use manifest::Manifest;
@@ -133,14 +133,28 @@ impl Store {
 
     /// Reads a record; `None` if there is no such file.
     fn read_record<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        match file::read_small(self.dir(), name, file::RECORD_LIMIT) {
-            Ok(bytes) => self.parse_record(name, &bytes).map(Some),
+        self.record_in(self.dir(), name, || name.to_owned())
+    }
+
+    /// The same by its name in an open directory, for whoever reads thousands of one: what it is called in the
+    /// store is only asked for a message.
+    fn record_in<T: DeserializeOwned>(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &str,
+        full: impl Fn() -> String,
+    ) -> Result<Option<T>> {
+        match file::read_small(dir, name, file::RECORD_LIMIT) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(record) => Ok(Some(record)),
+                Err(_) => self.parse_record(&full(), &bytes).map(Some),
+            },
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(errno @ (Errno::LOOP | Errno::FBIG | Errno::ISDIR)) => {
-                let fault = Fault::errno("read record", self.show(name), errno);
+                let fault = Fault::errno("read record", self.show(&full()), errno);
                 Err(Fault::damaged(fault.message))
             }
-            Err(errno) => Err(Fault::errno("read record", self.show(name), errno)),
+            Err(errno) => Err(Fault::errno("read record", self.show(&full()), errno)),
         }
     }
 

@@ -8,14 +8,17 @@ mod state;
 mod undo;
 mod write;
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use jiff::Timestamp;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use state::State;
 
 use super::lock::SharedLock;
-use super::{Box_, BoxName, LayerId, SnapshotName, Store, layout};
-use crate::fault::{Fault, Kind, Result};
+use super::{Box_, BoxName, LayerId, SnapshotName, Store, file, layout};
+use crate::fault::{Context, Fault, Kind, Result};
 
 /// What must be there for a move to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,12 +93,23 @@ impl Store {
         name: &BoxName,
         snapshot: &SnapshotName,
     ) -> Result<Option<SnapshotRef>> {
-        let found =
-            self.read_record::<RefRecord>(&layout::reference(name, snapshot)).map_err(|fault| {
-                hint_at(fault, || {
-                    format!("`sandbox fsck --repair` or `sandbox rm {snapshot} --box {name}` takes the name away; `sandbox log --box {name}` says what it stood for")
-                })
-            })?;
+        self.ref_in(self.dir(), &layout::reference(name, snapshot), name, snapshot)
+    }
+
+    /// The snapshot whose file is `file` in an open directory.
+    fn ref_in(
+        &self,
+        dir: BorrowedFd<'_>,
+        file: &str,
+        name: &BoxName,
+        snapshot: &SnapshotName,
+    ) -> Result<Option<SnapshotRef>> {
+        let full = || layout::reference(name, snapshot);
+        let found = self.record_in::<RefRecord>(dir, file, full).map_err(|fault| {
+            hint_at(fault, || {
+                format!("`sandbox fsck --repair` or `sandbox rm {snapshot} --box {name}` takes the name away; `sandbox log --box {name}` says what it stood for")
+            })
+        })?;
         Ok(found.map(|RefRecord { layer, created, message, protected }| SnapshotRef {
             name: snapshot.clone(),
             layer,
@@ -107,11 +121,16 @@ impl Store {
 
     pub(super) fn box_refs(&self, name: &BoxName) -> Result<Vec<SnapshotRef>> {
         let folder = layout::refs(name);
-        let mut refs = Vec::new();
-        for file in self.names(&folder)?.iter().filter(|file| !file.starts_with('.')) {
+        let dir = match file::open_dir(self.dir(), &folder) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            other => other.context("read directory", self.show(&folder))?,
+        };
+        let files = file::names(dir.as_fd()).context("read directory", self.show(&folder))?;
+        let mut refs = Vec::with_capacity(files.len());
+        for file in files.iter().filter(|file| !file.starts_with('.')) {
             let snapshot = self.own_name(&folder, file)?;
             // One that was removed since we read the directory is gone, and that is all.
-            refs.extend(self.box_ref(name, &snapshot)?);
+            refs.extend(self.ref_in(dir.as_fd(), file, name, &snapshot)?);
         }
         Ok(refs)
     }
