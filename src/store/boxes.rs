@@ -113,7 +113,12 @@ impl Box_<'_> {
     /// What reading the directory says; damaged for an entry that is none of ours.
     pub fn snapshot_names(&self) -> Result<Vec<SnapshotName>> {
         let folder = layout::refs(self.name());
-        let names = self.store.names(&folder)?;
+        let names = match self.store.open_refs(self.name())? {
+            Some(dir) => {
+                file::names(dir.as_fd()).context("read directory", self.store.show(&folder))?
+            }
+            None => Vec::new(),
+        };
         let names = names.iter().filter(|name| !name.starts_with('.'));
         names.map(|name| self.store.own_name(&folder, name)).collect()
     }
@@ -205,8 +210,7 @@ impl Store {
             _ => fault,
         })?;
         let Some(record) = read else {
-            return Err(Fault::not_found(format!("open box: {name}: there is no such box"))
-                .hint(format!("fill it first: `sandbox init {name} --from SOURCE`")));
+            return Err(no_box(name));
         };
         if record.name != *name {
             let file = self.show(&file);
@@ -235,14 +239,34 @@ impl Store {
     /// that it is.
     ///
     /// # Errors
-    /// What reading the directory says.
+    /// What reading the directory says; damaged if there is none: no box is not the same.
     pub fn box_entries(&self) -> Result<Vec<(String, Result<BoxName>)>> {
-        let names = self.names(layout::BOXES)?.into_iter().filter(|name| !name.starts_with('.'));
+        let names = match self.names(layout::BOXES)? {
+            names if names.is_empty() && !self.is_there(layout::BOXES)? => {
+                return Err(self.lost("read directory", layout::BOXES));
+            }
+            names => names.into_iter().filter(|name| !name.starts_with('.')),
+        };
         let own = |name: String| {
             let parsed = self.own_name(layout::BOXES, &name);
             (name, parsed)
         };
         Ok(names.map(own).collect())
+    }
+
+    /// The directory of the snapshots of a box; none if the box is gone.
+    ///
+    /// # Errors
+    /// Damaged if only the directory is gone: what it named is not to be taken for garbage.
+    pub(super) fn open_refs(&self, name: &BoxName) -> Result<Option<OwnedFd>> {
+        let folder = layout::refs(name);
+        match file::open_dir(self.dir(), &folder) {
+            Err(Errno::NOENT) if self.is_there(&layout::boxed(name))? => {
+                Err(self.lost("read directory", &folder))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            other => other.context("read directory", self.show(&folder)).map(Some),
+        }
     }
 
     /// A name that we find in a folder of ours and that must be one that we gave.
@@ -296,10 +320,14 @@ impl Store {
     /// # Errors
     /// Busy if others hold it for longer than the store has patience; not-found if the box is gone.
     pub(super) fn lock_box(&self, name: &BoxName) -> Result<OwnedFd> {
-        let gone = || Fault::not_found(format!("open box: {name}: there is no such box"));
+        let gone = || no_box(name);
         let file = layout::box_lock(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = match retry_on_intr(|| openat(self.dir(), &file, flags, Mode::empty())) {
+            // Boxes come and go with their lock.
+            Err(Errno::NOENT) if self.is_there(&layout::box_record(name))? => {
+                return Err(self.lost("lock box", &file));
+            }
             Err(Errno::NOENT) => return Err(gone()),
             other => other.context("lock box", name)?,
         };
@@ -320,6 +348,11 @@ impl Store {
             .and_then(|dir| step(name, || fsync(&dir)))
             .context("write directory to disk", self.show(folder))
     }
+}
+
+fn no_box(name: &BoxName) -> Fault {
+    Fault::not_found(format!("open box: {name}: there is no such box"))
+        .hint(format!("fill it first: `sandbox init {name} --from SOURCE`"))
 }
 
 /// What to do about a box whose record cannot be read.

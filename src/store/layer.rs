@@ -98,9 +98,11 @@ impl Store {
     /// # Errors
     /// What opening a directory says.
     pub fn layer_sizes(&self) -> Result<LayerSizes<'_>> {
-        let dir = file::open_place(self.dir(), layout::LAYERS)
-            .context("open directory", self.show(layout::LAYERS))?;
-        Ok(LayerSizes { store: self, dir })
+        match file::open_place(self.dir(), layout::LAYERS) {
+            Err(Errno::NOENT) => Err(self.lost("open directory", layout::LAYERS)),
+            Err(errno) => Err(Fault::errno("open directory", self.show(layout::LAYERS), errno)),
+            Ok(dir) => Ok(LayerSizes { store: self, dir }),
+        }
     }
 
     /// What was found as the record of a layer, if it is.

@@ -103,6 +103,17 @@ impl Store {
         self.dir.as_fd()
     }
 
+    /// The directory of what can be made again, open for reading.
+    ///
+    /// # Errors
+    /// Damaged if it is not there; what openat(2) says.
+    pub fn cache_dir(&self) -> Result<OwnedFd> {
+        match file::open_dir(self.dir(), layout::CACHE) {
+            Err(Errno::NOENT) => Err(self.lost("open directory", layout::CACHE)),
+            other => other.context("open directory", self.show(layout::CACHE)),
+        }
+    }
+
     /// The path it was opened by, for messages.
     pub fn path(&self) -> &Path {
         &self.path
@@ -172,6 +183,13 @@ impl Store {
         fsync(&file)?;
         renameat(&dir, &new, &dir, name)?;
         fsync(&dir)
+    }
+
+    /// What of ours is not there, though it is made with the store and with its box.
+    fn lost(&self, what: &str, name: &str) -> Fault {
+        let shown = self.show(name);
+        Fault::damaged(format!("{what}: {shown}: it is missing"))
+            .hint("`sandbox fsck --repair` makes it again, if it cannot be brought back")
     }
 
     /// The names in a directory of the store; an absent one has none.

@@ -11,7 +11,6 @@ mod write;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use jiff::Timestamp;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use state::State;
@@ -121,10 +120,7 @@ impl Store {
 
     pub(super) fn box_refs(&self, name: &BoxName) -> Result<Vec<SnapshotRef>> {
         let folder = layout::refs(name);
-        let dir = match file::open_dir(self.dir(), &folder) {
-            Err(Errno::NOENT) => return Ok(Vec::new()),
-            other => other.context("read directory", self.show(&folder))?,
-        };
+        let Some(dir) = self.open_refs(name)? else { return Ok(Vec::new()) };
         let files = file::names(dir.as_fd()).context("read directory", self.show(&folder))?;
         let mut refs = Vec::with_capacity(files.len());
         for file in files.iter().filter(|file| !file.starts_with('.')) {

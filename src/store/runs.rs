@@ -198,6 +198,7 @@ impl Store {
         let new = layout::new_run(&id);
         match step("run.mkdir", || mkdirat(self.dir(), &new, PRIVATE_DIR)) {
             Err(Errno::EXIST) => return Ok(None),
+            Err(Errno::NOENT) => return Err(self.lost("create run", layout::RUNS)),
             other => other.context("create run", self.show(&new))?,
         }
         match self.fill_run(id, &new, map) {

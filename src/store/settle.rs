@@ -112,7 +112,8 @@ impl Store {
         Ok(false)
     }
 
-    fn is_there(&self, name: &str) -> Result<bool> {
+    /// Whether there is anything of this name in the store.
+    pub(super) fn is_there(&self, name: &str) -> Result<bool> {
         match statat(self.dir(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

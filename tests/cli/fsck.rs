@@ -38,6 +38,57 @@ fn chain() -> Env {
     env
 }
 
+/// A directory that is gone is not an empty one: gc takes nothing for want of names, and what cannot work says so.
+#[test]
+fn a_directory_of_ours_that_is_gone() {
+    let env = chain();
+    let (layers, aside) = (env.entries("layers"), env.path("aside"));
+    for folder in ["boxes", "boxes/default/refs", "layers", "runs", "trash", "cache"] {
+        let path = env.base().join(folder);
+        fs::rename(&path, &aside).unwrap();
+        let names = folder.starts_with("boxes");
+        for words in [["gc", "--all"], ["list", "--all-boxes"]] {
+            let out = env.sandbox(&words).run();
+            let damage = names || (folder == "layers");
+            // Of layers the first one that is missed is named.
+            let part = folder.trim_end_matches('s');
+            drop(if damage { out.fault(7, part, "fsck --repair") } else { out.ok() });
+        }
+        for words in [&["list"][..], &["snapshot", "n"]] {
+            let out = env.sandbox(words).run();
+            match folder {
+                "boxes" => drop(out.fault(3, "default", "sandbox init")),
+                "boxes/default/refs" => drop(out.fault(7, folder, "fsck --repair")),
+                "layers" if words == ["list"] => drop(out.fault(7, folder, "fsck --repair")),
+                "layers" => drop(out.fault(3, "no such layer", "")),
+                _ => drop(out.ok()),
+            }
+        }
+        drop(env.sandbox(&["fsck", "--json"]).run().code(7).says(&format!("\"{folder}\"")));
+        if !path.exists() {
+            fs::rename(&aside, &path).unwrap();
+        }
+        drop(fsck(&env, 0, &[]));
+        drop(env.sandbox(&["rm", "n"]).run());
+        assert_eq!(env.entries("layers"), layers, "{folder}");
+    }
+    for folder in ["cache", "runs"] {
+        let path = env.base().join(folder);
+        fs::rename(&path, &aside).unwrap();
+        let run = env.sandbox(&["run", "--", "true"]).run();
+        drop(run.fault(125, folder, "fsck --repair"));
+        drop(fsck(&env, 0, &["--repair"]));
+        drop(env.sandbox(&["run", "--", "true"]).run().ok());
+        crate::common::tree::remove(&aside);
+    }
+    let lock = env.base().join("boxes/default/lock");
+    fs::remove_file(&lock).unwrap();
+    drop(env.sandbox(&["snapshot", "n"]).run().fault(7, "boxes/default/lock", "fsck --repair"));
+    drop(fsck(&env, 0, &["--repair"]));
+    drop(env.sandbox(&["snapshot", "n"]).run().ok());
+    drop(env.sandbox(&["snapshot", "n", "--box", "none"]).run().fault(3, "none", "sandbox init"));
+}
+
 fn record(env: &Env, snapshot: &str) -> PathBuf {
     env.layer(snapshot).parent().unwrap().join("layer.json")
 }

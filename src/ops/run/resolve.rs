@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::{After, Net, RunOptions, Stay, binds, checks, limits, mounts, network, stay};
@@ -153,7 +152,7 @@ pub(super) fn settings(
     if options.strict {
         lost::refuse(&lost)?;
     }
-    let cache = open_cache(store)?;
+    let cache = store.cache_dir()?;
     let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
     let caches = caches.collect::<Result<Vec<_>>>()?;
     let (plan, directories) =
@@ -233,11 +232,6 @@ fn hostname(name: &str) -> Result<String> {
     }
     let shown = printable(name);
     Err(Fault::usage(format!("host name: {shown}: not 1 to 64 letters, digits, `.`, `_`, `-`")))
-}
-
-fn open_cache(store: &Store) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(store.dir(), "cache", flags, Mode::empty()).context("open", "the cache of the store")
 }
 
 /// The spec of a run whose directory exists.

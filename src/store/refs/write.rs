@@ -45,9 +45,12 @@ impl State<'_> {
             if let Some(new) = &staged.new {
                 let bytes = json_line(new)?;
                 let steps = ["ref.temp", "ref.temp.fsync"];
-                self.store
-                    .write_durably(steps, &self.temporary(snapshot), &bytes)
-                    .context("write snapshot", snapshot)?;
+                match self.store.write_durably(steps, &self.temporary(snapshot), &bytes) {
+                    Err(Errno::NOENT) => {
+                        return Err(self.store.lost("write snapshot", &layout::refs(self.name)));
+                    }
+                    written => written.context("write snapshot", snapshot)?,
+                }
             }
         }
         if self.head != self.old {
