@@ -193,12 +193,14 @@ impl Disk {
         tips.filter_map(|layer| self.layers.get(layer)).flatten().cloned().collect()
     }
 
-    /// Whether a name, head, current or the log of a box knows a layer.
+    /// Whether a layer has, or had, a name, head or current: a line of the log says so if it was there before that
+    /// move. Where a move goes is written before it goes there.
     fn is_named(&self, layer: &str) -> bool {
         let log = |name: &String| self.base.join("boxes").join(name).join("log");
         self.boxes.iter().any(|(name, moving)| {
             moving.layers().any(|id| id == layer)
-                || fs::read_to_string(log(name)).is_ok_and(|text| text.contains(layer))
+                || fs::read_to_string(log(name))
+                    .is_ok_and(|text| text.lines().any(|line| was_there(line, layer)))
         })
     }
 
@@ -218,6 +220,19 @@ impl Disk {
         let orphans = self.layers.keys().filter(|id| !needed.contains(*id));
         self.garbage.extend(orphans.map(|id| format!("layers/{id}")));
     }
+}
+
+/// Whether a line of a log says that a layer was there before. One of an older version was written afterwards.
+fn was_there(line: &str, layer: &str) -> bool {
+    let entry: Value = serde_json::from_str(line).unwrap_or_default();
+    if entry["move"].is_null() {
+        return line.contains(layer);
+    }
+    let refs = entry["refs"].as_array().cloned().unwrap_or_default();
+    let before = refs.iter().map(|moved| &moved["old"]["layer"]);
+    before
+        .chain([&entry["old"], &entry["head"]["old"], &entry["current"]["old"]])
+        .any(|old| old == layer)
 }
 
 /// The names in a directory, sorted; none if it is not there.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::Case;
+use crate::disk::Disk;
 use crate::signals::start;
 use crate::watch::{self, gone, init_of, marker, random, send, until};
 use crate::world::{Place, Said, ids, soak, tree};
@@ -211,6 +212,16 @@ fn kept_run() {
     gone(&mark);
     place.said(&["run", "--", "true"]).code(0);
     still("the supervisor was killed");
+    // Killed between the layer and its name: the run waits for what it had become.
+    for step in ["publish.rename.after", "log.append.after", "ref.rename.before"] {
+        let mut command = place.command(["recover", &id, "--as", "saved"]);
+        command.env("SANDBOX_FAIL", format!("{step}:kill"));
+        assert_eq!(Said::from(command.output().expect("start")).code, 137);
+        let disk = Disk::read(&place.base).sound(step);
+        assert!(disk.kept.contains(&id), "{step}: the run is not kept: {disk:?}");
+        place.said(&["gc"]).code(0);
+        still(step);
+    }
     place.said(&["recover", &id, "--as", "saved"]).code(0);
     place.line(&["--from", "saved"], "[ \"$(cat /file)\" = precious ]").code(0);
     place.pristine();
