@@ -137,6 +137,11 @@ fn damage_has_a_name_and_a_way_out() {
     fine();
     drop(env.sandbox(&["rm", "mine"]).run().ok().says("unreadable"));
     assert_eq!(env.snapshots(), ["postinit"]);
+    // The log knows what it was, and the next undo goes on from there.
+    drop(env.sandbox(&["undo"]).run().ok().says("undone: rm of "));
+    assert_eq!(env.snapshots(), ["postinit", "mine"]);
+    drop(env.sandbox(&["run", "--from", "mine", "--", "cat", "/one"]).run().ok().stdout("one\n"));
+    drop(env.sandbox(&["rm", "mine"]).run().ok());
     drop(env.sandbox(&["snapshot", "mine"]).run().ok());
 
     let log = std::fs::read_to_string(path("log")).unwrap();

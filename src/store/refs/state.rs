@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Expected, Head, RefRecord, SnapshotRef};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::log::{LogEntry, Moved, Pair, RefMoved};
+use crate::store::log::{LogEntry, Moved, Pair, RefMoved, lines, parse};
 use crate::store::{Box_, BoxName, LayerId, MoveId, SnapshotName, Store, resolve};
 
 /// A box whose lock is held: what is there, and what shall be.
@@ -29,6 +29,8 @@ pub(super) struct Staged {
     pub(super) old: Option<RefRecord>,
     /// Whether there is a file of this name, readable or not.
     pub(super) there: bool,
+    /// Whether that file cannot be read: then it is written anew, or goes, whatever the log says of it.
+    pub(super) broken: bool,
     /// What it shall stand for; none if it shall not be there.
     pub(super) new: Option<RefRecord>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Staged {
 impl Staged {
     /// Whether there is anything to write.
     pub(super) fn is_change(&self) -> bool {
-        self.old != self.new || self.there != self.new.is_some()
+        self.broken || self.old != self.new || self.there != self.new.is_some()
     }
 }
 
@@ -170,13 +172,22 @@ impl<'s> State<'s> {
             staged.new = new;
             return Ok(());
         }
-        let (old, there) = match self.store.box_ref(self.name, snapshot) {
-            Ok(found) => (found.as_ref().map(SnapshotRef::record), found.is_some()),
-            Err(fault) if fault.kind == Kind::Damaged => (None, true),
+        let (old, there, broken) = match self.store.box_ref(self.name, snapshot) {
+            Ok(found) => (found.as_ref().map(SnapshotRef::record), found.is_some(), false),
+            Err(fault) if fault.kind == Kind::Damaged => (self.last_known(snapshot), true, true),
             Err(fault) => return Err(fault),
         };
-        self.refs.insert(snapshot.clone(), Staged { old, there, new });
+        self.refs.insert(snapshot.clone(), Staged { old, there, broken, new });
         Ok(())
+    }
+
+    /// What a name whose file cannot be read stood for by the log: so that `undo` brings it back, and does not
+    /// go on to what was before.
+    fn last_known(&self, snapshot: &SnapshotName) -> Option<RefRecord> {
+        let bytes = self.store.log_bytes(self.name).ok()?;
+        let mut moves = lines(&bytes).rev().filter_map(parse).flat_map(|entry| entry.refs);
+        let newest = moves.find(|moved| moved.name == *snapshot);
+        newest.and_then(|moved| moved.new).filter(|known| self.require_layer(&known.layer).is_ok())
     }
 
     /// The names that really change.
