@@ -19,6 +19,8 @@ mod crowd;
 mod discard;
 #[path = "common/disk.rs"]
 mod disk;
+#[path = "faults/disks.rs"]
+mod disks;
 #[path = "faults/frozen.rs"]
 mod frozen;
 #[path = "faults/full.rs"]
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         ("weaker", weaker::CASES),
         ("race", race::CASES),
         ("discard", discard::CASES),
+        ("disks", disks::CASES),
         ("stays", stays::CASES),
         ("sweep", sweep::CASES),
         ("soak", soak::CASES),

@@ -78,10 +78,11 @@ impl Store {
     fn log_fault(&self, what: &str, name: &str, errno: Errno) -> Fault {
         let shown = self.show(name);
         let fault = Fault::errno(what, &shown, errno);
-        match errno {
-            Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO => Fault::damaged(fault.message)
+        let odd = matches!(errno, Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO);
+        match odd || file::is_of_the_disk(errno) {
+            true => Fault::damaged(fault.message)
                 .hint(format!("remove it: `rm -r {shown}`; what it could undo is lost, no more")),
-            _ => fault,
+            false => fault,
         }
     }
 }

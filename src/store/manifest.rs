@@ -138,7 +138,16 @@ impl Store {
         match file::read_small(self.dir(), &name, LIMIT) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Fault::errno("read owners", self.show(&name), errno)),
+            Err(errno) => Err(self.unread("read owners", &name, errno)),
+        }
+    }
+
+    /// What the disk cannot read is damage.
+    fn unread(&self, what: &str, name: &str, errno: Errno) -> Fault {
+        let fault = Fault::errno(what, self.show(name), errno);
+        match file::is_of_the_disk(errno) {
+            true => Fault::damaged(fault.message),
+            false => fault,
         }
     }
 
@@ -151,7 +160,7 @@ impl Store {
         let text = match file::read_small(self.dir(), &name, LIMIT) {
             Ok(text) => text,
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(Fault::errno("read manifest", self.show(&name), errno)),
+            Err(errno) => return Err(self.unread("read manifest", &name, errno)),
         };
         let manifest = parse(text).filter(|manifest| manifest.record.id == *id);
         manifest.map(Some).ok_or_else(|| {

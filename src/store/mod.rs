@@ -161,11 +161,14 @@ impl Store {
                 Err(_) => self.parse_record(&full(), &bytes).map(Some),
             },
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno @ (Errno::LOOP | Errno::FBIG | Errno::ISDIR)) => {
+            Err(errno) => {
                 let fault = Fault::errno("read record", self.show(&full()), errno);
-                Err(Fault::damaged(fault.message))
+                let ours = matches!(errno, Errno::LOOP | Errno::FBIG | Errno::ISDIR);
+                match ours || file::is_of_the_disk(errno) {
+                    true => Err(Fault::damaged(fault.message)),
+                    false => Err(fault),
+                }
             }
-            Err(errno) => Err(Fault::errno("read record", self.show(&full()), errno)),
         }
     }
 

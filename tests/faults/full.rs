@@ -12,7 +12,7 @@ use crate::world::{Place, Said, ids, tree};
 pub(crate) const CASES: &[Case] = &[
     ("space", || inside("space")),
     ("inodes", || inside("inodes")),
-    ("ext4", ext4),
+    ("ext4", || as_root("ext4")),
     ("read_only", || inside("read_only")),
     ("no_user_xattrs", || inside("no_user_xattrs")),
 ];
@@ -20,14 +20,14 @@ pub(crate) const CASES: &[Case] = &[
 const FULL: &str = "no space left on device";
 
 #[track_caller]
-fn mount(kind: &str, options: &str, at: &Path) {
+pub(crate) fn mount(kind: &str, options: &str, at: &Path) {
     let mut command = Command::new("mount");
     command.args(["-t", kind, "-o", options, "none"]).arg(at);
     assert!(command.status().expect("mount").success());
 }
 
 #[track_caller]
-fn remount(options: &str, at: &Path) {
+pub(crate) fn remount(options: &str, at: &Path) {
     let mut command = Command::new("mount");
     command.args(["-o", &format!("remount,{options}"), "none"]).arg(at);
     assert!(command.status().expect("mount").success());
@@ -45,7 +45,7 @@ fn small(options: &str) -> (Place, Disk) {
 }
 
 /// Where it is mounted, until this is dropped.
-struct Disk(PathBuf);
+pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl std::ops::Deref for Disk {
     type Target = Path;
@@ -170,7 +170,7 @@ fn step_by_step(place: &Place, disk: &Path, most: usize, leave: fn(&Path, usize)
 }
 
 /// Takes in what a failed commit has kept, and drops it.
-fn forget_kept(place: &Place) {
+pub(crate) fn forget_kept(place: &Place) {
     place.said(&["gc"]).code(0);
     for id in watch::names(&place.base.join("runs")) {
         place.said(&["recover", &id, "--as", "rescued"]).code(0);
@@ -204,15 +204,15 @@ pub(crate) fn space_inside() {
     place.pristine();
 }
 
-/// The same on a disk of 64 MiB as people have them, which only root can mount.
+/// A case with a disk as people have them, which only root can mount.
 #[expect(clippy::print_stdout, reason = "what is not run is told")]
-fn ext4() {
+pub(crate) fn as_root(case: &str) {
     let map = fs::read_to_string("/proc/self/uid_map").expect("uid_map");
     let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
     if first && rustix::process::geteuid().is_root() {
-        inside("ext4");
+        inside(case);
     } else {
-        println!("full::ext4: not run: only root can mount a disk");
+        println!("{case}: not run: only root can mount a disk");
     }
 }
 
@@ -225,8 +225,7 @@ pub(crate) fn ext4_inside() {
     assert!(made.expect("mkfs.ext4").success());
     let disk = Disk(place.base.clone());
     fs::create_dir(&*disk).expect("create directory");
-    let mounted = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&*disk).status();
-    assert!(mounted.expect("mount").success());
+    crate::disks::mount_image(&image, &disk);
     place.base = disk.join("store");
     place.look_again();
     place.init(&[]).code(0);

@@ -13,6 +13,8 @@ const INSIDE: &[(&str, fn())] = &[
     ("space", crate::full::space_inside),
     ("inodes", crate::full::inodes_inside),
     ("ext4", crate::full::ext4_inside),
+    ("disk_cannot_write", crate::disks::cannot_write_inside),
+    ("disk_cannot_read", crate::disks::cannot_read_inside),
     ("read_only", crate::full::read_only_inside),
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::store::{DamageKind, LayerId, LayerRecord, Store};
 use crate::tree::manifest::{How, compare, read_lines};
@@ -78,13 +78,13 @@ fn candidate(store: &Store, layer: &LayerId) -> Result<Option<Candidate>> {
     let mut lines = None;
     // One that cannot be read is told of with the records.
     if let Some(manifest) = store.manifest(layer).ok().flatten() {
-        if !store.fits_owners(layer, &manifest)? {
-            beside.push(in_tree(
-                b"",
-                DamageKind::Metadata,
-                "remembered owners are not what they were",
-            ));
-        }
+        let why = match store.fits_owners(layer, &manifest) {
+            Ok(true) => None,
+            Ok(false) => Some("remembered owners are not what they were"),
+            Err(fault) if fault.kind == Kind::Damaged => Some("remembered owners cannot be read"),
+            Err(fault) => return Err(fault),
+        };
+        beside.extend(why.map(|why| in_tree(b"", DamageKind::Metadata, why)));
         lines = Some(manifest.lines);
     }
     Ok(Some(Candidate { layer: *layer, tree, record, lines, beside }))

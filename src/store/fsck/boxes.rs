@@ -1,7 +1,7 @@
 //! Boxes: their records, their names, their logs.
 
 use super::{Named, Remedy, Survey};
-use crate::fault::{Kind, Result};
+use crate::fault::{Kind, Result, why};
 use crate::store::{BoxName, LayerId, SnapshotName, Store, file, layout};
 
 /// What lies in the directory of a box.
@@ -108,8 +108,14 @@ impl Store {
     /// A line that is no JSON is what a crash leaves, and no damage.
     fn look_at_log(&self, survey: &mut Survey, name: &BoxName) -> Result<()> {
         let path = layout::log(name);
-        let Ok(bytes) = file::read_small(self.dir(), &path, crate::store::log::LIMIT) else {
-            return Ok(());
+        let bytes = match file::read_small(self.dir(), &path, crate::store::log::LIMIT) {
+            Ok(bytes) => bytes,
+            Err(errno) if file::is_of_the_disk(errno) => {
+                survey.record(None, &path, &why(errno), Remedy::Remove);
+                return Ok(());
+            }
+            // Told of as what it is.
+            Err(_) => return Ok(()),
         };
         let broken = crate::store::log::broken_lines(&bytes);
         if broken > 0 {
