@@ -135,6 +135,10 @@ pub(super) struct RunFlags {
     #[command(flatten)]
     network: NetFlags,
 
+    /// Give it a store of its own, so that sandbox can be used inside; its snapshots are taken in at the end
+    #[arg(long, help_heading = "What the command finds")]
+    nest: bool,
+
     /// Leave a descriptor of the caller open, by its number
     #[arg(
         long,
@@ -230,6 +234,7 @@ impl RunFlags {
             touch_rpmdb: self.touch_rpmdb,
             net: self.net,
             network: self.network.details(),
+            nest: self.nest,
             env,
             workdir: self.workdir,
             user: self.user,

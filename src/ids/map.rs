@@ -153,6 +153,15 @@ impl IdMap {
         (zero(&self.uids), zero(&self.gids))
     }
 
+    /// The map by which those inside this one make a namespace with the same ids: their own are all there is.
+    pub fn as_seen_inside(&self) -> Self {
+        let same = |extents: &[Extent]| {
+            extents.iter().map(|extent| Extent { outside: extent.inside, ..*extent }).collect()
+        };
+        let mode = if self.mode == Mode::Single { Mode::Single } else { Mode::Identity };
+        Self { mode, uids: same(&self.uids), gids: same(&self.gids) }
+    }
+
     /// Whether both maps put the same owner on disk for every inside id, however they came about and
     /// however they are cut into extents.
     pub fn same_owners(&self, other: &Self) -> bool {

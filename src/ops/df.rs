@@ -76,7 +76,9 @@ pub fn df(store: &Store, only: Option<&BoxName>) -> Result<Space> {
     if let Some(name) = only {
         store.open_box(name)?;
     }
-    let layers = store.layers()?;
+    let mut layers = store.layers()?;
+    // What is lent takes its space in the store around this one.
+    layers.retain(|id| !store.is_outer(id));
     let mut maps = maps(store)?;
     let paths: Vec<String> = layers.iter().map(|id| format!("layers/{id}")).collect();
     let measured = measure(store, &mut maps, &paths)?;
@@ -137,7 +139,9 @@ fn names(store: &Store) -> Result<(Vec<Named>, Needs)> {
     }
     for (run, state) in store.runs()? {
         if state != RunState::Dead {
-            need(&run.chain);
+            let lent =
+                run.nest.iter().flat_map(|lent| lent.layers.iter().chain(lent.taken.values()));
+            need(&run.chain.iter().chain(lent).copied().collect::<Vec<_>>());
         }
     }
     Ok((names, needs))

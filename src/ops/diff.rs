@@ -134,7 +134,8 @@ fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Resul
     let chains = (from.as_ref().map_or(&[][..], |side| &side.chain), &to.chain[..]);
     let apart = apart(chains.0, chains.1, |layer| store.stands_for(layer))?;
     let open = || {
-        let base = Base::clone_cwd(store.dir()).context("clone the mount of", "the store")?;
+        let base = Base::clone_cwd(store.dir(), store.is_nest())
+            .context("clone the mount of", "the store")?;
         let place = |member: &Member| {
             let tree = member.tree();
             base.open(&tree).context("open layer", &tree)

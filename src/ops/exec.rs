@@ -127,6 +127,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
     };
     let environment = environment(confinement, options, terminal.is_some())?;
     Ok(RunSpec {
+        nested: false,
         id_map: confinement.id_map.clone(),
         own_network: false,
         outside: None,

@@ -64,6 +64,7 @@ impl<'a> Fresh<'a> {
             id_map,
             argv,
             copy_up: Vec::new(),
+            nest: None,
             started: Timestamp::now(),
             pid: std::process::id(),
             state: RunState::Running,
@@ -81,7 +82,8 @@ impl<'a> Fresh<'a> {
 
     /// Opens layers and upper in this mount namespace; base_dir must be the working directory.
     pub(super) fn open(&self) -> Result<Opened> {
-        let base = Base::clone_cwd(self.store.dir()).context("clone the mount of", "the store")?;
+        let base = Base::clone_cwd(self.store.dir(), self.store.is_nest())
+            .context("clone the mount of", "the store")?;
         let place = |tree: String| base.open(&tree).context("open layer", &tree);
         let lowers = self.layer.mount.iter().rev().map(|id| place(format!("layers/{id}/fs")));
         let lowers = lowers.collect::<Result<Vec<_>>>()?;

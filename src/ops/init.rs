@@ -208,6 +208,7 @@ impl Job<'_> {
             id_map: map.clone(),
             argv: Vec::new(),
             copy_up: Vec::new(),
+            nest: None,
             started: Timestamp::now(),
             pid: std::process::id(),
             state: RunState::Running,

@@ -115,6 +115,8 @@ pub struct RunOptions {
     pub net: Option<Net>,
     /// Its ports and names.
     pub network: network::Details,
+    /// Whether it gets a store of its own, for a sandbox inside it.
+    pub nest: bool,
     /// Variables for the command.
     pub env: Vec<(OsString, OsString)>,
     /// The working directory inside; `/` if none.
@@ -267,7 +269,7 @@ fn execute(
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options)?;
     let (record, run) =
-        claim::claim(store, &base, &settings, options, started, staying.as_deref())?;
+        claim::claim(store, &base, &mut settings, options, started, staying.as_deref())?;
     // Until the run is over.
     let _caches = std::mem::take(&mut settings.caches);
     let mut facts = report.facts(&record, started).without(&mut settings.lost, options.warn);

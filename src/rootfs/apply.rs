@@ -21,7 +21,7 @@ use rustix::mount::{
 };
 
 use super::hide::{self, Shown};
-use super::overlay::{Base, Way, Writable, assemble, attach};
+use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
 use super::plan::{Op, Source};
 use crate::sys;
 use crate::sys::exec::leave_open;
@@ -73,7 +73,7 @@ fn prepare_one(
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             open_tree(CWD, format!("/dev/{name}"), flags).map(Some)
         }
-        Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base).map(Some),
+        Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base, run).map(Some),
         Op::OverlayBind { source, scratch, .. } => {
             let lower = lower.map_or_else(|| open_host(source), Ok)?;
             let (upper, work) = (format!("{scratch}/fs"), format!("{scratch}/work"));
@@ -93,12 +93,17 @@ fn prepare_one(
 ///
 /// # Errors
 /// The first step that failed.
-pub fn prepare_binds(ops: &[Op], given: &mut Prepared, base: &Base) -> Result<(), Failed> {
+pub fn prepare_binds(
+    ops: &[Op],
+    given: &mut Prepared,
+    base: &Base,
+    run: BorrowedFd<'_>,
+) -> Result<(), Failed> {
     given.resize_with(ops.len(), || None);
     for (index, op) in ops.iter().enumerate() {
         let found = match op {
             _ if given[index].is_some() => continue,
-            Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base),
+            Op::Bind { source, read_only, .. } => detach_bind(source, *read_only, base, run),
             Op::OverlayBind { source, .. } => open_host(source),
             _ => continue,
         };
@@ -107,15 +112,20 @@ pub fn prepare_binds(ops: &[Op], given: &mut Prepared, base: &Base) -> Result<()
     Ok(())
 }
 
-fn detach_bind(source: &Source, read_only: bool, base: &Base) -> Result<OwnedFd, Errno> {
-    match source {
-        Source::Host(path) => detach_host(path, read_only),
-        Source::Store(path) => {
-            // Before 6.15 a clone can be taken of an attached tree only.
-            base.attach()?;
-            detach(base.open(path)?.as_fd(), read_only)
-        }
-    }
+fn detach_bind(
+    source: &Source,
+    read_only: bool,
+    base: &Base,
+    run: BorrowedFd<'_>,
+) -> Result<OwnedFd, Errno> {
+    let place = match source {
+        Source::Host(path) => return detach_host(path, read_only),
+        Source::Store(path) => base.open(path)?,
+        Source::Run(path) => open_directory(run, path)?,
+    };
+    // Before 6.15 a clone can be taken of an attached tree only.
+    base.attach()?;
+    detach(place.as_fd(), read_only)
 }
 
 /// A new /proc of the caller's pid namespace, detached.

@@ -84,7 +84,7 @@ pub struct Writable<'a> {
     pub work: &'a str,
 }
 
-/// A clone of base_dir on its own, with nothing mounted beneath it; still detached.
+/// A clone of base_dir on its own, with nothing mounted beneath it unless it is a store inside a run; still detached.
 #[derive(Debug)]
 pub struct Base {
     tree: OwnedFd,
@@ -97,16 +97,26 @@ impl Base {
     /// working directory is carried over by the kernel. `expected` is the parent's descriptor: the same
     /// directory by device and inode, or ESTALE.
     ///
+    /// `nested`: layers are mounts themselves, and come along. overlay takes those of an attached tree only, and the
+    /// kernel would not part them.
+    ///
     /// # Errors
     /// The errno of open_tree(2).
-    pub fn clone_cwd(expected: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    pub fn clone_cwd(expected: BorrowedFd<'_>, nested: bool) -> Result<Self, Errno> {
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if nested {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
         let tree = open_tree(CWD, ".", flags)?;
         let (ours, theirs) = (fstat(&tree)?, fstat(expected)?);
         if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
             return Err(Errno::STALE);
         }
-        Ok(Self { tree, attached: std::cell::Cell::new(false) })
+        let base = Self { tree, attached: std::cell::Cell::new(false) };
+        if nested {
+            base.attach()?;
+        }
+        Ok(base)
     }
 
     /// The clone's root.
@@ -138,7 +148,7 @@ impl Base {
     }
 }
 
-fn open_directory(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn open_directory(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, path, flags, Mode::empty())
 }

@@ -106,8 +106,10 @@ pub enum Op {
 pub enum Source {
     /// An absolute path of the host.
     Host(PathBuf),
-    /// A path beneath base_dir: a cache of the box.
+    /// A path beneath base_dir: a cache of the box, the tree of a layer.
     Store(String),
+    /// A path beneath the directory of the run.
+    Run(&'static str),
 }
 
 /// A bind as the user asked for it.
@@ -168,6 +170,9 @@ pub struct MountPlan {
 
 /// Where the host says who answers names, and where it is said inside.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Where a sandbox inside the sandbox finds its store.
+pub const NEST: &str = "/run/sandbox";
 
 /// The variable by which apt finds a configuration of ours, which it reads before the tree's own (apt.conf(5)).
 pub const APT_CONFIG: &CStr = c"APT_CONFIG=/run/sandbox-apt.conf";
@@ -342,6 +347,26 @@ impl MountPlan {
             ops.push(op);
         }
         self.ops = ops;
+    }
+
+    /// Adds the store of a sandbox inside: the directory `nest` of the run, and in it `layers`, the names of
+    /// those that are lent, each as a read-only mount of its own.
+    pub fn add_nest<'a>(&mut self, layers: impl Iterator<Item = &'a str>) {
+        let bind = |source, target: String, read_only| Op::Bind {
+            source,
+            target: target.into(),
+            read_only,
+        };
+        let mut ops = vec![
+            Op::Directory { target: NEST.into(), mode: 0o755 },
+            bind(Source::Run("nest"), NEST.to_owned(), false),
+        ];
+        ops.extend(layers.map(|layer| {
+            let tree = format!("layers/{layer}/fs");
+            bind(Source::Store(tree.clone()), format!("{NEST}/{tree}"), true)
+        }));
+        let last = self.ops.iter().position(|op| *op == Op::Proc).unwrap_or(self.ops.len());
+        self.ops.splice(last..last, ops);
     }
 
     /// The places that must exist in the root for this plan, and whether each is a directory.

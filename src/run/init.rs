@@ -58,14 +58,14 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     let mut early = map_ids(spec, wire)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(Failure::at(Stage::Private))?;
-    let base = Base::clone_cwd(store).map_err(Failure::at(Stage::Base))?;
+    let base = Base::clone_cwd(store, spec.nested).map_err(Failure::at(Stage::Base))?;
     let lowers = open_lowers(spec, &base)?;
     if spec.id_map.mode == IdMode::Single {
         await_go(wire).map_err(Failure::at(Stage::Upper))?;
     }
     let run = base.open(&spec.run_dir).map_err(Failure::at(Stage::Upper))?;
     if spec.id_map.mode == IdMode::Range {
-        apply::prepare_binds(&spec.plan.ops, &mut spec.prepared, &base)
+        apply::prepare_binds(&spec.plan.ops, &mut spec.prepared, &base, run.as_fd())
             .map_err(|failed| at_step(Stage::Prepare, failed))?;
     }
     become_root(spec, wire).map_err(Failure::at(Stage::Ids))?;

@@ -34,6 +34,8 @@ pub struct RunSpec {
     pub lowers: Vec<String>,
     /// The run's directory beneath base_dir; upper and work are `layer/fs` and `work` in it.
     pub run_dir: String,
+    /// Whether base_dir is a store inside a run, whose layers are mounts.
+    pub nested: bool,
     /// Where the upper lies.
     pub upper: Upper,
     /// The way to hand layers to the kernel, if one is forced.

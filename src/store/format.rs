@@ -7,6 +7,9 @@ use crate::fault::{Fault, Result};
 /// The format that this version writes.
 pub(crate) const CURRENT: u32 = 1;
 
+/// The feature of a store inside a run: `outer.json`, and layers that are mounts.
+const NEST: &str = "nest";
+
 /// What `format.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Format {
@@ -27,6 +30,16 @@ impl Format {
     /// The format of a new store.
     pub(crate) fn new() -> Self {
         Self { format: CURRENT, compat: vec![], ro_compat: vec![], incompat: vec![] }
+    }
+
+    /// The format of a store inside a run.
+    pub(crate) fn nest() -> Self {
+        Self { incompat: vec![NEST.to_owned()], ..Self::new() }
+    }
+
+    /// Whether it is that of a store inside a run.
+    pub(crate) fn is_nest(&self) -> bool {
+        self.incompat.iter().any(|feature| feature == NEST)
     }
 
     /// Reads `format.json`; `on` is the path for messages.
@@ -53,7 +66,7 @@ impl Format {
         if self.format > CURRENT {
             return newer(format!("format {}", self.format));
         }
-        if let Some(feature) = self.incompat.first() {
+        if let Some(feature) = self.incompat.iter().find(|feature| *feature != NEST) {
             return newer(format!("feature {}", feature.escape_default()));
         }
         Ok(self.ro_compat.is_empty())
@@ -73,6 +86,8 @@ mod tests {
             (r#"{"format":1,"later":1}"#, Ok(true)),
             (r#"{"format":1,"ro_compat":["x"]}"#, Ok(false)),
             (r#"{"format":1,"incompat":["x"]}"#, Err(Kind::Failed)),
+            (r#"{"format":1,"incompat":["nest"]}"#, Ok(true)),
+            (r#"{"format":1,"incompat":["nest","x"]}"#, Err(Kind::Failed)),
             (r#"{"format":2}"#, Err(Kind::Failed)),
             (r#"{"format":0}"#, Err(Kind::Damaged)),
             (r#"{"format":"1"}"#, Err(Kind::Damaged)),

@@ -174,6 +174,7 @@ impl Store {
         let known = |name: &str| {
             layout::FOLDERS.contains(&name)
                 || [layout::LOCK, layout::FORMAT, layout::SETTINGS, "lost+found"].contains(&name)
+                || (self.is_nest() && name == layout::OUTER)
         };
         self.strays(survey, ".", known)
     }

@@ -6,6 +6,8 @@ use super::{BoxName, LayerId, RunId, SnapshotName};
 pub(crate) const FORMAT: &str = "format.json";
 /// What holds for the whole store.
 pub(crate) const SETTINGS: &str = "settings.json";
+/// In the store of a sandbox inside the sandbox: which layers are those of the store around it.
+pub(crate) const OUTER: &str = "outer.json";
 /// The store lock.
 pub(crate) const LOCK: &str = "lock";
 /// Where layers live.
@@ -141,6 +143,11 @@ pub(crate) fn reference(name: &BoxName, snapshot: &SnapshotName) -> String {
 /// `runs/ID`.
 pub(crate) fn run(id: &RunId) -> String {
     format!("{RUNS}/{id}")
+}
+
+/// `nest/.taken-ID` in a run: the wrapper of a layer that is taken in from the store inside it.
+pub(crate) fn taken(id: &LayerId) -> String {
+    format!("{NEST}/.taken-{id}")
 }
 
 /// `cache/spare-UID-GID`: a run directory without a run, of inside root's ids on disk.

@@ -103,7 +103,10 @@ impl<'s> Marked<'s> {
 
     /// The layers that were listed and that nothing needs.
     pub(super) fn dead(&self) -> BTreeSet<LayerId> {
-        self.present.difference(&self.living).copied().collect()
+        let store = self.store;
+        let dead = self.present.difference(&self.living).copied();
+        // Those of the store around this one are not ours to remove.
+        dead.filter(|layer| !store.is_outer(layer)).collect()
     }
 
     /// Marks the chain of a layer that only a log names, if it can still be opened. Another gc may have taken

@@ -34,6 +34,7 @@ mod log;
 mod manifest;
 mod mark;
 mod name;
+mod nest;
 mod open;
 pub mod place;
 mod publish;
@@ -51,6 +52,7 @@ mod usage;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,6 +76,7 @@ pub use lock::{ExclusiveLock, SharedLock};
 pub use log::{LogEntry, Moved, Pair, RefMoved};
 pub use manifest::Manifest;
 pub use name::{BoxName, RESERVED, RunName, SnapshotName};
+pub use nest::{Claim, Claims, Lent};
 pub use refs::{Expected, RefRecord, SnapshotRef, State};
 pub use resolve::Resolved;
 pub use runs::{Run, RunRecord, RunState};
@@ -93,6 +96,8 @@ pub struct Store {
     writable: bool,
     /// Whether a newer sandbox has added files that this one does not know, and that are no harm.
     ignores_strays: bool,
+    /// Of a store inside a run: the layers that are those of the store around it.
+    outer: Option<BTreeSet<LayerId>>,
     /// How long to wait for a lock.
     patience: Duration,
 }

@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR};
 use super::format::Format;
-use super::{Store, json_line, layout, place};
+use super::{Store, json_line, layout, nest, place};
 use crate::fault::{Context, Fault, Result};
 use crate::remedy::{self, Host};
 use crate::tree::xattr;
@@ -49,7 +49,12 @@ impl Store {
         let format = Format::parse(&format, &shown)?;
         let writable = format.writable(&shown)?;
         let ignores_strays = !format.compat.is_empty() || !format.ro_compat.is_empty();
-        Ok(Self { dir, path: path.to_owned(), owner, writable, ignores_strays, patience: PATIENCE })
+        let outer = match format.is_nest() {
+            true => Some(nest::outer_layers(dir.as_fd(), &shown)?),
+            false => None,
+        };
+        let (path, patience) = (path.to_owned(), PATIENCE);
+        Ok(Self { dir, path, owner, writable, ignores_strays, outer, patience })
     }
 
     /// Opens a store, and makes it (and the directories above it) if there is none. Several processes may

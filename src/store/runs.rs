@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR, PRIVATE_FILE};
 use super::lock::SharedLock;
-use super::{BoxName, LayerId, RunId, RunName, Store, json_line, layout};
+use super::{BoxName, LayerId, Lent, RunId, RunName, Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 use crate::tree::measure::FRESH_MODE;
@@ -66,6 +66,9 @@ pub struct RunRecord {
     /// The paths that were copied up for it, besides the databases of rpm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy_up: Vec<String>,
+    /// What it was lent for the store inside it, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nest: Option<Lent>,
     /// When it was started.
     pub started: Timestamp,
     /// The pid of its supervisor, in the supervisor's pid namespace.

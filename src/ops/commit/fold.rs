@@ -43,6 +43,7 @@ pub(super) fn stage(job: &Commit<'_>, plan: &FoldPlan) -> Result<Staged> {
         pid: std::process::id(),
         state: RunState::Running,
         exit: None,
+        nest: None,
         ..job.record.clone()
     };
     let written = run.write_record(&record);

@@ -88,8 +88,8 @@ impl View {
             }
             Self::Layers { chain, map, .. } => {
                 let open = || {
-                    let base =
-                        Base::clone_cwd(store.dir()).context("clone the mount of", "the store")?;
+                    let base = Base::clone_cwd(store.dir(), store.is_nest())
+                        .context("clone the mount of", "the store")?;
                     let place = |member: &Member| {
                         let tree = member.tree();
                         base.open(&tree).context("open layer", &tree)

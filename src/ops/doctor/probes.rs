@@ -222,7 +222,7 @@ fn try_ways(scratch: BorrowedFd<'_>) -> Result<Result<Way, Errno>> {
 
 fn try_overlay(scratch: BorrowedFd<'_>, work: &str, way: Way) -> Result<(), Errno> {
     private_mounts()?;
-    let base = Base::clone_cwd(scratch)?;
+    let base = Base::clone_cwd(scratch, false)?;
     let lowers = [base.open("a")?, base.open("b")?];
     let writable = Writable { dir: base.tree(), upper: "upper", work };
     let root = assemble(&base, &lowers, Some(writable), MountAttrFlags::empty(), Some(way))?;

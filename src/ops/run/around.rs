@@ -104,6 +104,7 @@ impl<'a> Around<'a> {
             && self.options.ask.is_none()
             && self.options.kept_run.is_none()
             && self.options.outs.is_empty()
+            && !self.options.nest
     }
 }
 
@@ -114,7 +115,9 @@ impl Moments for Around<'_> {
             let name = self.record.name.as_ref();
             let _named = name.map(|name| self.store.claim_run_name(name)).transpose()?;
             let mut fresh = self.store.new_run_of(&lock, &self.base.id_map, self.record.run)?;
-            let written = fresh.write_record(self.record);
+            let written = fresh
+                .write_record(self.record)
+                .and_then(|()| self.store.make_nest(&lock, &fresh, self.record));
             self.run = Some(fresh);
             written?;
         }

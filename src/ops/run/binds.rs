@@ -18,6 +18,7 @@ pub(super) fn canonical(source: &Source) -> Result<PathBuf> {
         }
         Source::Host(path) => Ok(path.clone()),
         Source::Store(path) => Ok(path.into()),
+        Source::Run(path) => Ok(path.into()),
     }
 }
 

@@ -20,6 +20,34 @@ pub(super) fn boundary(profile: &Profile, base: &Base, options: &RunOptions) -> 
     .hint("make a box with a range: `sandbox init NAME --ids range --from SOURCE`"))
 }
 
+/// A sandbox inside the sandbox: not where root inside could reach beyond its store.
+pub(super) fn nest(profile: &Profile, base: &Base, options: &RunOptions) -> Result<()> {
+    if !options.nest {
+        return Ok(());
+    }
+    if base.id_map.is_no_boundary() {
+        return Err(Fault::host(format!(
+            "run: --nest: box {} maps ids by identity, where root inside is root of this machine",
+            base.box_name
+        ))
+        .hint("make a box with a range: `sandbox init NAME --ids range --from SOURCE`"));
+    }
+    let refuse = |why: &str| Err(Fault::usage(format!("run: --nest: {why}")));
+    if profile.capabilities.holds(CAP_SYS_ADMIN) {
+        return refuse("with CAP_SYS_ADMIN the layers could be mounted with writes");
+    }
+    if options.user.is_some() {
+        return refuse("the store inside belongs to root inside: leave out --user");
+    }
+    if options.kept_run.is_some() {
+        return refuse("a kept run goes on as it was: leave out --run");
+    }
+    Ok(())
+}
+
+/// The number of CAP_SYS_ADMIN in capabilities(7).
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// Whether a run may lose no protection.
 pub(super) fn strict(profile: &Profile, options: &RunOptions) -> bool {
     options.strict || profile.name() == "strict"

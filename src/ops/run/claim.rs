@@ -17,7 +17,7 @@ pub(super) fn abandon(store: &Store, run: Run, options: &RunOptions) -> Result<(
 pub(super) fn claim(
     store: &Store,
     base: &Base,
-    settings: &Settings,
+    settings: &mut Settings,
     options: &RunOptions,
     started: Timestamp,
     stay: Option<&Staying>,
@@ -46,6 +46,7 @@ pub(super) fn claim(
         id_map: base.id_map.clone(),
         argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         copy_up: settings.copy_up_paths.clone(),
+        nest: settings.lent.take(),
         started,
         pid: std::process::id(),
         state: RunState::Running,

@@ -19,7 +19,8 @@ use crate::rootfs::{apply, scaffold};
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::{terminal, user};
 use crate::store::{
-    Box_, BoxName, BoxSettings, Cache, LayerId, LayerRecord, Resolved, RunId, SharedLock, Store,
+    Box_, BoxName, BoxSettings, Cache, LayerId, LayerRecord, Lent, Resolved, RunId, SharedLock,
+    Store,
 };
 use crate::sys::exec::Strings;
 
@@ -117,6 +118,8 @@ pub(super) struct Settings {
     pub(super) lost: Vec<lost::Lost>,
     /// The caches it mounts, which nobody removes while these are held.
     pub(super) caches: Vec<Cache>,
+    /// What it is lent for a store inside it, if it has one.
+    pub(super) lent: Option<Lent>,
 }
 
 /// Resolves the settings of a run.
@@ -133,10 +136,14 @@ pub(super) fn settings(
     }
     profile = options.changes.apply(profile)?;
     checks::boundary(&profile, base, options)?;
+    checks::nest(&profile, base, options)?;
     let argv = words(options)?;
     let mut environment = env::environment(&profile, std::env::vars_os(), &options.env)?;
     if mounts::keeps_apt_root(&profile, base) {
         env::add(&mut environment, plan::APT_CONFIG);
+    }
+    if options.nest {
+        nest_variables(&mut environment, &base.box_name);
     }
     let user = options.user.as_deref().map(user::parse).transpose()?;
     checks::user(user.as_ref(), &base.id_map)?;
@@ -155,12 +162,14 @@ pub(super) fn settings(
     let cache = store.cache_dir()?;
     let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
     let caches = caches.collect::<Result<Vec<_>>>()?;
+    let lent = options.nest.then(|| store.lend(lock, &base.box_name, &base.layer)).transpose()?;
     let (plan, directories) =
-        mounts::plan(store, base, options, &profile, &hostname, &network, &caches)?;
+        mounts::plan(store, base, options, &profile, &hostname, &network, &caches, lent.as_ref())?;
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
     let scaffold = scaffold::ensure(cache.as_fd(), &places, base.id_map.root_owner())?;
-    let request = seccomp::Request { single: base.id_map.mode == IdMode::Single, nesting: false };
+    let single = base.id_map.mode == IdMode::Single;
+    let request = seccomp::Request { single, nesting: options.nest };
     let seccomp = seccomp::program(&profile, &request, cache.as_fd())?;
     let mut lowers: Vec<String> =
         base.layer.mount.iter().rev().map(|id| format!("layers/{id}/fs")).collect();
@@ -185,7 +194,18 @@ pub(super) fn settings(
         limits,
         lost,
         caches,
+        lent,
     })
+}
+
+/// How a sandbox inside finds its store, and the box in it.
+fn nest_variables(environment: &mut Vec<CString>, box_name: &BoxName) {
+    for line in [format!("SANDBOX_BASE_DIR={}", plan::NEST), format!("SANDBOX_BOX={box_name}")] {
+        // Neither has a null byte.
+        if let Ok(line) = CString::new(line) {
+            env::add(environment, &line);
+        }
+    }
 }
 
 /// What is copied up: nothing in a root that is read-only, where no file can become two.
@@ -252,6 +272,7 @@ pub(super) fn spec(
         scoped: settings.network.scoped,
         lowers: settings.lowers,
         run_dir: format!("runs/{run}"),
+        nested: store.is_nest(),
         upper: options.upper,
         way: options.overlay_way,
         read_only_root: settings.profile.root == Root::Readonly,

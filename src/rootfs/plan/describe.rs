@@ -41,6 +41,7 @@ impl Source {
         match self {
             Self::Host(path) => printable(&path.to_string_lossy()),
             Self::Store(path) => format!("store:{path}"),
+            Self::Run(path) => format!("run:{path}"),
         }
     }
 }

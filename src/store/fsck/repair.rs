@@ -291,13 +291,17 @@ impl Repair<'_> {
             .runs
             .iter()
             .filter(|(_, live)| *live)
-            .flat_map(|(run, _)| run.chain.clone())
+            .flat_map(|(run, _)| {
+                run.chain.iter().chain(run.nest.iter().flat_map(|one| &one.layers))
+            })
+            .copied()
             .collect();
         // Not by age alone: ids that were drawn in one millisecond have no order.
         let depth = |id: &LayerId| survey.chain(id).len();
         let mut going: Vec<_> = survey.layers.keys().filter(|id| lost(id)).collect();
         going.sort_by_key(|id| std::cmp::Reverse((depth(id), **id)));
-        for id in going.into_iter().filter(|id| !mounted.contains(*id)) {
+        let stays = |id: &LayerId| mounted.contains(id) || self.store.is_outer(id);
+        for id in going.into_iter().filter(|id| !stays(id)) {
             let (path, trash) = (layout::layer(id), format!("layer-{id}"));
             match step("repair.layer", || self.store.to_trash(&path, &trash)) {
                 Ok(()) => self.did(path, "removed"),

@@ -102,9 +102,13 @@ impl<'s> Plan<'s> {
                 }
             };
             let file = format!("{}/{name}/{}", layout::RUNS, layout::RUN_RECORD);
-            for layer in record.chain.iter().copied().chain(record.layer) {
-                self.marked.mark_one(layer, &file)?;
+            let lent = record.nest.iter().flat_map(|lent| &lent.layers);
+            for layer in record.chain.iter().chain(&record.layer).chain(lent) {
+                self.marked.mark_one(*layer, &file)?;
             }
+            // On their way in: not all of them need be there yet.
+            let taken = record.nest.iter().flat_map(|lent| lent.taken.values());
+            self.marked.living.extend(taken);
             scaffolds.extend(record.scaffold.map(|name| format!("{}/{name}", layout::CACHE)));
         }
         let living = &self.marked.living;
