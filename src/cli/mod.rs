@@ -1,6 +1,7 @@
 //! The command line: arguments in, text or JSON out, and the exit code. One file per command; what the
 //! commands do is in `ops`.
 
+mod adopt;
 mod args;
 mod attach;
 mod boxes;
@@ -133,6 +134,8 @@ enum Command {
     Diff(diff::Args),
     /// Make a snapshot of what a kept run has left
     Recover(recover::Args),
+    /// Take in the snapshots that a sandbox inside a kept run has made
+    Adopt(adopt::Args),
     /// Remove the snapshots or caches of a box, or the box itself
     Scrub(scrub::Args),
     /// List boxes, show one, or change its defaults
@@ -245,6 +248,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Rename(args) => rename::run(&args, common),
         Command::Undo(args) => undo::run(&args, common),
         Command::Diff(args) => diff::run(&args, common),
+        Command::Adopt(args) => adopt::run(&args, common),
         Command::Recover(args) => recover::run(&args, common),
         Command::Scrub(args) => scrub::run(&args, common),
         Command::Boxes(args) => boxes::run(&args, common),

@@ -1,6 +1,7 @@
 //! What a user can do, one file per operation: typed arguments in, plain data out (its serde form is the
 //! JSON of the command line). Nothing here prints.
 
+pub mod adopt;
 pub mod boxes;
 pub mod budget;
 mod commit;

@@ -40,6 +40,16 @@ impl Memory {
         Ok(Self { map: map.clone(), theirs, journal: Journal::default() })
     }
 
+    /// What a layer of another store says that it remembers.
+    pub(super) fn claimed(map: &IdMap, known: Vec<Remembered>) -> Self {
+        Self { map: map.clone(), theirs: vec![known], journal: Journal::default() }
+    }
+
+    /// Reads it from that layer, of which only what is there counts. To be called inside.
+    pub(super) fn gather_claimed(&self, place: BorrowedFd<'_>) -> Result<Vec<Remembered>> {
+        self.gather_folded(place, &[place])
+    }
+
     fn is_needed(&self) -> bool {
         self.map.mode == Mode::Single || !self.journal.is_empty() || self.knows_more()
     }

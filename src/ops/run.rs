@@ -11,6 +11,7 @@ mod finish;
 mod journal;
 pub mod limits;
 mod mounts;
+mod nest;
 pub mod network;
 mod out;
 mod report;
@@ -37,6 +38,7 @@ use self::stay::Staying;
 use crate::fault::{Context, Fault, Result};
 use crate::isolate::change::Changes;
 use crate::isolate::outside::Helper;
+use crate::ops::adopt::TakenIn;
 use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
@@ -193,6 +195,8 @@ pub struct Finished {
     pub kept: bool,
     /// The layer that was committed: a new one, or, where nothing had changed, the one that got the name.
     pub committed: Option<LayerId>,
+    /// The snapshots that a sandbox inside has made and that were taken in.
+    pub adopted: Vec<TakenIn>,
     /// Whether there was no trash in the store at its end.
     pub tidy: bool,
 }
@@ -268,7 +272,7 @@ fn execute(
     let (lock, base) = resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options)?;
-    let (record, run) =
+    let (mut record, run) =
         claim::claim(store, &base, &mut settings, options, started, staying.as_deref())?;
     // Until the run is over.
     let _caches = std::mem::take(&mut settings.caches);
@@ -305,6 +309,7 @@ fn execute(
         run: run.id(),
         kept: false,
         committed: None,
+        adopted: Vec::new(),
         tidy,
     };
     let mut out_failed = None;
@@ -328,6 +333,10 @@ fn execute(
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
             let journal = journal::read(outcome.journal)?;
+            let one = said.as_ref();
+            nest::adopt(store, &mut run, &mut record, options, one, ended, &mut finished)?;
+            status.adopted(&finished.adopted);
+            facts.adopted.clone_from(&finished.adopted);
             let (base, record, journal) = (&base, &record, &journal[..]);
             let after = finish::After { store, base, options, record, said, journal, held };
             after.finish(&mut run, ended, &mut finished, &mut facts)?;

@@ -76,7 +76,7 @@ pub use lock::{ExclusiveLock, SharedLock};
 pub use log::{LogEntry, Moved, Pair, RefMoved};
 pub use manifest::Manifest;
 pub use name::{BoxName, RESERVED, RunName, SnapshotName};
-pub use nest::{Claim, Claims, Lent};
+pub use nest::{Claim, Claims, Lent, claimed_owners, take_tree};
 pub use refs::{Expected, RefRecord, SnapshotRef, State};
 pub use resolve::Resolved;
 pub use runs::{Run, RunRecord, RunState};

@@ -28,6 +28,7 @@ use super::{
 use crate::fault::{Context, Fault, Result};
 
 pub use claims::{Claim, Claims};
+pub use take::{claimed_owners, take_tree};
 
 /// What a run was lent for the store inside it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,19 @@ pub const FRESH_MODE: u32 = 0o755;
 /// `user.overlay.metacopy` or an unknown `user.overlay.*`, for `trusted.overlay.*`, and for a mount that
 /// lies in the tree; otherwise what the system says.
 pub fn measure(fs: BorrowedFd<'_>) -> Result<Totals> {
-    let (totals, refused) = examine(fs)?;
+    verdict(examine_some(fs, false)?)
+}
+
+/// As [`measure`], for a tree that others could write without an overlay between: attributes may have been put on
+/// any file.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_strange(fs: BorrowedFd<'_>) -> Result<Totals> {
+    verdict(examine_some(fs, true)?)
+}
+
+fn verdict((totals, refused): (Totals, Vec<Refused>)) -> Result<Totals> {
     match refused.into_iter().next() {
         None => Ok(totals),
         Some(found) => {
@@ -53,8 +65,12 @@ pub struct Refused {
 /// # Errors
 /// What the system says.
 pub fn examine(fs: BorrowedFd<'_>) -> Result<(Totals, Vec<Refused>)> {
+    examine_some(fs, false)
+}
+
+fn examine_some(fs: BorrowedFd<'_>, every: bool) -> Result<(Totals, Vec<Refused>)> {
     let mut count =
-        Count { totals: Totals::default(), linked: HashSet::new(), refused: Vec::new() };
+        Count { totals: Totals::default(), linked: HashSet::new(), refused: Vec::new(), every };
     walk(fs, &mut count)?;
     Ok((count.totals, count.refused))
 }
@@ -78,6 +94,8 @@ struct Count {
     /// Inodes with several names that were counted already.
     linked: HashSet<u64>,
     refused: Vec<Refused>,
+    /// Whether the attributes of every file are read.
+    every: bool,
 }
 
 impl Visitor for Count {
@@ -111,7 +129,7 @@ impl Count {
         if stat.st_nlink <= 1 || self.linked.insert(stat.st_ino) {
             self.totals.bytes += u64::try_from(stat.st_size).unwrap_or(0);
         }
-        if stat.st_blocks == 0 {
+        if stat.st_blocks == 0 || self.every {
             let file =
                 open_file(visit.dir, visit.name).context("open file", path::shown(visit.path))?;
             self.check(file.as_fd(), visit.path)?;

@@ -12,6 +12,7 @@ use super::{Finished, RunOptions};
 use crate::fault::{Context, Result};
 use crate::ids::Mode;
 use crate::isolate::lost::Lost;
+use crate::ops::adopt::TakenIn;
 use crate::run::outcome::{Ended, Reason};
 use crate::store::{BoxName, LayerId, RunId, RunRecord};
 use crate::sys::process::{Usage, children_usage};
@@ -35,6 +36,9 @@ pub(super) struct Facts {
     pub(super) error: Option<String>,
     pub(super) committed: Option<LayerId>,
     snapshot: Option<String>,
+    /// What a sandbox inside has made, if it has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) adopted: Vec<TakenIn>,
     id_map: Mode,
     lost: Vec<Lost>,
     /// What the limits of its cgroup did, if it had one.
@@ -69,6 +73,7 @@ impl Report {
             error: None,
             committed: None,
             snapshot: None,
+            adopted: Vec::new(),
             id_map: record.id_map.mode,
             lost: Vec::new(),
             limits: None,

@@ -17,6 +17,7 @@ use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use crate::fault::{Fault, Result};
+use crate::ops::adopt::TakenIn;
 use crate::run::outcome::Ended;
 use crate::store::{LayerId, RunId};
 use crate::sys;
@@ -64,6 +65,13 @@ impl Status {
     /// Its changes are kept for good, under this name or, without one, as head.
     pub(super) fn committed(self, layer: LayerId, name: Option<&str>) {
         self.tell(|| json!({"event": "committed", "layer": layer, "name": name}));
+    }
+
+    /// What a sandbox inside has made is taken in.
+    pub(super) fn adopted(self, all: &[TakenIn]) {
+        for TakenIn { name, layer, .. } in all {
+            self.tell(|| json!({"event": "adopted", "layer": layer, "name": name}));
+        }
     }
 
     /// Nothing was run, or what it changed could not be kept.

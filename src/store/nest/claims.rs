@@ -156,7 +156,7 @@ fn tame(text: &str) -> String {
     printable(text).chars().take(LONGEST).collect()
 }
 
-fn strange(what: &str, name: &str) -> Fault {
+pub(super) fn strange(what: &str, name: &str) -> Fault {
     Fault::failed(format!(
         "read inner store: {}: it is not {what} as sandbox writes it",
         printable(name)

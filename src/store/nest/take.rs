@@ -4,18 +4,68 @@
 //! Of a run that was kept nothing may be lost by a crash in between. Its record says before which layer gets
 //! which id ([`super::Lent::taken`]): gc leaves those alone, and who tries again goes on from there.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, RenameFlags, Uid, chownat, fsync, mkdirat, renameat_with, syncfs};
 use rustix::io::Errno;
 
 use super::super::failpoint::step;
 use super::super::file::{self, PRIVATE_DIR};
+use super::claims::{folder, strange};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
-use crate::store::{LayerId, LayerRecord, Run, SharedLock, Store, json_line, layout};
+use crate::store::{LayerId, LayerRecord, Run, RunRecord, SharedLock, Store, json_line, layout};
+
+/// The largest file of remembered owners.
+const LARGEST: usize = 64 << 20;
+
+/// Moves the tree of a layer of `nest` into a wrapper of ours, if it is not there yet, and opens it. To be called
+/// inside. `reached` is told before the move.
+///
+/// # Errors
+/// Failed if it is not a tree; what the system calls say.
+pub fn take_tree(
+    nest: BorrowedFd<'_>,
+    layer: &LayerId,
+    stage: BorrowedFd<'_>,
+    reached: &mut dyn FnMut(&'static str) -> Result<(), Errno>,
+) -> Result<OwnedFd> {
+    if folder(stage, &["fs"])?.is_none() {
+        let from = folder(nest, &[layout::LAYERS, layer.as_str()])?
+            .ok_or_else(|| strange("a layer", layer.as_str()))?;
+        reached("adopt.move")
+            .and_then(|()| renameat_with(&from, "fs", stage, "fs", RenameFlags::NOREPLACE))
+            .context("fetch the tree of layer", layer)?;
+    }
+    folder(stage, &["fs"])?.ok_or_else(|| strange("a tree", layer.as_str()))
+}
+
+/// What a layer of `nest` says that it remembers of owners; none if it says nothing. To be called inside.
+///
+/// # Errors
+/// Failed if it is not a file; what the system calls say.
+pub fn claimed_owners(nest: BorrowedFd<'_>, layer: &LayerId) -> Result<Option<Vec<u8>>> {
+    let dir = folder(nest, &[layout::LAYERS, layer.as_str()])?;
+    let Some(dir) = dir else { return Ok(None) };
+    match file::read_small(dir.as_fd(), "owners", LARGEST) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP | Errno::FBIG | Errno::ISDIR | Errno::NXIO) => {
+            Err(strange("a file of owners", "owners"))
+        }
+        Err(errno) => Err(Fault::errno("read inner store", "owners", errno)),
+    }
+}
 
 impl Run {
+    /// Writes which layers are on their way in; durably, if the run is kept.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn note_taken(&mut self, record: &RunRecord) -> Result<()> {
+        if self.kept { self.mark_kept(record) } else { self.write_record(record) }
+    }
+
     /// The store inside it, open for reading, if it has one.
     ///
     /// # Errors

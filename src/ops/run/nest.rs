@@ -1,0 +1,61 @@
+//! The end of a run with a store inside: what was made there is taken in.
+
+use super::stay::Said;
+use super::{After, Finished, RunOptions};
+use crate::fault::{Fault, Kind, Result};
+use crate::ops::adopt;
+use crate::run::outcome::Ended;
+use crate::store::{Run, RunRecord, Store};
+
+/// Takes it in after success, or where somebody wants what the command changed all the same. Of a run that goes
+/// on being kept it waits for `adopt`.
+///
+/// # Errors
+/// What taking it in says; the run is kept then, with all that it has.
+pub(super) fn adopt(
+    store: &Store,
+    run: &mut Run,
+    record: &mut RunRecord,
+    options: &RunOptions,
+    said: Option<&Said>,
+    ended: Ended,
+    finished: &mut Finished,
+) -> Result<()> {
+    let after = said.map_or(&options.after, |said| &said.after);
+    let wanted = match after {
+        After::Discard => ended.success() && said.is_none() && options.kept_run.is_none(),
+        _ => ended.success() || said.is_some(),
+    };
+    if record.nest.is_none() || !wanted {
+        return Ok(());
+    }
+    match adopt::take_in(store, run, record, None) {
+        Ok(adopted) => {
+            let told = |one: &adopt::TakenIn| format!("{} -> {}: made inside", one.name, one.layer);
+            finished.messages.extend(adopted.snapshots.iter().map(told));
+            finished.messages.extend(adopted.left);
+            finished.adopted = adopted.snapshots;
+            // From here on it is a run like any other; what is left inside goes with it.
+            record.nest = None;
+            Ok(())
+        }
+        Err(fault) => Err(rescue(run, record, ended, fault)),
+    }
+}
+
+/// Nothing is lost: whoever knows the way out can take it in later.
+fn rescue(run: &mut Run, record: &RunRecord, ended: Ended, fault: Fault) -> Fault {
+    let exit = Some(i32::from(ended.exit_code()));
+    if run.mark_kept(&RunRecord { exit, ..record.clone() }).is_err() {
+        return fault;
+    }
+    let id = run.id();
+    let again = if fault.kind == Kind::Conflict { " --as PREFIX" } else { "" };
+    Fault {
+        hint: Some(format!(
+            "the run is kept: `sandbox adopt {id}{again}` takes in what was made inside, `sandbox recover {id} --as NAME` \
+             what it changed itself"
+        )),
+        ..fault
+    }
+}
