@@ -59,6 +59,8 @@ mod log;
 mod moves;
 #[path = "cli/names.rs"]
 mod names;
+#[path = "cli/nest.rs"]
+mod nest;
 #[path = "cli/network.rs"]
 mod network;
 #[path = "cli/owners.rs"]

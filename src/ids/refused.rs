@@ -29,8 +29,12 @@ pub(super) fn map_refused(file: &str, errno: Errno) -> Fault {
     if let Some(fault) = run_out(&what, errno) {
         return fault;
     }
-    Fault::host(format!("{what}: {}", why(errno)))
-        .hint(remedy::in_one_line(&remedy::id_map(Host::read())))
+    let fault = Fault::host(format!("{what}: {}", why(errno)));
+    if errno == Errno::ROFS {
+        // The sandbox around this one could have no /proc of its own, and has bound that of its container.
+        return fault.hint(remedy::in_one_line(&remedy::proc(Host::read())));
+    }
+    fault.hint(remedy::in_one_line(&remedy::id_map(Host::read())))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! checked when it is read: unknown fields, capabilities and contradictory rules are refused, so that a
 //! typing error never loosens a sandbox.
 
+mod with;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -223,14 +225,6 @@ impl Profile {
             notes,
             calls: Calls::Own,
         })
-    }
-
-    /// The same with a root that cannot be written; what programs write by habit goes to memory.
-    #[must_use]
-    pub fn read_only(mut self) -> Self {
-        self.settings.root = Root::Readonly;
-        self.settings.tmp = Tmp::Memory;
-        self
     }
 
     /// Its name, or the path it was read from.

@@ -182,6 +182,9 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         )),
         Errno::PERM | Errno::NOSYS if stage == Stage::Hostname => Fault::host(message)
             .hint(remedy::in_one_line(&remedy::pivot_root(Host::read()))),
+        Errno::ROFS if stage == Stage::Ids => {
+            Fault::host(message).hint(remedy::in_one_line(&remedy::proc(Host::read())))
+        }
         Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::NOSYS
             if matches!(stage, Stage::Private | Stage::Base | Stage::Upper | Stage::Overlay) =>
         {

@@ -3,9 +3,21 @@
 use super::stay::Said;
 use super::{After, Finished, RunOptions};
 use crate::fault::{Fault, Kind, Result};
+use crate::isolate::lost::Lost;
 use crate::ops::adopt;
 use crate::run::outcome::Ended;
 use crate::store::{Run, RunRecord, Store};
+
+/// The protections that the flag costs.
+pub(super) fn given_up(options: &RunOptions) -> Vec<Lost> {
+    if !options.nest {
+        return Vec::new();
+    }
+    let proc = "--nest: nothing in /proc is hidden or read-only, else a sandbox inside could have none of its own";
+    let owners = "--nest: owners that the id map cannot hold are not remembered of this command, but of those in a \
+                  sandbox inside";
+    vec![Lost::new("masked-proc", proc), Lost::new("owners", owners)]
+}
 
 /// Takes it in after success, or where somebody wants what the command changed all the same. Of a run that goes
 /// on being kept it waits for `adopt`.

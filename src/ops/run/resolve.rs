@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::{After, Net, RunOptions, Stay, binds, checks, limits, mounts, network, stay};
+use super::{After, Net, RunOptions, Stay, binds, checks, limits, mounts, nest, network, stay};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Profile, Root};
@@ -135,6 +135,9 @@ pub(super) fn settings(
         profile = profile.read_only();
     }
     profile = options.changes.apply(profile)?;
+    if options.nest && profile.nesting {
+        profile = profile.around_nest();
+    }
     checks::boundary(&profile, base, options)?;
     checks::nest(&profile, base, options)?;
     let argv = words(options)?;
@@ -155,6 +158,7 @@ pub(super) fn settings(
     let limits = limits::plan(store, options, &profile, base)?;
     let mut lost = limits.lost.clone();
     lost.extend(options.changes.given_up());
+    lost.extend(nest::given_up(options));
     lost.extend(network.lost.clone());
     if options.strict {
         lost::refuse(&lost)?;
