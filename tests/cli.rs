@@ -61,6 +61,8 @@ mod moves;
 mod names;
 #[path = "cli/nest.rs"]
 mod nest;
+#[path = "cli/nest_hostile.rs"]
+mod nest_hostile;
 #[path = "cli/network.rs"]
 mod network;
 #[path = "cli/owners.rs"]

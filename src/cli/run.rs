@@ -156,7 +156,7 @@ pub(super) fn execute(
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !matches!(options.after, After::Discard)
+    if (options.nest || !matches!(options.after, After::Discard))
         && let Some(warning) = ops::budget::check(store)?
     {
         common.note(&warning);

@@ -73,7 +73,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
         return execute(&store, &box_name, options, true, common);
     }
     let options = RunOptions { warn: (!common.quiet).then_some(note), ..options };
-    if !matches!(options.after, After::Discard)
+    if (options.nest || !matches!(options.after, After::Discard))
         && let Some(warning) = ops::budget::check(&store)?
     {
         common.note(&warning);

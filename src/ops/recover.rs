@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::adopt::take_in;
 use super::commit::{Commit, News, Target, commit};
 use super::snapshot::refuse_taken;
 use crate::fault::{Fault, Result};
@@ -35,12 +36,13 @@ pub struct Recovered {
 /// Not found without the run; busy while it lives; conflict if the name is taken. The run then stays as it
 /// was.
 pub fn recover(store: &Store, id: &RunId, name: &SnapshotName) -> Result<Recovered> {
-    let (mut run, record) = store.open_run(id)?;
+    let (mut run, mut record) = store.open_run(id)?;
     // A run in which a layer was being made, not a command: of no use, and left to the reaper.
     let parent = record.layer.ok_or_else(|| {
         Fault::conflict(format!("recover run: {id}: it had not started from a layer"))
     })?;
     let answer = refuse_taken(store, &record.box_name, name)
+        .and_then(|()| adopt_first(store, &mut run, &mut record))
         .and_then(|()| save(store, &run, &record, parent, name));
     match answer {
         Ok(recovered) => {
@@ -53,6 +55,17 @@ pub fn recover(store: &Store, id: &RunId, name: &SnapshotName) -> Result<Recover
             Err(fault)
         }
     }
+}
+
+/// The run goes when it is a snapshot, and what a sandbox inside it has made would go with it.
+fn adopt_first(store: &Store, run: &mut Run, record: &mut RunRecord) -> Result<()> {
+    if record.nest.is_some() {
+        ids::check(&record.id_map)?;
+        run.mark_kept(record)?;
+        take_in(store, run, record, None)?;
+        record.nest = None;
+    }
+    Ok(())
 }
 
 fn save(

@@ -9,6 +9,6 @@ pub(crate) mod packages;
 pub(crate) mod tree;
 
 pub(crate) use command::{Cmd, Out};
-pub(crate) use env::Env;
+pub(crate) use env::{Env, binary};
 pub(crate) use mode::{Ids, ids};
 pub(crate) use tree::{debian, tiny};

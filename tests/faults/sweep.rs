@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     ("moves", || sweep(&["snapshot", "rollback", "clean", "rm", "rename", "undo"])),
     ("recover", || sweep(&["recover"])),
     ("gc", || sweep(&["gc", "fsck"])),
+    ("nest", || sweep(&["nest"])),
     ("boxes", || sweep(&["init", "box", "scrub"])),
     ("all_steps", all_steps),
 ];
@@ -27,6 +28,14 @@ struct Act {
     prepare: fn(&Place),
     /// The exit code when nothing fails.
     code: i32,
+}
+
+impl Act {
+    /// With which others it is swept over.
+    fn group(&self) -> &'static str {
+        let nested = self.words[0] == "adopt" || self.words.contains(&"--nest");
+        if nested { "nest" } else { self.words[0] }
+    }
 }
 
 const WRITE: &str = "echo new >/token && mkdir -m 0 /closed && exit $CODE";
@@ -59,6 +68,15 @@ const ACTS: &[Act] = &[
     act(&["rename", "old", "made"], name_old),
     act(&["undo"], go_to_old),
     act(&["recover", "RUN", "--as", "made"], keep_one),
+    act(&["run", "--nest", "--", "true"], no_more),
+    act(
+        &[
+            "run", "--nest", "ITSELF", "--", "sandbox", "run", "--commit", "made", "--", "sh",
+            "-c", WRITE,
+        ],
+        no_more,
+    ),
+    act(&["adopt", "RUN"], keep_nest),
     act(&["gc", "--all"], litter),
     act(&["fsck", "--seal"], move_head),
     act(&["init", "second", "--ids", "IDS", "--from", "TREE"], no_more),
@@ -89,6 +107,28 @@ fn name_old(place: &Place) {
 
 fn keep_one(place: &Place) {
     place.line(&["--keep-on-failure"], "echo kept >/token; exit 3").code(3);
+}
+
+/// A run in which a sandbox has made two layers.
+fn keep_nest(place: &Place) {
+    let line = "sandbox run --quiet --commit made -- sh -c 'echo made >/token' && \
+        sandbox run --quiet --from made --commit more -- sh -c 'echo more >/token'; exit 3";
+    let flags = [itself(), ["--nest", "--keep-on-failure"].map(str::to_owned).into()].concat();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    place.line(&flags, line).code(3);
+}
+
+/// The flags by which the program is found inside, with the libraries that it wants.
+fn itself() -> Vec<String> {
+    let program = crate::world::program().canonicalize().expect("the program");
+    let said = Command::new("ldd").arg(&program).output().expect("ldd");
+    let said = String::from_utf8(said.stdout).expect("text");
+    let libraries = said.split_whitespace().filter(|word| word.starts_with("/lib"));
+    let bind = |from: std::path::PathBuf, to: &str| format!("{}:{to}", from.display());
+    let mut binds = vec![bind(program, "/bin/sandbox")];
+    binds.extend(libraries.map(|path| bind(fs::canonicalize(path).expect("library"), path)));
+    let binds = binds.into_iter().flat_map(|bind| ["--bind".to_owned(), bind]);
+    binds.chain(["--env".to_owned(), "SANDBOX_BUDGET=off".to_owned()]).collect()
 }
 
 /// Six layers, in which things are replaced, closed and removed.
@@ -192,12 +232,13 @@ fn words(place: &Place, act: &Act) -> Vec<String> {
     let run = watch::names(&place.base.join("runs")).into_iter().next().unwrap_or_default();
     let tree = crate::world::tree().display().to_string();
     let word = |word: &&str| match *word {
-        "RUN" => run.clone(),
-        "IDS" => ids(),
-        "TREE" => tree.clone(),
-        other => other.to_owned(),
+        "RUN" => vec![run.clone()],
+        "IDS" => vec![ids()],
+        "TREE" => vec![tree.clone()],
+        "ITSELF" => itself(),
+        other => vec![other.to_owned()],
     };
-    act.words.iter().map(word).collect()
+    act.words.iter().flat_map(word).collect()
 }
 
 /// The command of an act.
@@ -273,7 +314,7 @@ fn points(steps: &[String]) -> Vec<String> {
 /// All acts of these commands.
 fn sweep(commands: &[&str]) {
     let place = Place::new();
-    for act in ACTS.iter().filter(|act| commands.contains(&act.words[0])) {
+    for act in ACTS.iter().filter(|act| commands.contains(&act.group())) {
         let (mut steps, goal) = healthy(&place, act);
         if steps.iter().filter(|step| *step == "publish.rename").count() > 1 {
             // The others are those of any commit.
@@ -343,6 +384,9 @@ const UNREACHED: &[(&str, &str)] = &[
     ("create.above", "the directory above the store is there"),
     ("create.mode", "only of an empty directory that somebody else made"),
     ("publish.back", "only in a lost race"),
+    ("adopt.back", "only in a lost race"),
+    ("adopt.move", "inside, where a stranger may not write what it does"),
+    ("nest.chown", "only where root inside is somebody else"),
     ("publish.owners", "only where owners are remembered: cli/owners.rs"),
     ("run.journal", "only where owners are remembered: store/tests/scenario.rs"),
     ("settle.rename", "after a kill"),

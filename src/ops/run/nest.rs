@@ -39,6 +39,13 @@ pub(super) fn adopt(
         _ => ended.success() || said.is_some(),
     };
     if record.nest.is_none() || !wanted {
+        let goes = !ended.success() && !options.keep_on_failure && options.kept_run.is_none();
+        if record.nest.is_some() && goes {
+            let code = ended.exit_code();
+            finished
+                .messages
+                .push(format!("nothing taken in from inside: the command ended with {code}"));
+        }
         return Ok(());
     }
     match adopt::take_in(store, run, record, None) {
