@@ -228,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn seen_from_inside_there_are_only_its_own_ids() {
+        let extent = |inside, outside, count| Extent { inside, outside, count };
+        let ids = vec![extent(0, 1000, 1), extent(1, 100_000, 65536)];
+        let map = IdMap::new(Mode::Subuid, ids.clone(), ids).expect("map");
+        let inner = map.as_seen_inside();
+        assert_eq!((inner.mode, inner.root_owner()), (Mode::Identity, (0, 0)));
+        assert_eq!(inner.uids, [extent(0, 0, 1), extent(1, 1, 65536)]);
+        assert_eq!(inner.as_seen_inside(), inner);
+        let one = vec![extent(0, 1000, 1)];
+        let map = IdMap::new(Mode::Single, one.clone(), one).expect("map");
+        assert_eq!(map.as_seen_inside().mode, Mode::Single);
+        assert!(!inner.is_no_boundary());
+    }
+
+    #[test]
     fn refuses_what_the_kernel_would_refuse() {
         let table: [(Lines<'_>, &str); 10] = [
             (&[], "nobody is 0 inside"),

@@ -110,3 +110,17 @@ fn apt_is_told_where_there_is_nobody_to_become() {
     assert_eq!(said, format!("APT_CONFIG={}", target.display()));
     assert_eq!(content, "APT::Sandbox::User \"root\";\n");
 }
+
+#[test]
+fn an_inner_store_is_there_before_its_layers_and_both_before_proc() {
+    let mut plan = build(&request()).expect("plan");
+    plan.add_nest(["one", "two"].into_iter());
+    let store = position(&plan, "bind run:nest on /run/sandbox rw");
+    let layer = |id: &str| {
+        position(&plan, &format!("bind store:layers/{id}/fs on /run/sandbox/layers/{id}/fs ro"))
+    };
+    assert!(store < layer("one") && layer("one") < layer("two"));
+    assert!(layer("two") < position(&plan, "proc /proc"));
+    // In a tmpfs of ours: no layer needs a place for it.
+    assert!(plan.places(|_| true).iter().all(|(place, _)| !place.starts_with("/run/sandbox")));
+}

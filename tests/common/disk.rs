@@ -216,6 +216,9 @@ impl Disk {
         for run in &self.kept {
             let record = self.json(&format!("runs/{run}/run.json")).unwrap_or_default();
             needed.extend(ids(&record["chain"]));
+            needed.extend(ids(&record["nest"]["layers"]));
+            let taken = record["nest"]["taken"].as_object().into_iter().flatten();
+            needed.extend(taken.filter_map(|(_, id)| id.as_str().map(str::to_owned)));
         }
         let orphans = self.layers.keys().filter(|id| !needed.contains(*id));
         self.garbage.extend(orphans.map(|id| format!("layers/{id}")));

@@ -10,7 +10,7 @@ use crate::ids::Mode as IdMode;
 use crate::isolate::profile::{Profile, Tmp};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::scaffold;
-use crate::store::{Cache, LayerId, Lent, Store};
+use crate::store::{Cache, Store};
 
 /// The mount plan, and for each bind source whether it is a directory.
 pub(super) fn plan(
@@ -21,7 +21,6 @@ pub(super) fn plan(
     hostname: &str,
     network: &network::Plan,
     caches: &[Cache],
-    lent: Option<&Lent>,
 ) -> Result<(MountPlan, BTreeMap<Source, bool>)> {
     let mut request = plan::Request {
         binds: Vec::new(),
@@ -56,9 +55,6 @@ pub(super) fn plan(
         }
     }
     plan.make_places(|source| directories.get(source).copied().unwrap_or(true));
-    if let Some(lent) = lent {
-        plan.add_nest(lent.layers.iter().map(LayerId::as_str));
-    }
     Ok((plan, directories))
 }
 

@@ -167,8 +167,11 @@ pub(super) fn settings(
     let caches = options.caches.iter().map(|(name, _)| binds::cache(store, lock, base, name));
     let caches = caches.collect::<Result<Vec<_>>>()?;
     let lent = options.nest.then(|| store.lend(lock, &base.box_name, &base.layer)).transpose()?;
-    let (plan, directories) =
-        mounts::plan(store, base, options, &profile, &hostname, &network, &caches, lent.as_ref())?;
+    let (mut plan, directories) =
+        mounts::plan(store, base, options, &profile, &hostname, &network, &caches)?;
+    if let Some(lent) = &lent {
+        plan.add_nest(lent.layers.iter().map(LayerId::as_str));
+    }
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
     let scaffold = scaffold::ensure(cache.as_fd(), &places, base.id_map.root_owner())?;

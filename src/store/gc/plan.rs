@@ -102,13 +102,13 @@ impl<'s> Plan<'s> {
                 }
             };
             let file = format!("{}/{name}/{}", layout::RUNS, layout::RUN_RECORD);
-            let lent = record.nest.iter().flat_map(|lent| &lent.layers);
-            for layer in record.chain.iter().chain(&record.layer).chain(lent) {
-                self.marked.mark_one(*layer, &file)?;
+            for layer in record.chain.iter().copied().chain(record.layer) {
+                self.marked.mark_one(layer, &file)?;
             }
-            // On their way in: not all of them need be there yet.
-            let taken = record.nest.iter().flat_map(|lent| lent.taken.values());
-            self.marked.living.extend(taken);
+            // What it was lent, and what is on its way in: not all of that need be there.
+            if let Some(lent) = &record.nest {
+                self.marked.living.extend(lent.layers.iter().chain(lent.taken.values()));
+            }
             scaffolds.extend(record.scaffold.map(|name| format!("{}/{name}", layout::CACHE)));
         }
         let living = &self.marked.living;
