@@ -67,8 +67,9 @@ pub fn adopt(store: &Store, id: &RunId, prefix: Option<&SnapshotName>) -> Result
     run.mark_kept(&record)?;
     ids::check(&record.id_map)?;
     let adopted = take_in(store, &mut run, &mut record, prefix)?;
-    store.discard_nest(&run)?;
-    run.keep(&RunRecord { nest: None, ..record })?;
+    // It is done: the names are given. What cannot be thrown away now goes with the run.
+    store.discard_nest(&run).ok();
+    run.keep(&RunRecord { nest: None, ..record }).ok();
     Ok(adopted)
 }
 

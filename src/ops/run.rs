@@ -333,8 +333,8 @@ fn execute(
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
             let journal = journal::read(outcome.journal)?;
-            let one = said.as_ref();
-            nest::adopt(store, &mut run, &mut record, options, one, ended, &mut finished)?;
+            let end = nest::End { store, options, said: said.as_ref(), ended, held: &held };
+            end.adopt(&mut run, &mut record, &mut finished)?;
             status.adopted(&finished.adopted);
             facts.adopted.clone_from(&finished.adopted);
             let (base, record, journal) = (&base, &record, &journal[..]);

@@ -233,3 +233,34 @@ fn tree_of(env: &Env) -> Vec<String> {
     let out = env.program("sh").args(["-c", find]).dir(env.base()).run();
     out.text().lines().filter(|line| !line.starts_with(". ")).map(str::to_owned).collect()
 }
+
+/// However the kernel is handed the layers, and whichever command asks.
+#[test]
+fn each_way_and_each_command_finds_the_outer_layers() {
+    let env = Env::filled();
+    drop(env.line(&["--commit", "base"], "echo base >/base").run().ok());
+    let line = "set -e; for way in fd fd-attached lowerdir+ mount; do \
+        sandbox run --quiet --from base --overlay-way $way --commit w-$way -- sh -c 'cat /base >/copy'; done; \
+        sandbox cp base:/base /tmp/base; cat /tmp/base; \
+        sandbox unshare --from base -- sh -c 'cat $SANDBOX_ROOT/base'; sandbox diff postinit base";
+    let out = nest(&env, &[], line).run().ok();
+    let text = out.text();
+    assert!(text.starts_with("base\n") && text.ends_with("base\nA /base\n"), "{text}");
+    for way in ["fd", "fd-attached", "lowerdir+", "mount"] {
+        let from = format!("w-{way}");
+        drop(env.line(&["--from", &from], "cat /copy").run().ok().stdout("base\n"));
+    }
+}
+
+#[test]
+fn a_run_that_stays_takes_in_what_exec_has_made() {
+    let env = Env::filled();
+    let (binds, _) = itself();
+    let start = env.sandbox(&["start", "--nest", "--name", "web"]).args(&binds);
+    drop(start.args(["--env", "SANDBOX_BUDGET=off", "--", "sleep", "600"]).run().ok());
+    let line = "sandbox run --quiet --commit one -- touch /one";
+    drop(env.sandbox(&["exec", "web", "--", "sh", "-c", line]).run().ok());
+    drop(env.sandbox(&["stop", "web", "--keep"]).run().ok());
+    assert_eq!(env.snapshots(), ["postinit", "one"]);
+    drop(env.line(&["--from", "one"], "test -e /one").run().ok());
+}

@@ -45,6 +45,8 @@ const PARTS: &[(&str, &str)] = &[
     ("store/discard.rs", "remove_rest"),
     ("store/discard.rs", "empty_work"),
     ("store/log.rs", "append"),
+    // Inside, where the step is what `reached` hears of.
+    ("store/nest/take.rs", "take_tree"),
     ("store/refs/write.rs", "exchange"),
     ("store/trash.rs", "finish_one"),
     ("store/trash.rs", "remove_own"),

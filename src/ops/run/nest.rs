@@ -19,46 +19,68 @@ pub(super) fn given_up(options: &RunOptions) -> Vec<Lost> {
     vec![Lost::new("masked-proc", proc), Lost::new("owners", owners)]
 }
 
-/// Takes it in after success, or where somebody wants what the command changed all the same. Of a run that goes
-/// on being kept it waits for `adopt`.
-///
-/// # Errors
-/// What taking it in says; the run is kept then, with all that it has.
-pub(super) fn adopt(
-    store: &Store,
-    run: &mut Run,
-    record: &mut RunRecord,
-    options: &RunOptions,
-    said: Option<&Said>,
-    ended: Ended,
-    finished: &mut Finished,
-) -> Result<()> {
-    let after = said.map_or(&options.after, |said| &said.after);
-    let wanted = match after {
-        After::Discard => ended.success() && said.is_none() && options.kept_run.is_none(),
-        _ => ended.success() || said.is_some(),
-    };
-    if record.nest.is_none() || !wanted {
-        let goes = !ended.success() && !options.keep_on_failure && options.kept_run.is_none();
-        if record.nest.is_some() && goes {
-            let code = ended.exit_code();
-            finished
-                .messages
-                .push(format!("nothing taken in from inside: the command ended with {code}"));
+/// How a run ended that may have a store inside.
+#[derive(Debug)]
+pub(super) struct End<'a> {
+    pub(super) store: &'a Store,
+    pub(super) options: &'a RunOptions,
+    /// What somebody has said since about a run that stays.
+    pub(super) said: Option<&'a Said>,
+    pub(super) ended: Ended,
+    /// Whether nobody else holds what is to be taken in.
+    pub(super) held: &'a Result<()>,
+}
+
+impl End<'_> {
+    /// Takes it in after success, or where somebody wants what the command changed all the same. Of a run that
+    /// goes on being kept it waits for `adopt`.
+    ///
+    /// # Errors
+    /// What taking it in says; the run is kept then, with all that it has.
+    pub(super) fn adopt(
+        &self,
+        run: &mut Run,
+        record: &mut RunRecord,
+        finished: &mut Finished,
+    ) -> Result<()> {
+        if record.nest.is_none() {
+            return Ok(());
         }
-        return Ok(());
+        if !self.is_wanted() {
+            finished.messages.extend(self.goes());
+            return Ok(());
+        }
+        let held = self.held.clone();
+        match held.and_then(|()| adopt::take_in(self.store, run, record, None)) {
+            Ok(adopted) => {
+                let told =
+                    |one: &adopt::TakenIn| format!("{} -> {}: made inside", one.name, one.layer);
+                finished.messages.extend(adopted.snapshots.iter().map(told));
+                finished.messages.extend(adopted.left);
+                finished.adopted = adopted.snapshots;
+                // From here on it is a run like any other; what is left inside goes with it.
+                record.nest = None;
+                Ok(())
+            }
+            Err(fault) => Err(rescue(run, record, self.ended, fault)),
+        }
     }
-    match adopt::take_in(store, run, record, None) {
-        Ok(adopted) => {
-            let told = |one: &adopt::TakenIn| format!("{} -> {}: made inside", one.name, one.layer);
-            finished.messages.extend(adopted.snapshots.iter().map(told));
-            finished.messages.extend(adopted.left);
-            finished.adopted = adopted.snapshots;
-            // From here on it is a run like any other; what is left inside goes with it.
-            record.nest = None;
-            Ok(())
+
+    fn is_wanted(&self) -> bool {
+        let after = self.said.map_or(&self.options.after, |said| &said.after);
+        let success = self.ended.success();
+        match after {
+            After::Discard => success && self.said.is_none() && self.options.kept_run.is_none(),
+            _ => success || self.said.is_some(),
         }
-        Err(fault) => Err(rescue(run, record, ended, fault)),
+    }
+
+    /// The line for what goes with a command that failed.
+    fn goes(&self) -> Option<String> {
+        let kept = self.options.keep_on_failure || self.options.kept_run.is_some();
+        let code = self.ended.exit_code();
+        let line = || format!("nothing taken in from inside: the command ended with {code}");
+        (!self.ended.success() && !kept).then(line)
     }
 }
 
