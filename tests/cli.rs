@@ -11,6 +11,8 @@ mod common;
 
 #[path = "cli/archives.rs"]
 mod archives;
+#[path = "cli/as_user.rs"]
+mod as_user;
 #[path = "cli/basedir.rs"]
 mod basedir;
 #[path = "cli/binds.rs"]

@@ -100,7 +100,7 @@ pub(super) struct RunFlags {
     #[arg(long, value_name = "FILE", help_heading = "What the command finds")]
     env_file: Vec<PathBuf>,
 
-    /// Working directory inside [default: / for run, the caller's for shell]
+    /// Working directory inside [default: / for run, home with --as-user; the caller's for shell]
     #[arg(
         short,
         long,
@@ -113,6 +113,10 @@ pub(super) struct RunFlags {
     /// User (and group) inside, by name or number [default: 0]
     #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "What the command finds")]
     user: Option<String>,
+
+    /// Be an ordinary user inside, uid and gid 1000, in every id mode: known by name, with a home to begin in
+    #[arg(long, conflicts_with = "user", help_heading = "What the command finds")]
+    as_user: bool,
 
     /// Host name inside [default: the name of the box]
     #[arg(
@@ -238,6 +242,7 @@ impl RunFlags {
             env,
             workdir: self.workdir,
             user: self.user,
+            as_user: self.as_user,
             hostname: self.hostname,
             timeout: self.timeout.map(|(time, _)| time),
             grace: self.timeout.and_then(|(_, grace)| grace),

@@ -96,6 +96,9 @@ pub(super) fn become_root<P>(
     let prepared = before()?;
     take_root_ids()?;
     drop_capabilities(powers.capabilities())?;
+    if powers == Powers::Everything && !process::getuid().is_root() {
+        keep_over_exec(powers.capabilities())?;
+    }
     thread::set_no_new_privs(true).context("set no_new_privs", "a job")?;
     // The change of ids has taken both back (prctl(2)).
     hide()?;
@@ -136,8 +139,25 @@ fn take_root_ids() -> Result<()> {
         other => other.context("drop supplementary groups", "in the user namespace")?,
     }
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
-    thread::set_thread_res_gid(gid, gid, gid).context("become gid 0", "in the user namespace")?;
+    match thread::set_thread_res_gid(gid, gid, gid) {
+        // There is no 0 in the namespace of a run by an ordinary user with one id: the caller is all there is.
+        Err(Errno::INVAL) => return Ok(()),
+        other => other.context("become gid 0", "in the user namespace")?,
+    }
     thread::set_thread_res_uid(uid, uid, uid).context("become uid 0", "in the user namespace")
+}
+
+/// A program that is not executed by uid 0 would lose what a job may do.
+fn keep_over_exec(keep: CapabilitySet) -> Result<()> {
+    const WHAT: &str = "keep capabilities";
+    let held = thread::capabilities(None).context(WHAT, "permitted set")?;
+    let keep = keep & held.permitted;
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: keep };
+    thread::set_capabilities(None, sets).context(WHAT, "inheritable set")?;
+    for one in keep.iter() {
+        thread::configure_capability_in_ambient_set(one, true).context(WHAT, "ambient set")?;
+    }
+    Ok(())
 }
 
 fn groups_are_denied() -> bool {

@@ -162,6 +162,17 @@ impl IdMap {
         Self { mode, uids: same(&self.uids), gids: same(&self.gids) }
     }
 
+    /// The map of who is nobody but `inside`: the one id of a `single` map by another name. The owner on disk is
+    /// the same. Such a map is made for a moment, and never recorded.
+    #[must_use]
+    pub fn known_as(&self, inside: u32) -> Self {
+        let renamed = |extents: &[Extent]| match self.mode {
+            Mode::Single => extents.iter().map(|one| Extent { inside, ..*one }).collect(),
+            _ => extents.to_vec(),
+        };
+        Self { mode: self.mode, uids: renamed(&self.uids), gids: renamed(&self.gids) }
+    }
+
     /// Whether both maps put the same owner on disk for every inside id, however they came about and
     /// however they are cut into extents.
     pub fn same_owners(&self, other: &Self) -> bool {
@@ -296,6 +307,15 @@ mod tests {
         assert!(cut.same_owners(&whole) && whole.same_owners(&cut));
         assert!(!cut.same_owners(&moved));
         assert!(!cut.same_owners(&short));
+    }
+
+    #[test]
+    fn one_id_by_another_name() {
+        let single = map(Mode::Single, &[(0, 1000, 1)]).known_as(7);
+        assert_eq!((single.uid_outside(7), single.gid_outside(7)), (Some(1000), Some(1000)));
+        assert!(!single.holds_uid(0));
+        let many = map(Mode::Range, &[(0, 500_000, 9)]);
+        assert_eq!(many.known_as(7), many);
     }
 
     #[test]

@@ -30,3 +30,6 @@ pub use select::{check, choose};
 pub use span::Span;
 pub use work::{beside, inside, inside_prepared};
 pub use write::{number_in_proc, write_maps, write_own_map};
+
+/// The user and the group, inside, of who is an ordinary user there (`run --as-user`).
+pub const ORDINARY: u32 = 1000;

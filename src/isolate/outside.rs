@@ -129,20 +129,26 @@ impl Helper {
 
     /// Its arguments, for a network namespace that is `netns` as a path. Its working directory is one of its
     /// own, where [`PID_FILE`] and [`API_SOCKET`] are made.
-    pub fn arguments(self, netns: &str, published: &[Publish], resolver: &Resolver) -> Vec<String> {
+    pub fn arguments(
+        self,
+        netns: &str,
+        id: u32,
+        published: &[Publish],
+        resolver: &Resolver,
+    ) -> Vec<String> {
         match self {
-            Self::Pasta => pasta(netns, published, resolver),
+            Self::Pasta => pasta(netns, id, published, resolver),
             Self::Slirp4netns => slirp(netns, published),
         }
     }
 }
 
-fn pasta(netns: &str, published: &[Publish], resolver: &Resolver) -> Vec<String> {
+fn pasta(netns: &str, id: u32, published: &[Publish], resolver: &Resolver) -> Vec<String> {
     let mut words: Vec<String> = [
         "--config-net",
-        // Root of the run, who is the machine's own in an identity map: pasta would become nobody, who may not enter.
+        // Who it is started as: where that is root, pasta would become nobody, who may not enter.
         "--runas",
-        "0:0",
+        &format!("{id}:{id}"),
         "--no-map-gw",
         "--quiet",
         "--foreground",

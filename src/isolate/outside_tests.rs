@@ -59,7 +59,7 @@ fn names_are_asked_of_who_can_be_reached() {
     // Nobody but the host itself knows.
     let resolver = resolver_of(Helper::Pasta, "nameserver 127.0.0.1\n", String::new);
     assert_eq!(resolver.text, "nameserver 169.254.1.1\n");
-    assert!(Helper::Pasta.arguments("/n", &[], &resolver).contains(&"--dns-forward".to_owned()));
+    assert!(Helper::Pasta.arguments("/n", 0, &[], &resolver).contains(&"--dns-forward".to_owned()));
     assert!(resolver_of(Helper::Pasta, "", String::new).forwarded);
 }
 
@@ -67,7 +67,7 @@ fn names_are_asked_of_who_can_be_reached() {
 fn the_hosts_loopback_stays_closed() {
     let published = [publish("127.0.0.1:8080:80").expect("publish"), publish("53:53/udp").unwrap()];
     let line = |helper: Helper, published: &[Publish]| {
-        helper.arguments("/n", published, &Resolver::default()).join(" ")
+        helper.arguments("/n", 0, published, &Resolver::default()).join(" ")
     };
     let pasta = line(Helper::Pasta, &published);
     for part in [

@@ -15,7 +15,7 @@ use crate::rootfs::plan::MountPlan;
 use crate::run::explain::Told;
 use crate::run::join::Door;
 use crate::run::launch::joined;
-use crate::run::spec::{GRACE, RunSpec, Upper};
+use crate::run::spec::{GRACE, Ordinary, RunSpec, Upper};
 use crate::run::supervisor::ask::{Joined, Line};
 use crate::run::supervisor::{Confinement, Held};
 use crate::run::{terminal, user};
@@ -114,7 +114,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
     let argv = words(&options.argv)?;
     let typed = options.user.as_deref().or(confinement.user.as_deref());
     let user = typed.map(user::parse).transpose()?;
-    checks::user(user.as_ref(), &confinement.id_map)?;
+    checks::user(user.as_ref(), &confinement.map_inside())?;
     checks::no_directory(&[])?;
     let terminal = match (options.terminal, terminal::inspect()) {
         (Some(false), _) => None,
@@ -147,6 +147,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         by_descriptor: true,
         workdir: options.workdir.clone().unwrap_or_else(|| confinement.workdir()),
         user,
+        ordinary: ordinary(confinement, options),
         capabilities: confinement.capabilities(),
         last_capability: confinement.last_capability,
         seccomp: confinement.seccomp.0.clone(),
@@ -166,6 +167,13 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         disk_limit: None,
         counted: [None, None],
     })
+}
+
+/// What the run's own user needs, if nobody else was asked for.
+fn ordinary(confinement: &Confinement, options: &ExecOptions) -> Option<Ordinary> {
+    let at_home = confinement.at_home && options.workdir.is_none();
+    let same = confinement.ordinary && options.user.is_none();
+    same.then_some(Ordinary { at_home, home: None })
 }
 
 /// No more than we may have ourselves.
@@ -235,6 +243,8 @@ mod tests {
             environment: [b"PATH=/bin".to_vec(), b"A=1".to_vec()].map(Bytes).to_vec(),
             workdir: Bytes(b"/work".to_vec()),
             user: None,
+            ordinary: false,
+            at_home: false,
             limits: vec![
                 (Resource::Core as u32, Some(0), Some(0)),
                 (Resource::Nofile as u32, None, None),

@@ -18,6 +18,7 @@ mod report;
 mod resolve;
 mod status;
 mod stay;
+mod who;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -125,6 +126,8 @@ pub struct RunOptions {
     pub workdir: Option<PathBuf>,
     /// `USER[:GROUP]`; inside root if none.
     pub user: Option<String>,
+    /// Whether the command is an ordinary user, known by name and with a home, instead.
+    pub as_user: bool,
     /// The host name; the name of the box if none.
     pub hostname: Option<String>,
     /// How long it may take.

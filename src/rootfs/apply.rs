@@ -241,6 +241,10 @@ fn apply_one(
             move_mount(tree()?, "", CWD, target, flags)
         }
         Op::Text { target, content } => text(target, content),
+        Op::Account { target, entry } => match entry.added_to(target) {
+            Some(content) => text(target, &content),
+            None => Ok(()),
+        },
         Op::Bind { target, .. } | Op::OverlayBind { target, .. } => {
             attach(tree()?.as_fd(), leave_open(resolve_or_make(target)?))
         }

@@ -3,6 +3,7 @@
 //! A plan is data, made and tested without touching the kernel ([`plan`]); the executor ([`apply`]) decides
 //! nothing. All of [`overlay`] and [`apply`] runs in the child, inside its user and mount namespaces.
 
+pub mod account;
 pub mod apply;
 pub mod copy_up;
 mod hide;

@@ -10,6 +10,7 @@ use std::ffi::CStr;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
+use super::account::{self, Entry};
 use crate::fault::{Fault, Result, printable};
 
 /// One step. Targets are absolute paths in the new root, without `..`.
@@ -68,6 +69,13 @@ pub enum Op {
         target: PathBuf,
         /// The content.
         content: String,
+    },
+    /// A copy of a file of accounts that a layer has, with a line more, bound over it, unless it has that id already.
+    Account {
+        /// Where.
+        target: PathBuf,
+        /// Who is added.
+        entry: Entry,
     },
     /// A file or directory of the host.
     Bind {
@@ -153,6 +161,8 @@ pub struct Request {
     pub hosts: Vec<(String, IpAddr)>,
     /// Whether apt is told not to become another user ([`APT_CONFIG`]).
     pub apt_as_root: bool,
+    /// Whether the command's user is an ordinary one, who has to be known.
+    pub ordinary_user: bool,
     /// Paths of /proc to hide.
     pub masked: Vec<PathBuf>,
     /// Paths of /proc to make read-only.
@@ -214,6 +224,9 @@ pub fn build(request: &Request) -> Result<MountPlan> {
     if request.apt_as_root {
         let (target, content) = ("/run/sandbox-apt.conf".into(), "APT::Sandbox::User \"root\";\n");
         ops.push(Op::Note { target, content });
+    }
+    if request.ordinary_user {
+        ops.extend(account::ops());
     }
     for target in &request.tmpfs {
         check_target(target)?;
@@ -376,7 +389,7 @@ impl MountPlan {
             let (target, directory) = match op {
                 Op::Tmpfs { target, .. } | Op::OverlayBind { target, .. } => (target, true),
                 Op::Bind { source, target, .. } => (target, is_directory(source)),
-                Op::Text { target, .. } => (target, false),
+                Op::Text { target, .. } | Op::Account { target, .. } => (target, false),
                 _ => continue,
             };
             let fresh =

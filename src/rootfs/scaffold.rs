@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
-use rustix::fs::{chownat, mkdirat, openat, renameat_with, statat};
+use rustix::fs::{chmodat, chownat, mkdirat, openat, renameat_with, statat};
 use rustix::io::Errno;
 
+use super::account::HOME;
 use crate::fault::{Context, Fault, Result, printable};
 
 /// How many leftovers of one process id there may be.
@@ -28,23 +29,60 @@ pub fn ensure(
     owner: (u32, u32),
 ) -> Result<String> {
     let name = name_of(places, owner);
-    if statat(cache, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-        return Ok(name);
+    if !exists(cache, &name) {
+        make(cache, &name, places, owner, None)?;
     }
+    Ok(name)
+}
+
+/// The same with a home directory that belongs to `user`, another than `owner`, or is a place like any other if that
+/// is none. `make_it` calls what it is given as somebody who may give files away, with `owner` and `user` as they are
+/// called there.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_with_home(
+    cache: BorrowedFd<'_>,
+    places: &[(PathBuf, bool)],
+    owner: (u32, u32),
+    user: (u32, u32),
+    make_it: impl FnOnce(&dyn Fn((u32, u32), (u32, u32)) -> Result<()>) -> Result<()>,
+) -> Result<String> {
+    let mut places = places.to_vec();
+    places.push((HOME.into(), true));
+    let name = format!("{}-{}.{}", name_of(&places, owner), user.0, user.1);
+    if !exists(cache, &name) {
+        make_it(&|owner, user| make(cache, &name, &places, owner, Some(user)))?;
+    }
+    Ok(name)
+}
+
+fn exists(cache: BorrowedFd<'_>, name: &str) -> bool {
+    statat(cache, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+fn make(
+    cache: BorrowedFd<'_>,
+    name: &str,
+    places: &[(PathBuf, bool)],
+    owner: (u32, u32),
+    home: Option<(u32, u32)>,
+) -> Result<()> {
     possible(places)?;
-    let temporary = make_temporary(cache, &name)?;
-    if let Err(fault) = fill(cache, &temporary, places, owner) {
+    let temporary = make_temporary(cache, name)?;
+    let made = fill(cache, &temporary, places, owner).and_then(|()| match home {
+        Some(user) => own(cache, Path::new(&format!("{temporary}{HOME}")), user),
+        None => Ok(()),
+    });
+    if let Err(fault) = made {
         // What went wrong is told; gc removes what cannot be removed now.
         drop(crate::tree::remove::remove_tree(cache, temporary.as_ref()));
         return Err(fault);
     }
-    match renameat_with(cache, &temporary, cache, &name, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(name),
+    match renameat_with(cache, &temporary, cache, name, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
         // Another run made the same one in the meantime.
-        Err(Errno::EXIST) => {
-            crate::tree::remove::remove_tree(cache, temporary.as_ref())?;
-            Ok(name)
-        }
+        Err(Errno::EXIST) => crate::tree::remove::remove_tree(cache, temporary.as_ref()).map(drop),
         Err(errno) => Err(Fault::errno("rename scaffold", name, errno)),
     }
 }
@@ -74,7 +112,11 @@ fn make_temporary(cache: BorrowedFd<'_>, name: &str) -> Result<String> {
         let temporary = format!(".{name}-{}-{number}", std::process::id());
         match mkdirat(cache, &temporary, Mode::from_raw_mode(0o755)) {
             Err(Errno::EXIST) if number < TRIES => number += 1,
-            made => return made.context("create", &temporary).map(|()| temporary),
+            made => {
+                made.context("create", &temporary)?;
+                permit(cache, Path::new(&temporary), 0o755)?;
+                return Ok(temporary);
+            }
         }
     }
 }
@@ -123,15 +165,25 @@ fn place(root: &OwnedFd, path: &Path, directory: bool, owner: (u32, u32)) -> Res
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     drop(openat(&dir, *last, flags, Mode::from_raw_mode(0o644)).context("create", path.display())?);
+    permit(dir.as_fd(), last, 0o644)?;
     own(dir.as_fd(), last, owner)
 }
 
 fn make_directory(dir: &OwnedFd, name: &Path, owner: (u32, u32)) -> Result<()> {
     match mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => own(dir.as_fd(), name, owner),
+        Ok(()) => {
+            permit(dir.as_fd(), name, 0o755)?;
+            own(dir.as_fd(), name, owner)
+        }
         Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno).context("create directory", name.display()),
     }
+}
+
+/// Whatever the umask of whoever is the first to need these places: others inside walk through them.
+fn permit(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
+    chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())
+        .context("change the mode of", name.display())
 }
 
 fn own(dir: BorrowedFd<'_>, name: &Path, owner: (u32, u32)) -> Result<()> {

@@ -24,6 +24,7 @@ use super::payload::{self, Begin};
 use super::program;
 use super::reap::{self, Gate, Started};
 use super::spec::{RunSpec, TerminalSpec, Upper};
+use super::user;
 use super::weaker::{self, Switched};
 use super::wire::{self, Down, Failure, Stage, Up, receive_down, send_up};
 use crate::ids::{self, Mode as IdMode};
@@ -84,6 +85,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     }
     apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
     copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
+    user::settle(spec).map_err(Failure::at(Stage::User))?;
     check_program(spec)?;
     hold::root(spec, &root, wire).map_err(Failure::at(Stage::Descriptors))?;
     if spec.want_root {
@@ -159,7 +161,8 @@ pub(super) fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
 /// newuidmap and newgidmap work.
 fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     if spec.id_map.mode == IdMode::Single {
-        ids::write_own_map(&spec.id_map).map_err(Failure::at(Stage::Ids))?;
+        let map = spec.id_map.known_as(spec.first_id());
+        ids::write_own_map(&map).map_err(Failure::at(Stage::Ids))?;
         if starts_early(spec) && spec.outside.is_none() {
             return start_early(spec, wire, spec.own_network).map(Some);
         }

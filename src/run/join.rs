@@ -19,7 +19,7 @@ use super::payload::{self, Begin};
 use super::reap::{self, Started};
 use super::spec::RunSpec;
 use super::wire::{Failure, Stage, Up, send_up};
-use super::{init, terminal, weaker};
+use super::{init, terminal, user, weaker};
 use crate::isolate::cgroup;
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
@@ -44,16 +44,16 @@ pub(super) const NOT_BEGUN: u32 = 1;
 
 /// Runs the child of a joining spec to its end. `entered`: whether it was born into the cgroup of the run, if that has
 /// one.
-pub fn child(spec: &RunSpec, door: &Door, wire: &OwnedFd, entered: bool) -> ! {
+pub fn child(mut spec: RunSpec, door: &Door, wire: &OwnedFd, entered: bool) -> ! {
     title::hide_arguments();
     let limited = if entered { Ok(()) } else { enter_cgroup(door) };
-    if let Err(failure) = limited.and_then(|()| stages(spec, door, wire)) {
+    if let Err(failure) = limited.and_then(|()| stages(&mut spec, door, wire)) {
         send_up(wire.as_fd(), &Up::Failed(failure));
     }
     exit_now(i32::from(super::outcome::OURS));
 }
 
-fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
+fn stages(spec: &mut RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
     init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
     // A session of its own: what a terminal sends to the caller's group is passed on by the caller, once.
     rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
@@ -63,6 +63,7 @@ fn stages(spec: &RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure> {
     init::become_root(spec, wire).map_err(Failure::at(Stage::Join))?;
     reap::hide().map_err(Failure::at(Stage::Join))?;
     init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
+    user::settle(spec).map_err(Failure::at(Stage::User))?;
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
     let (payload, gate) = init::fork_at_gate(spec, |gate| {
         payload::become_command(spec, wire, Begin::Joined { terminal, gate })

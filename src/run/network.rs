@@ -47,7 +47,8 @@ pub struct Outside {
     pub resolver: Resolver,
 }
 
-/// Starts the program and waits until the network is there. `owner` are the ids of inside root.
+/// Starts the program and waits until the network is there. `owner` are the ids
+/// outside of who makes it, `id` is what both are inside.
 ///
 /// # Errors
 /// A host fault with what the program said.
@@ -56,6 +57,7 @@ pub(super) fn start(
     user: BorrowedFd<'_>,
     network: BorrowedFd<'_>,
     owner: (u32, u32),
+    id: u32,
 ) -> Result<Companion> {
     let dir = tempfile::Builder::new()
         .prefix("sandbox-net-")
@@ -65,7 +67,7 @@ pub(super) fn start(
     // Root of the machine may; for others inside root is the caller.
     chown(dir.path(), Some(uid), Some(gid)).ok();
     let (holder, number) = hold(user, network)?;
-    let started = Started::start(outside, user, dir.path(), &format!("/proc/{number}/ns/net"))?;
+    let started = Started::start(outside, user, id, dir.path(), &format!("/proc/{number}/ns/net"))?;
     let companion = started.wait(outside, dir.path())?;
     drop(holder);
     Ok(companion)
@@ -103,7 +105,13 @@ struct Started {
 }
 
 impl Started {
-    fn start(outside: &Outside, user: BorrowedFd<'_>, dir: &Path, netns: &str) -> Result<Self> {
+    fn start(
+        outside: &Outside,
+        user: BorrowedFd<'_>,
+        id: u32,
+        dir: &Path,
+        netns: &str,
+    ) -> Result<Self> {
         let name = outside.helper.name();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = open(dir, flags, Mode::empty()).context("open the directory of", name)?;
@@ -111,7 +119,7 @@ impl Started {
             .context("open", "/dev/null")?;
         let said = memfd_create("said", MemfdFlags::CLOEXEC).context("make a file for", name)?;
         let (ready, tell) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe for", name)?;
-        let words = outside.helper.arguments(netns, &outside.published, &outside.resolver);
+        let words = outside.helper.arguments(netns, id, &outside.published, &outside.resolver);
         let words = std::iter::once(name).chain(words.iter().map(String::as_str)).map(OsStr::new);
         let argv = Strings::new(outside::c_words(words)?);
         let program = outside::c_words([outside.program.as_os_str()])?.remove(0);

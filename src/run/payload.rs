@@ -187,7 +187,9 @@ fn change_user(user: &Resolved) -> Result<(), Errno> {
 fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
     let mut environment = spec.environment.clone();
     if let Some(user) = user {
-        let home = user.home.as_deref().or((user.uid != 0).then_some("/"));
+        let of_ordinary = spec.ordinary.as_ref().and_then(|ordinary| ordinary.home.as_deref());
+        let home = of_ordinary.and_then(Path::to_str).or(user.home.as_deref());
+        let home = home.or((user.uid != 0).then_some("/"));
         let name = user.name.as_deref();
         for (root, key, value) in [
             (c"HOME=/root", "HOME", home),

@@ -10,7 +10,7 @@ use rustix::termios::{Termios, Winsize};
 
 use super::network::Outside;
 use super::user::User;
-use crate::ids::IdMap;
+use crate::ids::{IdMap, Mode, ORDINARY};
 use crate::isolate::caps::CapSet;
 use crate::isolate::cgroup::live::Entrance;
 use crate::isolate::remember::Programs;
@@ -62,6 +62,8 @@ pub struct RunSpec {
     pub workdir: PathBuf,
     /// Who the payload is; inside root if none.
     pub user: Option<User>,
+    /// What that user needs besides, if it is the ordinary one of `--as-user`.
+    pub ordinary: Option<Ordinary>,
     /// What it may do.
     pub capabilities: CapSet,
     /// The highest capability that the kernel knows.
@@ -98,6 +100,23 @@ pub struct RunSpec {
     pub disk_limit: Option<u64>,
     /// What it gets in place of stdout and stderr, where they are counted; filled in when it is launched.
     pub counted: [Option<OwnedFd>; 2],
+}
+
+impl RunSpec {
+    /// Who sets the run up, inside: root, or the only one there is.
+    pub fn first_id(&self) -> u32 {
+        let only = self.id_map.mode == Mode::Single && self.ordinary.is_some();
+        if only { ORDINARY } else { 0 }
+    }
+}
+
+/// A user whom the tree need not know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ordinary {
+    /// Whether it begins in its home directory.
+    pub at_home: bool,
+    /// That directory, when the root is there to look for it in.
+    pub home: Option<PathBuf>,
 }
 
 /// Between SIGTERM and SIGKILL, unless another time is asked for.

@@ -6,11 +6,14 @@
 
 use std::fmt::{self, Display};
 use std::io::Read;
+use std::path::PathBuf;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, openat};
 use rustix::io::Errno;
 
+use super::spec::RunSpec;
 use crate::fault::{Fault, Result, printable};
+use crate::rootfs::account::HOME;
 
 /// A user or group by number or by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +108,37 @@ fn who(text: &str) -> Result<Who, &'static str> {
 /// ENOENT for a name that is not there, otherwise what opening the files says.
 pub fn resolve(user: &User) -> std::result::Result<Resolved, Errno> {
     look_up(user, read("/etc/passwd"), || read("/etc/group"))
+}
+
+/// Finds the home of an ordinary user in the root that the process is in, and has it begin there, if it does. One that
+/// it cannot write to is none: of an account without its directory, or in a root that is read-only.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn settle(spec: &mut RunSpec) -> std::result::Result<(), Errno> {
+    let (Some(ordinary), Some(user)) = (&mut spec.ordinary, &spec.user) else { return Ok(()) };
+    let found = resolve(user)?;
+    let of_account = found.home.as_deref().unwrap_or(HOME);
+    let home = [of_account, HOME].into_iter().find(|home| is_home(home, &found));
+    let home = PathBuf::from(home.unwrap_or("/tmp"));
+    if ordinary.at_home {
+        spec.workdir.clone_from(&home);
+    }
+    ordinary.home = Some(home);
+    Ok(())
+}
+
+/// Whether a user can write to this directory. By its mode, because we may do more than he will.
+fn is_home(path: &str, user: &Resolved) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(dir) = openat(CWD, path, flags, Mode::empty()) else { return false };
+    let (Ok(stat), Ok(system)) = (fstat(&dir), fstatvfs(&dir)) else { return false };
+    let needed = match () {
+        () if stat.st_uid == user.uid => 0o700,
+        () if stat.st_gid == user.gid => 0o070,
+        () => 0o007,
+    };
+    stat.st_mode & needed == needed && !system.f_flag.contains(StatVfsMountFlags::RDONLY)
 }
 
 /// The same in the text of the two files, which may be anything.

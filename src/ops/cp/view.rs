@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::source::Root;
 use crate::fault::{Context, Fault, Kind, Result};
-use crate::ids::{self, Entry, IdMap, Powers};
+use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::ops::diff::{Member, at, merged};
 use crate::ops::exec;
 use crate::rootfs::overlay::Base;
@@ -84,7 +84,12 @@ impl View {
                     return Err(joined.line.odd());
                 };
                 let map = &joined.confinement.id_map;
-                ids::inside(Entry::Joined(user), Powers::Files, || job(Root::Inside(root), map))
+                let entry = match joined.confinement.ordinary && map.mode == Mode::Single {
+                    // Nobody is 0 in the namespace of that run, and a job is 0: of one with the same owners.
+                    true => Entry::Map(map),
+                    false => Entry::Joined(user),
+                };
+                ids::inside(entry, Powers::Files, || job(Root::Inside(root), map))
             }
             Self::Layers { chain, map, .. } => {
                 let open = || {

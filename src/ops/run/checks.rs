@@ -3,7 +3,7 @@
 use super::RunOptions;
 use super::resolve::Base;
 use crate::fault::{Fault, Result};
-use crate::ids::IdMap;
+use crate::ids::{IdMap, Mode};
 use crate::isolate::profile::Profile;
 use crate::run::user::{User, Who};
 use crate::sys;
@@ -36,8 +36,8 @@ pub(super) fn nest(profile: &Profile, base: &Base, options: &RunOptions) -> Resu
     if profile.capabilities.holds(CAP_SYS_ADMIN) {
         return refuse("with CAP_SYS_ADMIN the layers could be mounted with writes");
     }
-    if options.user.is_some() {
-        return refuse("the store inside belongs to root inside: leave out --user");
+    if options.user.is_some() || options.as_user {
+        return refuse("the store inside belongs to root inside: leave out --user and --as-user");
     }
     if options.kept_run.is_some() {
         return refuse("a kept run goes on as it was: leave out --run");
@@ -66,8 +66,15 @@ pub(in crate::ops) fn user(user: Option<&User>, map: &IdMap) -> Result<()> {
     {
         return Ok(());
     }
+    let hint = match map.mode {
+        Mode::Single if map.holds_uid(0) => {
+            "a box in single mode has uid 0 only; --as-user makes that uid 1000, and sub-ids give a new box more"
+        }
+        Mode::Single => "with --as-user a box in single mode has uid 1000 only",
+        _ => "the box has the ids that its map holds and no others: `sandbox box show`",
+    };
     Err(Fault::usage(format!("user: {user}: the id map ({}) does not hold it", map.mode))
-        .hint("a box in single mode has uid 0 only; make one with sub-ids"))
+        .hint(hint))
 }
 
 /// Descriptors to leave open have to be.

@@ -21,7 +21,9 @@ pub(super) fn fill_in<'o>(options: &'o RunOptions, base: &Base) -> Result<Cow<'o
     }
     let mut filled = options.clone();
     filled.profile = filled.profile.or_else(|| settings.profile.clone());
-    filled.user = filled.user.or_else(|| settings.user.clone());
+    if !filled.as_user {
+        filled.user = filled.user.or_else(|| settings.user.clone());
+    }
     // The last word on a variable wins.
     let variables = settings.env.iter().filter_map(|line| line.split_once('='));
     filled.env.splice(0..0, variables.map(|(name, value)| (name.into(), value.into())));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{RunOptions, defaults, resolve};
+use super::{RunOptions, defaults, resolve, who};
 use crate::fault::Result;
 use crate::ids::IdMap;
 use crate::isolate::lost::Lost;
@@ -20,6 +20,9 @@ pub struct DryRun {
     pub workdir: String,
     /// The ids inside and outside.
     pub id_map: IdMap,
+    /// Who it is; inside root if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Its capabilities.
     pub capabilities: Vec<String>,
     /// The layers, top first.
@@ -48,8 +51,13 @@ pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<D
     Ok(DryRun {
         argv: settings.argv.iter().map(|word| show(word.as_bytes())).collect(),
         environment: settings.environment.iter().map(|line| show(line.as_bytes())).collect(),
-        workdir: settings.workdir.to_string_lossy().into_owned(),
-        id_map: base.id_map.clone(),
+        workdir: match who::ordinary(options) {
+            // Where that is, the tree knows.
+            Some(ordinary) if ordinary.at_home => "~".to_owned(),
+            _ => settings.workdir.to_string_lossy().into_owned(),
+        },
+        id_map: who::map(&base.id_map, options.as_user).into_owned(),
+        user: settings.user.map(|user| user.to_string()),
         capabilities: settings.profile.capabilities.names(),
         lowers: settings.lowers.clone(),
         mounts: settings.plan.describe(),

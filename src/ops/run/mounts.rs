@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::resolve::Base;
-use super::{Net, RunOptions, binds, network};
+use super::{Net, RunOptions, binds, network, who};
 use crate::fault::{Context, Result, printable};
 use crate::ids::Mode as IdMode;
 use crate::isolate::profile::{Profile, Tmp};
@@ -30,7 +30,8 @@ pub(super) fn plan(
         host_network: network.net == Net::Host && Path::new("/etc/resolv.conf").exists(),
         resolver: network.outside.as_ref().map(|outside| outside.resolver.text.clone()),
         hosts: options.network.hosts.clone(),
-        apt_as_root: keeps_apt_root(profile, base),
+        apt_as_root: keeps_apt_root(profile, base, options),
+        ordinary_user: options.as_user,
         masked: profile.masked_paths.clone(),
         read_only: profile.readonly_paths.clone(),
         host_root: base.id_map.mode == IdMode::Identity,
@@ -59,6 +60,6 @@ pub(super) fn plan(
 }
 
 /// Whether apt is told to fetch as root: with one id there is nobody else it could become, and it looks whether it did.
-pub(super) fn keeps_apt_root(profile: &Profile, base: &Base) -> bool {
-    profile.remember_ids && base.id_map.mode == IdMode::Single
+pub(super) fn keeps_apt_root(profile: &Profile, base: &Base, options: &RunOptions) -> bool {
+    profile.remember_ids && who::pretends(&base.id_map, options.as_user)
 }

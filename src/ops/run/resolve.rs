@@ -7,15 +7,17 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::{After, Net, RunOptions, Stay, binds, checks, limits, mounts, nest, network, stay};
+use super::{
+    After, Net, RunOptions, Stay, binds, checks, limits, mounts, nest, network, stay, who,
+};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Profile, Root};
 use crate::isolate::{caps, env, lost, remember, seccomp};
 use crate::ops::snapshot::free_it;
+use crate::rootfs::apply;
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, MountPlan, Op, Source};
-use crate::rootfs::{apply, scaffold};
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::{terminal, user};
 use crate::store::{
@@ -142,14 +144,14 @@ pub(super) fn settings(
     checks::nest(&profile, base, options)?;
     let argv = words(options)?;
     let mut environment = env::environment(&profile, std::env::vars_os(), &options.env)?;
-    if mounts::keeps_apt_root(&profile, base) {
+    if mounts::keeps_apt_root(&profile, base, options) {
         env::add(&mut environment, plan::APT_CONFIG);
     }
     if options.nest {
         nest_variables(&mut environment, &base.box_name);
     }
-    let user = options.user.as_deref().map(user::parse).transpose()?;
-    checks::user(user.as_ref(), &base.id_map)?;
+    let user = who::user(options)?;
+    checks::user(user.as_ref(), &who::map(&base.id_map, options.as_user))?;
     // A box may have a longer name than a host.
     let box_name: String = base.box_name.as_str().chars().take(64).collect();
     let hostname = hostname(options.hostname.as_deref().unwrap_or(&box_name))?;
@@ -174,8 +176,8 @@ pub(super) fn settings(
     }
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
-    let scaffold = scaffold::ensure(cache.as_fd(), &places, base.id_map.root_owner())?;
-    let single = base.id_map.mode == IdMode::Single;
+    let scaffold = who::scaffold(cache.as_fd(), &places, &base.id_map, options.as_user)?;
+    let single = who::pretends(&base.id_map, options.as_user);
     let request = seccomp::Request { single, nesting: options.nest };
     let seccomp = seccomp::program(&profile, &request, cache.as_fd())?;
     let mut lowers: Vec<String> =
@@ -293,10 +295,12 @@ pub(super) fn spec(
         candidates,
         workdir: settings.workdir,
         user: settings.user,
+        ordinary: who::ordinary(options),
         capabilities: settings.profile.capabilities,
         last_capability: caps::last_cap(),
         seccomp: settings.seccomp,
-        remember: settings.profile.remember_ids.then(|| remember::programs(&base.id_map)),
+        remember: (settings.profile.remember_ids && who::remembers(&base.id_map, options.as_user))
+            .then(|| remember::programs(&base.id_map)),
         limits: settings.limits.rlimits,
         cgroup: None,
         preserve_fds: options.preserve_fds.clone(),

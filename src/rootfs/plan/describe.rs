@@ -22,6 +22,9 @@ impl Op {
             Self::Symlink { target, to } => format!("symlink {} -> {to}", show(target)),
             Self::Device { name } => format!("device /dev/{name}"),
             Self::Text { target, .. } => format!("file {} of ours", show(target)),
+            Self::Account { target, entry } => {
+                format!("file {} with id {}, if it has none", show(target), entry.id)
+            }
             Self::Bind { source, target, read_only } => {
                 let access = if *read_only { "ro" } else { "rw" };
                 format!("bind {} on {} {access}", source.describe(), show(target))

@@ -67,7 +67,7 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
         Ok(Side::Child) => {
             drop(ours);
             // Never back into the frames of the parent, whose destructors would set its terminal.
-            catch_unwind(AssertUnwindSafe(|| join::child(&spec, &door, &theirs, entered))).ok();
+            catch_unwind(AssertUnwindSafe(|| join::child(spec, &door, &theirs, entered))).ok();
             std::process::abort()
         }
         Ok(Side::Parent { pidfd, .. }) => pidfd,

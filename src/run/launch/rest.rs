@@ -45,8 +45,9 @@ impl Supervisor {
             self.user_namespace = Some(told);
             return Ok(());
         };
-        let companion =
-            network::start(outside, user.as_fd(), told.as_fd(), spec.id_map.root_owner())?;
+        let owner = spec.id_map.root_owner();
+        let id = spec.first_id();
+        let companion = network::start(outside, user.as_fd(), told.as_fd(), owner, id)?;
         self.companions.push(companion);
         send_down(self.wire.as_fd(), Down::Go).ok();
         Ok(())

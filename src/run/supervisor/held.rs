@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::spec::RunSpec;
-use crate::ids::IdMap;
+use crate::ids::{IdMap, ORDINARY};
 use crate::isolate::caps::CapSet;
 
 /// What a descriptor is.
@@ -94,6 +94,12 @@ pub struct Confinement {
     pub workdir: Bytes,
     /// `USER[:GROUP]`; inside root if none.
     pub user: Option<String>,
+    /// Whether that is the ordinary user of `--as-user`.
+    #[serde(default)]
+    pub ordinary: bool,
+    /// Whether it begins in its home directory.
+    #[serde(default)]
+    pub at_home: bool,
     /// Resource limits: number, soft, hard.
     pub limits: Vec<(u32, Option<u64>, Option<u64>)>,
     /// Whether abstract sockets of the host's network are out of reach.
@@ -116,9 +122,16 @@ impl Confinement {
             environment: spec.environment.iter().map(|l| Bytes(l.as_bytes().to_vec())).collect(),
             workdir: Bytes(spec.workdir.as_os_str().as_bytes().to_vec()),
             user: spec.user.as_ref().map(ToString::to_string),
+            ordinary: spec.ordinary.is_some(),
+            at_home: spec.ordinary.as_ref().is_some_and(|ordinary| ordinary.at_home),
             limits: spec.limits.iter().map(limit).collect(),
             scoped: spec.scoped,
         }
+    }
+
+    /// The ids as those in the run call them.
+    pub fn map_inside(&self) -> IdMap {
+        if self.ordinary { self.id_map.known_as(ORDINARY) } else { self.id_map.clone() }
     }
 
     /// Its capabilities.
@@ -217,6 +230,8 @@ mod tests {
             environment: vec![Bytes(b"A=\xff".to_vec())],
             workdir: Bytes(b"/\xfe".to_vec()),
             user: Some("1:2".into()),
+            ordinary: true,
+            at_home: true,
             limits: vec![(Resource::Nofile as u32, Some(9), None)],
             scoped: true,
         };
