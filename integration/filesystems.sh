@@ -1,6 +1,7 @@
 #!/bin/bash
-# filesystems.sh: a store on ext4, xfs, btrfs and tmpfs works; on overlayfs it is refused with the reason. As root,
-# because files are mounted as disks; the job is done as root and as the test user with ranges.
+# filesystems.sh: a store on ext4, xfs, btrfs and tmpfs works; on overlayfs and FUSE it is refused with the reason (on NFS
+# and 9p: vm/places.sh). As root, because files are mounted as disks; the job is done as root and as the test user
+# with ranges.
 #
 #   SANDBOX_BIN, SANDBOX_TEST_TREE   the binary and the Debian tree (default: made)
 #   SANDBOX_HOSTS_TABLE              a file that gets a line for each: place, id mode, what, result (tabs)
@@ -63,10 +64,32 @@ for kind in ext4 xfs btrfs tmpfs; do
     rm -f "$work/image"
 done
 
-mkdir "$work/lower" "$work/upper" "$work/work"
+# refused KIND: what is mounted now is no place for a store, whether or not the directory is there already; it is named,
+# with the way out, and nothing is left on it.
+refused() {
+    local kind=$1 code place before
+    mkdir -m 0700 "$work/disk/there"
+    before=$(find "$work/disk")
+    for place in new there; do
+        code=0
+        "$work/sandbox" --base-dir "$work/disk/$place" init --from "tar:$tree" 2>"$work/log" || code=$?
+        [ $code = 6 ] && grep -q "$work/disk/$place: lies on $kind" "$work/log" && grep -q '^hint: .*volume' "$work/log" ||
+            { cat "$work/log"; echo "filesystems: $kind: init: exit $code"; exit 1; }
+        code=0
+        "$work/sandbox" --base-dir "$work/disk/$place" doctor >"$work/log" 2>&1 || code=$?
+        [ $code = 6 ] && grep -q "^no base-dir .* on $kind, which cannot hold" "$work/log" ||
+            { cat "$work/log"; echo "filesystems: $kind: doctor: exit $code"; exit 1; }
+    done
+    code=0
+    "$work/sandbox" --base-dir "$work/disk/there" run -- true 2>"$work/log" || code=$?
+    [ $code = 125 ] && grep -q "lies on $kind" "$work/log" || { cat "$work/log"; exit 1; }
+    [ "$(find "$work/disk")" = "$before" ] || { find "$work/disk"; echo "filesystems: $kind: something is left"; exit 1; }
+    row "$kind" - "exit 6, and the reason"
+    umount "$work/disk"
+}
+mkdir "$work/lower" "$work/upper" "$work/work" "$work/behind"
 mount -t overlay -o "lowerdir=$work/lower,upperdir=$work/upper,workdir=$work/work" none "$work/disk"
-code=0
-"$work/sandbox" --base-dir "$work/disk/store" init --from "tar:$tree" 2>"$work/log" || code=$?
-[ $code = 6 ] && grep -q 'lies on overlayfs' "$work/log" && grep -q '^hint: ' "$work/log" || { cat "$work/log"; exit 1; }
-[ -z "$(ls -A "$work/disk")" ]
-row overlayfs - "exit 6, and the reason"
+refused overlayfs
+# A program answers for its files, here without attributes.
+bindfs --xattr-none "$work/behind" "$work/disk"
+refused FUSE

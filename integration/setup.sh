@@ -73,6 +73,7 @@ look() {
                 lacks 'has mkfs.ext4' e2fsprogs e2fsprogs
                 lacks 'has mkfs.xfs' xfsprogs xfsprogs
                 lacks 'has mkfs.btrfs' btrfs-progs btrfs-progs
+                lacks 'has bindfs' bindfs bindfs
                 lacks 'has dockerd && has docker' docker.io moby-engine
                 lacks 'has runc' runc runc
                 lacks 'has podman' podman podman
