@@ -133,6 +133,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         outside: None,
         scoped: confinement.scoped,
         lowers: Vec::new(),
+        scaffold: None,
         run_dir: String::new(),
         upper: Upper::Disk,
         way: None,

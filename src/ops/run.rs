@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::io::Errno;
 
 pub use dry::{DryRun, plan};
 
@@ -287,19 +288,24 @@ fn execute(
     let mut spec = resolve::spec(store, settings, &base, record.run, options, stay)?;
     spec.cgroup = cgroup.as_ref().map(limits::Cgroup::entrance).transpose()?;
     let told = Told::of(&spec);
+    let fleeting = spec.scaffold.is_some();
+    if fleeting && staying.is_some() {
+        return Err(Fault::errno("start: write to", store.path().display(), Errno::ROFS));
+    }
     facts.setup_us = begun.elapsed().as_micros() as u64;
     if let Some(staying) = &mut staying {
         staying.prepare(&spec, &base.id_map)?;
     }
     let mut around = around::Around::new(store, lock, &base, options, &record, run)
         .telling(status)
+        .fleeting(fleeting)
         .staying(staying.as_deref_mut());
     let launched = launch::run(spec, store.dir(), &mut around);
     facts.also_without(around.lost());
     let tidy = around.is_tidy();
     let (run, gone) = around.into_run();
     let (mut run, outcome) = match (run, launched) {
-        (Some(run), Ok(outcome)) => (run, outcome),
+        (run, Ok(outcome)) if fleeting || run.is_some() => (run, outcome),
         (run, launched) => {
             run.map_or(Ok(()), |run| claim::abandon(store, run, options))?;
             return Err(launched.err().unwrap_or_else(explain::vanished));
@@ -309,7 +315,7 @@ fn execute(
         code: OURS,
         messages: Vec::new(),
         fault: None,
-        run: run.id(),
+        run: record.run,
         kept: false,
         committed: None,
         adopted: Vec::new(),
@@ -329,7 +335,7 @@ fn execute(
     let said = staying.as_deref().map_or(Ok(None), |staying| staying.said(store, &base))?;
     match outcome.ended {
         Ok(ended) => {
-            let left = (!gone).then_some(&run);
+            let left = run.as_ref().filter(|_| !gone);
             let reason = outcome.reason;
             let (ended, reason) = staying.map_or((ended, reason), |one| one.last(ended, reason));
             let (ended, reason) = limits::last(left, &base, options, ended, reason)?;
@@ -342,7 +348,9 @@ fn execute(
             facts.adopted.clone_from(&finished.adopted);
             let (base, record, journal) = (&base, &record, &journal[..]);
             let after = finish::After { store, base, options, record, said, journal, held };
-            after.finish(&mut run, ended, &mut finished, &mut facts)?;
+            if let Some(run) = &mut run {
+                after.finish(run, ended, &mut finished, &mut facts)?;
+            }
             if let Some(layer) = finished.committed {
                 status.committed(layer, facts.name());
             }
@@ -350,7 +358,7 @@ fn execute(
         Err(failure) => {
             let (code, fault) = told.explain(failure);
             if code == OURS {
-                claim::abandon(store, run, options)?;
+                run.map_or(Ok(()), |run| claim::abandon(store, run, options))?;
                 return Err(fault);
             }
             finished.code = code;
@@ -360,7 +368,7 @@ fn execute(
             finished.fault = Some(fault);
         }
     }
-    if !finished.kept && !gone {
+    if let Some(run) = run.filter(|_| !finished.kept && !gone) {
         finish::discard(store, run)?;
     }
     if let Some(fault) = out_failed {

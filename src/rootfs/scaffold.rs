@@ -11,9 +11,14 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::fs::{chmodat, chownat, mkdirat, openat, renameat_with, statat};
 use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
 
 use super::account::HOME;
 use crate::fault::{Context, Fault, Result, printable};
+use crate::ids::ORDINARY;
 
 /// How many leftovers of one process id there may be.
 const TRIES: u32 = 1000;
@@ -70,11 +75,8 @@ fn make(
 ) -> Result<()> {
     possible(places)?;
     let temporary = make_temporary(cache, name)?;
-    let made = fill(cache, &temporary, places, owner).and_then(|()| match home {
-        Some(user) => own(cache, Path::new(&format!("{temporary}{HOME}")), user),
-        None => Ok(()),
-    });
-    if let Err(fault) = made {
+    let dir = open_directory(cache, Path::new(&temporary));
+    if let Err(fault) = dir.and_then(|dir| fill(&dir, places, owner, home)) {
         // What went wrong is told; gc removes what cannot be removed now.
         drop(crate::tree::remove::remove_tree(cache, temporary.as_ref()));
         return Err(fault);
@@ -132,18 +134,50 @@ fn name_of(places: &[(PathBuf, bool)], owner: (u32, u32)) -> String {
     format!("scaffold-{:016x}{:016x}", half(1), half(2))
 }
 
+/// Makes the places in an empty directory; the home among them, if there is one, belongs to its own user.
 fn fill(
-    cache: BorrowedFd<'_>,
-    name: &str,
+    root: &OwnedFd,
     places: &[(PathBuf, bool)],
     owner: (u32, u32),
+    home: Option<(u32, u32)>,
 ) -> Result<()> {
-    let root = open_directory(cache, Path::new(name))?;
     own(root.as_fd(), Path::new("."), owner)?;
     for (path, directory) in places {
-        place(&root, path, *directory, owner)?;
+        place(root, path, *directory, owner)?;
     }
-    Ok(())
+    match home {
+        Some(user) => own(root.as_fd(), Path::new(HOME.trim_start_matches('/')), user),
+        None => Ok(()),
+    }
+}
+
+/// A scaffold that is made for one run, because its store cannot be written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleeting {
+    /// The places, without the home.
+    pub places: Vec<(PathBuf, bool)>,
+    /// Whether there is a home for an ordinary user.
+    pub home: bool,
+}
+
+impl Fleeting {
+    /// Makes it, in the child, as a file system in memory that no path leads to: its root.
+    ///
+    /// # Errors
+    /// What the calls for the mount say; EIO for a place that cannot be made.
+    pub fn make(&self) -> Result<OwnedFd, Errno> {
+        let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&fs, "mode", "0755")?;
+        fsconfig_create(&fs)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NODEV;
+        let root = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let mut places = self.places.clone();
+        places.extend(self.home.then(|| (HOME.into(), true)));
+        let home = self.home.then_some((ORDINARY, ORDINARY));
+        fill(&root, &places, ours, home).map_err(|_| Errno::IO)?;
+        Ok(root)
+    }
 }
 
 fn place(root: &OwnedFd, path: &Path, directory: bool, owner: (u32, u32)) -> Result<()> {

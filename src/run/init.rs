@@ -60,7 +60,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(Failure::at(Stage::Private))?;
     let base = Base::clone_cwd(store, spec.nested).map_err(Failure::at(Stage::Base))?;
-    let lowers = open_lowers(spec, &base)?;
+    let mut lowers = open_lowers(spec, &base)?;
     if spec.id_map.mode == IdMode::Single {
         await_go(wire).map_err(Failure::at(Stage::Upper))?;
     }
@@ -72,6 +72,9 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     become_root(spec, wire).map_err(Failure::at(Stage::Ids))?;
     if early.is_none() && starts_early(spec) {
         early = Some(start_early(spec, wire, false)?);
+    }
+    if let Some(scaffold) = &spec.scaffold {
+        lowers.push(scaffold.make().map_err(Failure::at(Stage::Upper))?);
     }
     let root = assemble_root(spec, &base, &lowers, &run)?;
 

@@ -17,6 +17,7 @@ use crate::isolate::remember::Programs;
 use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::MountPlan;
+use crate::rootfs::scaffold::Fleeting;
 use crate::sys::exec::Strings;
 
 /// Everything that one execution needs.
@@ -32,6 +33,8 @@ pub struct RunSpec {
     pub scoped: bool,
     /// Paths of the lowers' trees beneath base_dir, top first, the scaffold last.
     pub lowers: Vec<String>,
+    /// The scaffold, if it is none of these.
+    pub scaffold: Option<Fleeting>,
     /// The run's directory beneath base_dir; upper and work are `layer/fs` and `work` in it.
     pub run_dir: String,
     /// Whether base_dir is a store inside a run, whose layers are mounts.

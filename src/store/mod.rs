@@ -57,7 +57,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{fsync, renameat};
+use rustix::fs::{StatVfsMountFlags, fstatvfs, fsync, renameat};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -128,6 +128,11 @@ impl Store {
     /// locks are held for milliseconds.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// Whether it lies on a file system, or a mount of one, that nobody here can write to.
+    pub fn is_read_only(&self) -> bool {
+        fstatvfs(&self.dir).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     /// The path of something in the store, for messages.

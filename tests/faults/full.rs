@@ -263,6 +263,23 @@ pub(crate) fn read_only_inside() {
     place.said(&["show", "one"]).code(0);
     place.said(&["diff", "postinit", "one"]).code(0);
     place.said(&["run", "--", "true"]).refused(125, REASON);
+    // What is in memory needs no place: neither for the changes nor for anything of ours.
+    let memory = &["run", "--from", "one", "--upper", "tmpfs"];
+    for (flags, line) in [
+        (&[][..], "cat /x; echo y >/y; rm /x; test ! -e /x; echo gone >/etc/hostname; cat /y >&2"),
+        (&["--as-user"], "cat /x; echo z >z"),
+        (&["--tmpfs", "/srv/deep"], "cat /x; echo z >/srv/deep/z"),
+        (&["--read-only"], "cat /x; echo z >/tmp/z"),
+    ] {
+        let said = place.said(&[memory, flags, &["--", "sh", "-euc", line]].concat()).code(0);
+        assert_eq!(said.out, "x\n", "{flags:?}");
+    }
+    for way in ["fd-attached", "lowerdir+", "mount"] {
+        place.said(&[memory, &["--overlay-way", way, "--", "cat", "/x"][..]].concat()).code(0);
+    }
+    place.said(&[memory, &["--", "sh", "-c", "exit 7"][..]].concat()).code(7);
+    place.said(&[memory, &["--", "nosuch"][..]].concat()).code(127);
+    place.said(&["start", "--upper", "tmpfs", "--", "true"]).refused(125, REASON);
     place.said(&["run", "--commit", "two", "--", "true"]).refused(125, REASON);
     place.said(&["snapshot", "three"]).refused(1, REASON);
     place.said(&["rm", "one"]).refused(1, REASON);

@@ -33,6 +33,8 @@ pub(super) struct Around<'a> {
     child: Option<Pid>,
     lost: Vec<Lost>,
     staying: Option<&'a mut Staying>,
+    /// Whether it has no directory; what it stands on is kept by the lock.
+    fleeting: bool,
 }
 
 impl<'a> Around<'a> {
@@ -59,7 +61,13 @@ impl<'a> Around<'a> {
             lost: Vec::new(),
             staying: None,
             child: None,
+            fleeting: false,
         }
+    }
+
+    /// The same without a directory in the store.
+    pub(super) fn fleeting(self, fleeting: bool) -> Self {
+        Self { fleeting, ..self }
     }
 
     fn tell_started(&mut self) {
@@ -110,6 +118,9 @@ impl<'a> Around<'a> {
 
 impl Moments for Around<'_> {
     fn ready(&mut self) -> Result<()> {
+        if self.fleeting {
+            return Ok(());
+        }
         let Some(lock) = self.lock.take() else { return Ok(()) };
         if self.run.is_none() {
             let name = self.record.name.as_ref();

@@ -26,7 +26,7 @@ pub(super) fn claim(
         let (mut run, record) = store.open_run(&kept.parse()?)?;
         let record = RunRecord {
             pid: std::process::id(),
-            scaffold: Some(settings.scaffold.clone()),
+            scaffold: settings.scaffold.clone().ok(),
             copy_up: distinct(settings.copy_up_paths.iter().chain(&record.copy_up)),
             ..record
         };
@@ -42,7 +42,7 @@ pub(super) fn claim(
         from: base.from.clone(),
         layer: Some(base.layer.id),
         chain: base.layer.mount.clone(),
-        scaffold: Some(settings.scaffold.clone()),
+        scaffold: settings.scaffold.clone().ok(),
         id_map: base.id_map.clone(),
         argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         copy_up: settings.copy_up_paths.clone(),

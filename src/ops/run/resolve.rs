@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::{
-    After, Net, RunOptions, Stay, binds, checks, limits, mounts, nest, network, stay, who,
+    After, Net, RunOptions, Stay, Upper, binds, checks, limits, mounts, nest, network, stay, who,
 };
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
@@ -18,6 +18,7 @@ use crate::ops::snapshot::free_it;
 use crate::rootfs::apply;
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
 use crate::rootfs::plan::{self, MountPlan, Op, Source};
+use crate::rootfs::scaffold::Fleeting;
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::{terminal, user};
 use crate::store::{
@@ -107,7 +108,8 @@ pub(super) struct Settings {
     pub(super) environment: Vec<CString>,
     pub(super) workdir: PathBuf,
     pub(super) lowers: Vec<String>,
-    pub(super) scaffold: String,
+    /// The name of the scaffold in the cache, or what is made in its place.
+    pub(super) scaffold: std::result::Result<String, Fleeting>,
     pub(super) plan: MountPlan,
     pub(super) copy_up: Vec<CopyUp>,
     pub(super) copy_up_paths: Vec<String>,
@@ -176,13 +178,16 @@ pub(super) fn settings(
     }
     let is_directory = |source: &Source| directories.get(source).copied().unwrap_or(true);
     let places = plan.places(is_directory);
-    let scaffold = who::scaffold(cache.as_fd(), &places, &base.id_map, options.as_user)?;
+    let scaffold = match fleeting(store, options) {
+        true => Err(Fleeting { places, home: options.as_user }),
+        false => Ok(who::scaffold(cache.as_fd(), &places, &base.id_map, options.as_user)?),
+    };
     let single = who::pretends(&base.id_map, options.as_user);
     let request = seccomp::Request { single, nesting: options.nest };
     let seccomp = seccomp::program(&profile, &request, cache.as_fd())?;
     let mut lowers: Vec<String> =
         base.layer.mount.iter().rev().map(|id| format!("layers/{id}/fs")).collect();
-    lowers.push(format!("cache/{scaffold}"));
+    lowers.extend(scaffold.iter().map(|name| format!("cache/{name}")));
     let workdir = options.workdir.clone().unwrap_or_else(|| "/".into());
     let copy_up_paths =
         distinct(profile.copy_up.iter().chain(&base.settings.copy_up).chain(&options.copy_up));
@@ -215,6 +220,13 @@ fn nest_variables(environment: &mut Vec<CString>, box_name: &BoxName) {
             env::add(environment, &line);
         }
     }
+}
+
+/// Whether the run is to leave no trace in its store, because nobody can write there: all that it would make is in
+/// memory, and it holds the lock of the store in place of a record.
+pub(super) fn fleeting(store: &Store, options: &RunOptions) -> bool {
+    let in_memory = options.upper != Upper::Disk && options.kept_run.is_none() && !options.nest;
+    in_memory && store.is_read_only()
 }
 
 /// What is copied up: nothing in a root that is read-only, where no file can become two.
@@ -280,8 +292,12 @@ pub(super) fn spec(
         outside: settings.network.outside,
         scoped: settings.network.scoped,
         lowers: settings.lowers,
-        run_dir: format!("runs/{run}"),
+        run_dir: match &settings.scaffold {
+            Ok(_) => format!("runs/{run}"),
+            Err(_) => ".".to_owned(),
+        },
         nested: store.is_nest(),
+        scaffold: settings.scaffold.err(),
         upper: options.upper,
         way: options.overlay_way,
         read_only_root: settings.profile.root == Root::Readonly,
