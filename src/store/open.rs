@@ -43,7 +43,11 @@ impl Store {
         }
         check_filesystem(&dir, &shown)?;
         let format = match file::read_small(dir.as_fd(), layout::FORMAT, file::RECORD_LIMIT) {
-            Err(Errno::NOENT) => return Err(no_store(&shown)),
+            Err(Errno::NOENT) => {
+                let found = place::file_system_for_sure(&dir);
+                check_kind(found.context("look at filesystem of the store", &shown)?, &shown)?;
+                return Err(no_store(&shown));
+            }
             bytes => bytes.context("read format of the store", &shown)?,
         };
         let format = Format::parse(&format, &shown)?;
@@ -116,7 +120,8 @@ fn make(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
     let owner = geteuid().as_raw();
     let stat = fstat(&place).context("look at store", shown)?;
     check_owner(&stat, owner, shown)?;
-    check_filesystem(&place, shown)?;
+    let found = place::file_system_for_sure(&place);
+    check_kind(found.context("look at filesystem of the store", shown)?, shown)?;
     make_private(&place, &stat, shown)?;
     let dir = file::open_dir(place.as_fd(), ".").context("open directory", shown)?;
     // One maker at a time, so that taking back never removes what another one counts on.
@@ -269,7 +274,10 @@ fn holds_something(place: &OwnedFd, shown: &str) -> Result<bool> {
 }
 
 fn check_filesystem(dir: &OwnedFd, shown: &str) -> Result<()> {
-    let found = place::file_system(dir).context("look at filesystem of the store", shown)?;
+    check_kind(place::file_system(dir).context("look at filesystem of the store", shown)?, shown)
+}
+
+fn check_kind(found: place::FileSystem, shown: &str) -> Result<()> {
     if found.holds_uppers {
         return Ok(());
     }

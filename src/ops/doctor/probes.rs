@@ -17,7 +17,7 @@ use crate::fault::{Context, Result, why};
 use crate::ids::{self, Extent, IdMap};
 use crate::remedy::{self, Host};
 use crate::rootfs::overlay::{Base, WAYS, Way, Writable, assemble};
-use crate::store::place::file_system;
+use crate::store::place::file_system_for_sure;
 use crate::sys::process::{
     NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, Namespaces, Side, clone, exit_now,
 };
@@ -141,7 +141,7 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
     };
     let elsewhere = || Some(remedy::base_dir(&shown.to_string(), host));
     let kind = match openat(CWD, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(file_system)
+        .and_then(file_system_for_sure)
     {
         Ok(kind) => kind,
         Err(errno) => return no(format!("{shown}: {}", why(errno)), Some(errno), None),
