@@ -23,7 +23,10 @@ use crate::tree::xattr;
 const OLDEST: (u32, u32) = (5, 12);
 
 pub(super) fn kernel() -> Probe {
-    let release = uname().release().to_string_lossy().into_owned();
+    judged(&uname().release().to_string_lossy())
+}
+
+fn judged(release: &str) -> Probe {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().ok());
     let version = (numbers.next().flatten(), numbers.next().flatten());
     let old = matches!(version, (Some(major), Some(minor)) if (major, minor) < OLDEST);
@@ -156,6 +159,30 @@ pub(super) fn network_program() -> Probe {
             let detail = format!("neither pasta nor slirp4netns: {}", why(errno));
             let remedy = Some("install the package passt (or slirp4netns)".to_owned());
             Probe { name, ok: false, needed, detail, errno: Some(name_of(errno)), remedy }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_told_and_what_cannot_be_read_is_tried() {
+        for (release, ok) in [
+            ("4.18.0-553.el8.x86_64", false),
+            ("5.4.0", false),
+            ("5.11.22-1-pve", false),
+            ("5.12", true),
+            ("5.15.0-91-generic", true),
+            ("6.1.0-57-cloud-amd64", true),
+            ("10.0.1", true),
+            ("strange", true),
+        ] {
+            let probe = judged(release);
+            assert_eq!(probe.ok, ok, "{release}");
+            assert_eq!(probe.remedy.as_deref(), (!ok).then_some("Linux 5.12 or newer"));
+            assert!(probe.needed && probe.detail == format!("Linux {release}"));
         }
     }
 }
