@@ -46,6 +46,7 @@ step "demo as $(id -un)" "$stage/demo.sh"
 step "packages as $(id -un)" "$stage/packages.sh"
 step "managers as $(id -un)" "$stage/managers.sh"
 
+step "installed" "$here/installed.sh"
 step "fuzz" "$here/fuzz.sh"
 
 # Inside containers: an engine is started, which takes root.
