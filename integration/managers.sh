@@ -82,6 +82,9 @@ test -e /srv/probe/log && rm /srv/probe/log || :
 %attr(0755, root, root) %caps(cap_net_bind_service=ep) /usr/bin/rpm-probe
 SPEC
     done
+    # One with a device, which no kernel makes for a user: an empty file takes its place, and what it is is remembered.
+    printf '%s\n' 'Name: node' 'Version: 1' 'Release: 1' 'Summary: node' 'License: MIT' 'BuildArch: noarch' \
+        '%description' node '%files' '%dev(c, 1, 3) %attr(0666, root, root) /srv/node' >in/node.spec
     # A second one: the libzypp of Debian cannot read a database without any package.
     printf '%s\n' 'Name: rest' 'Version: 1' 'Release: 1' 'Summary: rest' 'License: MIT' 'BuildArch: noarch' \
         '%description' rest '%files' >in/rest.spec
@@ -118,6 +121,12 @@ try_rpm() {
     keep r2 r3 'rpm -e probe'
     is "remove" gone r3 'test ! -e /srv/probe/file && ! rpm -q probe >/dev/null && echo gone'
     discarded rpms 'rpm -i --nodeps /srv/repo/probe-1-1.noarch.rpm' /srv/probe/file
+    keep rpms n1 'rpm -i --nodeps /srv/repo/node-1-1.noarch.rpm'
+    is "device, query" node-1-1.noarch n1 'rpm -q node'
+    ./sandbox show n1 --json | grep -q '"remembered": *1\b' || fail "the device is not remembered"
+    is "device, verify" "/srv/node" n1 'rpm -V --nodeps node | awk "{ print \$NF }"'
+    keep n1 n2 'rpm -e node'
+    is "device, remove" gone n2 'test ! -e /srv/node && ! rpm -q node >/dev/null && echo gone'
 }
 
 try_dnf() {
@@ -223,6 +232,7 @@ try_cargo() {
     is "query" 'rs-probe v1.0.0 (/tmp/rs):' c1 'cargo install --list --root /usr/local | grep rs-probe\ v'
     keep c1 c2 "cp -r /in/rs2 /tmp/rs && $cargo --path /tmp/rs && rm -rf /tmp/rs /tmp/target"
     is "upgrade" "probe 2" c2 rs-probe
+    is "verify" '1 rs-probe v2.0.0' c2 'echo $(cargo install --list --root /usr/local | grep -c "^ ") $(cargo install --list --root /usr/local | sed -n "s/ (.*//p")'
     keep c2 c3 'cargo uninstall -q --root /usr/local rs-probe'
     is "remove" gone c3 'test ! -e /usr/local/bin/rs-probe && echo gone'
     discarded postinit "cp -r /in/rs1 /tmp/rs && $cargo --path /tmp/rs" /usr/local/bin/rs-probe
@@ -238,6 +248,7 @@ try_make() {
     [ "$mode" = single ] || is "owners" 'root games 2755' m1 'stat -c "%U %G %a" /usr/local/bin/mk-probe'
     keep m1 m2 'make -s -C /in/mk install'
     is "upgrade" 42 m2 'mk-probe; echo $?'
+    is "verify" same m2 'cc -o /tmp/again /in/mk/probe.c && cmp /tmp/again /usr/local/bin/mk-probe && echo same'
     keep m2 m3 'make -s -C /in/mk uninstall'
     is "remove" gone m3 'test ! -e /usr/local/bin/mk-probe && echo gone'
     discarded postinit 'make -s -C /in/mk install' /usr/local/bin/mk-probe
