@@ -12,7 +12,10 @@ use super::{Run, RunId, Store, layout};
 use crate::fault::{Context, Result};
 
 /// What overlayfs leaves in the work directory: directories of mode 0000, outermost first.
-const LEFT_IN_WORK: [&str; 3] = ["work/work", "work/work/incompat", "work/work/incompat/volatile"];
+const LEFT_IN_WORK: [&str; 3] = [WORK_IN_WORK, "work/work/incompat", "work/work/incompat/volatile"];
+
+/// The outermost of them, in which overlayfs works for as long as it is mounted.
+pub(super) const WORK_IN_WORK: &str = "work/work";
 
 /// The mark of a `volatile` mount, an empty file in the innermost of them (overlayfs.rst, "Volatile mount").
 const MARK: &str = "work/work/incompat/volatile/dirty";
@@ -45,18 +48,21 @@ impl Run {
     /// put aside for another run, once the lock is free. What it has begun and could not end is for
     /// [`Run::discard`]. Its overlay may still be on its way down.
     pub fn remove_empty(&self, store: &Store) -> bool {
-        self.empty().and_then(|()| self.put_aside(store).or_else(|_| self.remove(store))).is_ok()
+        // The mount still holds where it works: if its name were gone, to free it would fall to the end of PID 1, which
+        // we wait for (an ext4 that is mounted with `discard` waits for the disk then). Who takes the directory has time.
+        let emptied = self.empty(&LEFT_IN_WORK[1..]);
+        emptied.and_then(|()| self.put_aside(store).or_else(|_| self.remove(store))).is_ok()
     }
 
-    /// Removes the upper and what overlayfs has left beside it.
-    fn empty(&self) -> Result<(), Errno> {
+    /// Removes the upper and, outermost first, `left` of what overlayfs has left beside it.
+    fn empty(&self, left: &[&str]) -> Result<(), Errno> {
         // This decides: it fails if the upper holds anything, and nothing has been touched then.
         step("discard.fs", || file::rmdir(self.dir(), layout::LAYER_FS))?;
-        step("discard.work", || self.empty_work())
+        step("discard.work", || self.empty_work(left))
     }
 
     fn remove(&self, store: &Store) -> Result<(), Errno> {
-        self.empty()?;
+        self.empty(&LEFT_IN_WORK)?;
         step("discard.work", || file::rmdir(self.dir(), layout::WORK))?;
         step("discard.layer", || {
             match file::rmdir(self.dir(), layout::LAYER) {
@@ -90,7 +96,7 @@ impl Run {
         file::rmdir(store.dir(), name)
     }
 
-    fn empty_work(&self) -> Result<(), Errno> {
+    fn empty_work(&self, left: &[&str]) -> Result<(), Errno> {
         // Nobody but the kernel and we can name anything in here: there is no symlink to follow. Where it
         // is not ours (a range of ids), we are root and need no permission.
         for name in LEFT_IN_WORK {
@@ -101,7 +107,7 @@ impl Run {
             }
         }
         file::unlink(self.dir(), MARK)?;
-        for name in LEFT_IN_WORK.iter().rev() {
+        for name in left.iter().rev() {
             file::rmdir(self.dir(), name)?;
         }
         Ok(())

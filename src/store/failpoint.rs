@@ -33,6 +33,7 @@ pub(crate) const STEPS: &[&str] = &[
     "box.record.temp.fsync",
     "box.record.rename",
     "box.record.fsync",
+    "spare.work",
     "spare.fs",
     "spare.take",
     "spare.record",

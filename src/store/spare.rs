@@ -16,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use super::discard::WORK_IN_WORK;
 use super::failpoint::step;
 use super::file;
 use super::runs::ROOT_MODE;
@@ -44,6 +45,7 @@ impl Store {
         if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino) {
             return Err(Errno::STALE);
         }
+        step("spare.work", || file::rmdir(dir.as_fd(), WORK_IN_WORK))?;
         step("spare.fs", || {
             match mkdirat(&dir, layout::LAYER_FS, ROOT_MODE) {
                 // Whoever took it before was killed. (A symlink would lead the mode elsewhere: CVE-2021-26910.)
@@ -66,12 +68,19 @@ impl Store {
 }
 
 impl Run {
-    /// Puts the directory aside, whose upper is gone and whose work directory is empty. Fails if it holds
-    /// anything else, or if there is a spare one already.
+    /// Puts the directory aside, whose upper is gone and in whose work directory there is the empty one of overlayfs
+    /// at most. Fails if it holds anything else, or if there is a spare one already.
     pub(super) fn put_aside(&self, store: &Store) -> Result<(), Errno> {
         step("spare.record", || file::unlink(self.dir(), layout::RUN_RECORD))?;
-        let empty = |name| file::is_empty(file::open_dir(self.dir(), name)?.as_fd());
-        if file::names(self.dir())? != CONTENT || !empty(layout::LAYER)? || !empty(layout::WORK)? {
+        let names = |name| file::names(file::open_dir(self.dir(), name)?.as_fd());
+        let clean = file::names(self.dir())? == CONTENT
+            && names(layout::LAYER)?.is_empty()
+            && match &names(layout::WORK)?[..] {
+                [] => true,
+                [one] => one == layout::WORK && names(WORK_IN_WORK)?.is_empty(),
+                _ => false,
+            };
+        if !clean {
             return Err(Errno::NOTEMPTY);
         }
         let owner = fstat(&self.dir)?;

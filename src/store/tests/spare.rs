@@ -51,6 +51,30 @@ fn the_directory_of_an_empty_run_serves_the_next_one() {
 }
 
 #[test]
+fn where_overlayfs_worked_goes_when_the_next_one_comes() {
+    let (_folder, store) = store();
+    let first = ended(&store);
+    let work =
+        |path: PathBuf| store.names(path.join("work").to_str().expect("UTF-8")).expect("names");
+    assert!(first.remove_empty(&store));
+    assert_eq!(work(spare(&store)), ["work"]);
+    drop(first);
+    let lock = store.lock_shared().expect("lock");
+    let second = store.new_run(&lock, &map()).expect("run");
+    assert!(!spare(&store).exists());
+    assert_eq!(work(path(&store, &second)), [""; 0]);
+}
+
+#[test]
+fn what_overlayfs_should_not_have_left_is_not_kept() {
+    let (_folder, store) = store();
+    let run = ended(&store);
+    fs::write(path(&store, &run).join("work/work/#1"), "").expect("write");
+    assert!(!run.remove_empty(&store));
+    assert!(!spare(&store).exists());
+}
+
+#[test]
 fn only_one_is_kept_and_none_that_holds_anything() {
     let (_folder, store) = store();
     let (first, second, third) = (ended(&store), ended(&store), ended(&store));
