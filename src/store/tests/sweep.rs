@@ -133,6 +133,7 @@ fn the_reaper_takes_the_dead_and_nobody_else() {
     assert_eq!(store.reap().expect("reap"), 1);
     // The clock was set back since somebody died: what is of a later time is nobody's, either. What is of the
     // next moments may be of one whose clock is a little ahead.
+    let young = store.path().join("runs/.new-r-0000000000001");
     fs::create_dir(&young).expect("mkdir");
     let touch = |ahead| {
         let time = std::time::SystemTime::now() + Duration::from_secs(ahead);
