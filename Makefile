@@ -54,7 +54,7 @@ powercut: ## 100 power cuts of a virtual machine, and every state of a disk that
 	@integration/setup.sh build vm dist
 	@integration/vm/long.sh
 
-bench: ## start and commit against bubblewrap and buildah, commands in a large store, as Markdown tables
+bench: ## start, commit, output, compiles and packages against their peers, and a large store, as Markdown tables (an hour)
 	@integration/setup.sh build test bench
 	@integration/bench.sh
 

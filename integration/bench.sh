@@ -1,13 +1,14 @@
 #!/bin/bash
-# bench.sh [start|exec|commit|store]...: the benchmarks as Markdown, for docs/benchmarks.md. Root has them run by the
-# test user with sub-ids, because that is what users are. See integration/bench/*.rs for their variables.
+# bench.sh [start|exec|commit|store|output|compile|packages|owners|doctor]...: the benchmarks as Markdown, for
+# docs/benchmarks.md. Root has them run by the test user with sub-ids, because that is what users are. See
+# integration/bench/*.rs for their variables.
 set -euo pipefail
 # How full the disk of this machine is must not matter here.
 export SANDBOX_BUDGET=off
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
 PATH=$PATH:$HOME/.cargo/bin
-[ $# -gt 0 ] || set -- start exec commit store
+[ $# -gt 0 ] || set -- start exec commit store output compile packages owners doctor
 
 stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-bench.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
@@ -22,6 +23,13 @@ for bench; do
     cp "$program" "$stage/$bench"
 done
 "$here/base-tree.sh" "$stage/tree.tar" >/dev/null
+case " $* " in
+*' compile '* | *' packages '* | *' owners '*)
+    # A tree with a compiler, and what its packages would be installed under without us.
+    SANDBOX_TEST_TREE='' SANDBOX_TEST_INCLUDE=gcc,libc6-dev,make,eatmydata "$here/base-tree.sh" "$stage/tools.tar" >/dev/null
+    export SANDBOX_BENCH_TOOLS=$stage/tools.tar
+    ;;
+esac
 chmod -R a+rX "$stage"
 export SANDBOX_BIN=${binary:+$stage/sandbox} SANDBOX_TEST_TREE=$stage/tree.tar
 
