@@ -39,6 +39,13 @@ fn files_stay_short() {
     assert!(faults.is_empty(), "files over {MOST_LINES} lines:\n{}", faults.join("\n"));
 }
 
+/// What a machine can do is tried when somebody asks for it: no run waits for that, and none relies on what was found once.
+#[test]
+fn only_doctor_tries() {
+    let faults = check_all(tries);
+    assert!(faults.is_empty(), "the tries of doctor outside of it:\n{}", faults.join("\n"));
+}
+
 /// A source file: its path below `src` and its text.
 struct Source<'a> {
     path: &'a Path,
@@ -190,6 +197,18 @@ fn unsafe_code(source: &Source) -> Vec<String> {
     hits.map(|(line, _)| source.fault(*line, "unsafe")).collect()
 }
 
+/// The uses of `ops::doctor` outside of the command.
+fn tries(source: &Source) -> Vec<String> {
+    let path = source.path;
+    let homes = ["ops/doctor.rs", "cli/doctor.rs", "ops/mod.rs", "cli/mod.rs"];
+    if path.starts_with("ops/doctor") || homes.iter().any(|home| path == Path::new(home)) {
+        return Vec::new();
+    }
+    let tokens = tokens(source.text);
+    let hits = tokens.iter().filter(|(_, text)| *text == "doctor");
+    hits.map(|(line, _)| source.fault(*line, "doctor")).collect()
+}
+
 /// A file that is too long.
 fn length(source: &Source) -> Vec<String> {
     let lines = source.text.lines().count();
@@ -257,6 +276,9 @@ fn the_other_checks_find_what_they_must() {
             .is_empty()
     );
     assert!(verdict(unsafe_code, "sys/process.rs", "unsafe { x() }").is_empty());
+    assert_eq!(verdict(tries, "ops/run.rs", "use super::doctor::probes;").len(), 1);
+    assert!(verdict(tries, "ops/run.rs", "// doctor\n const A: &str = \"doctor\";").is_empty());
+    assert!(verdict(tries, "ops/doctor/calls.rs", "use super::doctor;").is_empty());
     assert_eq!(verdict(length, "run/init.rs", &"x\n".repeat(MOST_LINES + 1)).len(), 1);
     assert!(verdict(length, "run/init.rs", &"x\n".repeat(MOST_LINES)).is_empty());
 }
