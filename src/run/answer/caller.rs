@@ -1,10 +1,11 @@
 //! The thread that waits for an answer.
 
+use std::cell::OnceCell;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat};
-use rustix::io::{Errno, pread, read};
+use rustix::io::{Errno, pread};
 use rustix::process::Pid;
 use rustix::thread::capabilities;
 
@@ -15,6 +16,9 @@ use crate::sys::notify::{self, Call};
 const LONGEST_PATH: usize = 4096;
 /// Where a process's memory is read, nothing is expected behind the end of a page.
 const PAGE: u64 = 4096;
+/// A status is seldom longer than the first; the list of groups has no end but the other.
+const USUAL_STATUS: usize = 4 << 10;
+const LONGEST_STATUS: usize = 1 << 20;
 
 /// A thread, as it was when its call was received.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub(super) struct Caller {
     /// Its effective capabilities.
     pub(super) effective: u64,
     memory: OwnedFd,
+    status: OnceCell<String>,
     /// Its root, if that is not ours.
     pub(super) root: Option<OwnedFd>,
 }
@@ -46,7 +51,8 @@ impl Caller {
         };
         let pid = i32::try_from(thread).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
         let effective = capabilities(Some(pid))?.effective.bits();
-        Ok(Some(Self { thread, id: call.id, effective, memory, root }))
+        let status = OnceCell::new();
+        Ok(Some(Self { thread, id: call.id, effective, memory, status, root }))
     }
 
     pub(super) fn may(&self, capability: u32) -> bool {
@@ -130,14 +136,31 @@ impl Caller {
         }
     }
 
-    /// A field of its /proc/TID/status.
-    pub(super) fn status(&self, handler: &Handler<'_>) -> Result<String, Errno> {
-        let name = format!("{}/status", self.thread);
-        let file = openat(&handler.proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut bytes = vec![0; 64 << 10];
-        let length = read(file.as_fd(), &mut bytes)?;
-        bytes.truncate(length);
-        String::from_utf8(bytes).map_err(|_| Errno::IO)
+    /// Its /proc/TID/status, which the kernel writes slowly: read once for each call.
+    pub(super) fn status(&self, handler: &Handler<'_>) -> Result<&str, Errno> {
+        if self.status.get().is_none() {
+            let name = format!("{}/status", self.thread);
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let file = openat(&handler.proc, name, flags, Mode::empty())?;
+            self.status.set(whole(&file)?).ok();
+        }
+        self.status.get().map(String::as_str).ok_or(Errno::IO)
+    }
+}
+
+/// What a file of /proc says, by one call: a second one could tell of another moment.
+fn whole(file: &OwnedFd) -> Result<String, Errno> {
+    let mut bytes = vec![0; USUAL_STATUS];
+    loop {
+        let length = pread(file, &mut bytes, 0)?;
+        if length < bytes.len() {
+            bytes.truncate(length);
+            return String::from_utf8(bytes).map_err(|_| Errno::IO);
+        }
+        if bytes.len() >= LONGEST_STATUS {
+            return Err(Errno::FBIG);
+        }
+        bytes = vec![0; bytes.len() * 4];
     }
 }
 

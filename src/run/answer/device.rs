@@ -33,7 +33,7 @@ impl Handler<'_> {
         let place = self.place_of(caller, dir, parent)?;
         let status = caller.status(self)?;
         caller.still_waits(self)?;
-        let umask = field(&status, "Umask").next();
+        let umask = field(status, "Umask").next();
         let umask = umask.and_then(|text| u32::from_str_radix(text, 8).ok()).unwrap_or(0o22);
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let parent = Found::new(self.open(caller, &place, flags, Mode::empty())?)?;

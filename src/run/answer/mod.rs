@@ -45,6 +45,9 @@ use crate::sys::process::{exit_now, set_file_ids};
 /// CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID: what the calls themselves need; also MKNOD and
 /// SETFCAP, by their numbers in capabilities(7).
 const FILES: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << MKNOD | 1 << 31;
+/// CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID: who has these may change the owner of any file, and what becomes of it
+/// does not depend on whose thread it is.
+const ANY_OWNER: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4;
 /// CAP_CHOWN.
 const CHOWN: u32 = 0;
 /// CAP_MKNOD.
@@ -155,7 +158,7 @@ impl<'a> Handler<'a> {
             Ok(None) => return Answer::Kernel,
             Err(errno) => return Answer::Failed(errno),
         };
-        let done = self.be_as(&caller).and_then(|()| match form {
+        let done = self.be_as(&caller, form).and_then(|()| match form {
             Form::Chown(..) | Form::Fchown(_) | Form::Fchownat => {
                 self.change_owner(&caller, form, call)
             }
@@ -214,18 +217,22 @@ impl<'a> Handler<'a> {
     }
 
     /// Takes on the ids of the caller for what touches files, and of its capabilities those for files. Where
-    /// there is one id only, everybody has it.
-    fn be_as(&mut self, caller: &Caller) -> Result<(), Errno> {
-        if self.map.mode != IdMode::Single {
+    /// there is one id only, everybody has it. Where they make no difference they are not asked for: the kernel
+    /// takes longer to tell them than for all the rest of a call.
+    fn be_as(&mut self, caller: &Caller, form: Form) -> Result<(), Errno> {
+        let chown = matches!(form, Form::Chown(..) | Form::Fchown(_) | Form::Fchownat);
+        let any = chown && caller.effective & ANY_OWNER == ANY_OWNER;
+        if self.map.mode != IdMode::Single && !any {
             let status = caller.status(self)?;
-            let id = |name| field(&status, name).nth(3).and_then(|id| id.parse().ok());
+            let id = |name| field(status, name).nth(3).and_then(|id| id.parse().ok());
             let (uid, gid) = id("Uid").zip(id("Gid")).ok_or(Errno::SRCH)?;
-            let groups: Vec<_> = field(&status, "Groups")
+            let groups: Vec<_> = field(status, "Groups")
                 .filter_map(|id| id.parse().ok())
                 .map(Gid::from_raw)
                 .collect();
             caller.still_waits(self)?;
-            if (uid, gid) != (0, 0) || !groups.is_empty() {
+            // A list that names no group but the one that root has anyway, as root's does, changes nothing.
+            if (uid, gid) != (0, 0) || groups.iter().any(|group| !group.is_root()) {
                 self.changed = true;
                 set_thread_groups(&groups)?;
                 set_file_ids(uid, gid);

@@ -33,7 +33,7 @@ pub(super) struct Walk {
 impl Walk {
     pub(super) fn new(handler: &Handler<'_>, caller: &Caller) -> Result<Self, Errno> {
         let status = caller.status(handler)?;
-        let process = field(&status, "Tgid").next().ok_or(Errno::SRCH)?;
+        let process = field(status, "Tgid").next().ok_or(Errno::SRCH)?;
         caller.still_waits(handler)?;
         Ok(Self {
             process: process.into(),
