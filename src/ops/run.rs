@@ -343,7 +343,9 @@ fn execute(
             finished.code = ended.exit_code();
             let journal = journal::read(outcome.journal)?;
             let end = nest::End { store, options, said: said.as_ref(), ended, held: &held };
-            end.adopt(&mut run, &mut record, &mut finished)?;
+            if let Some(run) = &mut run {
+                end.adopt(run, &mut record, &mut finished)?;
+            }
             status.adopted(&finished.adopted);
             facts.adopted.clone_from(&finished.adopted);
             let (base, record, journal) = (&base, &record, &journal[..]);
