@@ -1,6 +1,6 @@
 #!/bin/bash
-# filesystems.sh: a store on ext4, xfs, btrfs and tmpfs works; on overlayfs and FUSE it is refused with the reason (on NFS
-# and 9p: vm/places.sh). As root, because files are mounted as disks; the job is done as root and as the test user
+# filesystems.sh: a store on ext4, xfs, btrfs and tmpfs works; on overlayfs and FUSE it is refused with the reason (on
+# 9p: vm/places.sh). As root, because files are mounted as disks; the job is done as root and as the test user
 # with ranges.
 #
 #   SANDBOX_BIN, SANDBOX_TEST_TREE   the binary and the Debian tree (default: made)

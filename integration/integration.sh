@@ -60,6 +60,7 @@ fi
 # Short forms of what `make powercut` does at length; as whoever calls, for none of it needs rights.
 if [ "$(uname -m)" = x86_64 ]; then
     step "other kernels" "$here/vm/kernels.sh"
+    step "places that are none" "$here/vm/places.sh"
     step "limits by cgroups" "$here/vm/cgroups.sh"
     step "power cuts" "$here/vm/powercut.sh" 4
     step "flushes on ext4" "$here/vm/flushes.sh" ext4 1 0

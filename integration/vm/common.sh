@@ -19,6 +19,8 @@ binary=${SANDBOX_BIN:-$("$vm/../build.sh" --static)}
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-vm.XXXXXX")
 machine=''
+# What a machine has besides, as words for qemu.
+also=()
 # On a busy host the processor's own clock is calibrated wrongly, and then runs several times too fast.
 clock='tsc=unstable clocksource=acpi_pm no_timer_check'
 # shellcheck disable=SC2329
@@ -62,7 +64,7 @@ start() {
     nice -n 5 qemu-system-x86_64 -accel "${SANDBOX_VM_ACCEL:-tcg}" -cpu max,-cx16 -M pc -smp 1 -m 512 \
         -nodefaults -no-user-config -display none -no-reboot \
         -serial "file:$work/console" -serial "file:$work/said" \
-        -kernel "$kernel/vmlinuz" -initrd "$work/initrd" "${drives[@]}" \
+        -kernel "$kernel/vmlinuz" -initrd "$work/initrd" "${drives[@]}" "${also[@]}" \
         -append "console=ttyS0 quiet panic=-1 mitigations=off $clock $words" \
         </dev/null >"$work/qemu" 2>&1 &
     machine=$!

@@ -1,22 +1,28 @@
 #!/bin/bash
-# kernel.sh VERSION: Debian's kernel of this line for virtual machines (6.1 or 6.12), fetched once and then
-# kept; prints its folder. There: vmlinuz, *.ko (only what the tests need) and `modules`, which names them in
-# an order that insmod takes.
+# kernel.sh VERSION: Debian's kernel of this line for virtual machines (6.1 or 6.12), or its one for real machines, which
+# has 9p (6.12-amd64), fetched once and then kept; prints its folder. There: vmlinuz, *.ko (only what the tests need) and
+# `modules`, which names them in an order that insmod takes.
 #
 # It lies in ${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/sandbox-test}/vm. SANDBOX_VM_MIRROR is
 # a Debian mirror, needed where apt knows none. To get a newer build of a kernel, remove its folder.
 set -euo pipefail
 
-version=${1:?which kernel: 6.1 or 6.12}
+version=${1:?which kernel: 6.1, 6.12 or 6.12-amd64}
+wanted=(overlay virtio_pci virtio_blk ext4 xfs dm_mod dm_snapshot dm_log_writes)
+image=linux-image-cloud-amd64
 case $version in
 6.1) suite=bookworm ;;
 6.12) suite=trixie ;;
+6.12-amd64)
+    suite=trixie
+    image=linux-image-amd64
+    wanted+=(9p 9pnet_virtio)
+    ;;
 *)
-    echo "kernel: no Debian release has Linux $version; there are 6.1 and 6.12" >&2
+    echo "kernel: no Debian release has Linux $version; there are 6.1, 6.12 and 6.12-amd64" >&2
     exit 2
     ;;
 esac
-wanted=(overlay virtio_pci virtio_blk ext4 xfs dm_mod dm_snapshot dm_log_writes)
 
 cache=${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-test}/vm
 mkdir -p "$cache"
@@ -53,7 +59,7 @@ fetch() {
         "$from $suite main" >"$new/apt/list"
     apt apt-get update >&2
     # The package that changes with every build stands behind one that does not.
-    package=$(apt apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')
+    package=$(apt apt-cache depends --important "$image" | sed -n 's/^ *Depends: //p')
     (cd "$new/apt" && apt apt-get download "$package" >&2)
     dpkg-deb -x "$new"/apt/*.deb "$new/package"
 }

@@ -1,0 +1,84 @@
+# places.sh: what is said where there is no place for a store, or no way into a user namespace: by each command, with
+# the remedy that helps there and no other, and nothing is left.
+mount -t "$fs" /dev/vda /mnt || give_up "mount of the disk"
+export SANDBOX_BUDGET=off
+
+# broken WHAT: with what the last command said.
+broken() {
+    say "BROKEN $*"
+    while read -r line; do say "  $line"; done </tmp/said
+    return 1
+}
+# try CODE PATTERN CMD...: as $user with a store at $store, exit code and a line of what is said.
+try() {
+    local code=$1 pattern=$2 found=0
+    shift 2
+    su $user -c "export SANDBOX_BASE_DIR=$store; $*" >/tmp/said 2>&1 || found=$?
+    [ $found = "$code" ] && grep -q -e "$pattern" /tmp/said ||
+        broken "$place: $user: $*: exit $found, not $code, or no '$pattern':"
+}
+
+### Where a store cannot lie
+# refused KIND DIR
+refused() {
+    local place=$1 user=root store before
+    mkdir -m 0700 $2/there && before=$(find $2)
+    for store in $2/there $2/new; do
+        try 6 "$store: lies on $1, which cannot" sandbox init --from tar:/tree.tar &&
+            try 6 "^hint: a place on a local disk" sandbox init --from tar:/tree.tar &&
+            try 6 "^no base-dir .* on $1, which cannot" sandbox doctor || return
+    done
+    store=$2/there
+    try 125 "lies on $1" sandbox run -- true || return
+    [ "$(find $2)" = "$before" ] || broken "$1: something is left: $(find $2)" || return
+    say "REFUSED $1"
+}
+mkdir /nine
+mount -t 9p -o trans=virtio,version=9p2000.L share /nine || give_up "mount of 9p"
+refused 9p /nine
+umount /nine
+
+### Where there is no user namespace, or not all of its ids
+user=user store=/mnt/user/store
+mkdir /mnt/user /mnt/single && chown user /mnt/user && chown single /mnt/single
+place="to begin with"
+try 0 subuid sandbox init --from tar:/tree.tar '&& sandbox show postinit' && try 0 '' sandbox run --commit s1 -- /bin/true ||
+    give_up "no store"
+# without NAME PATTERN: no run, no box; what reads records goes on.
+without() {
+    place=$1
+    try 125 "^hint: $2" sandbox run -- /bin/true && try 6 "$2" sandbox init other --from tar:/tree.tar &&
+        try 6 "remedy: $2" sandbox doctor && try 0 s1 sandbox list && [ -z "$(ls $store/runs)" ] && say "REFUSED $1"
+}
+was=$(cat /proc/sys/user/max_user_namespaces)
+echo 0 >/proc/sys/user/max_user_namespaces
+without max_user_namespaces=0 'as root: `sysctl -w user.max_user_namespaces='
+echo $was >/proc/sys/user/max_user_namespaces
+echo 0 >/proc/sys/kernel/unprivileged_userns_clone
+without unprivileged_userns_clone=0 'as root: `sysctl -w kernel.unprivileged_userns_clone=1`'
+echo 1 >/proc/sys/kernel/unprivileged_userns_clone
+# No module, and nobody who would load it: what a kernel without overlayfs says, too.
+rmmod overlay || give_up "rmmod overlay"
+place="no overlayfs"
+try 125 '^hint: as root: `modprobe overlay`' sandbox run -- /bin/true && try 6 'remedy: as root: `modprobe overlay`' sandbox doctor &&
+    try 0 s1 sandbox list && [ -z "$(ls $store/runs)" ] && say "REFUSED no overlayfs"
+insmod /modules/overlay.ko || give_up "module overlay"
+
+# ids WHAT PATTERN: a box of many ids is refused, a new one has the mode `single`, and doctor says how to have more.
+ids() {
+    place=$1
+    try 125 "^hint: $2" sandbox run -- /bin/true && try 6 "^hint: ${3:-$2}" sandbox init -b many --ids subuid --from tar:/tree.tar &&
+        try 0 "remedy: ${3:-$2}" sandbox doctor &&
+        try 0 '"mode": *"single"' "sh -c 'sandbox init -b $4 --from tar:/tree.tar && sandbox run -b $4 -- /bin/true &&
+            sandbox run -b $4 --as-user --commit u -- /bin/sh -c \"/bin/busybox id -u | /bin/busybox grep -x 1000 && echo x >/tmp/x\" &&
+            sandbox show -b $4 postinit --json'" && say "REFUSED $1"
+}
+mv /bin/newuidmap /bin/away
+ids "no newuidmap" 'install the package uidmap' '' a
+mv /bin/away /bin/newuidmap
+chmod 0755 /bin/newgidmap
+ids "newgidmap not setuid" 'as root: `chmod u+s .*/newgidmap`' '' b
+chmod 4755 /bin/newgidmap
+cp /etc/subuid /etc/was && : >/etc/subuid
+# The very map of the box is asked for first: by the helper, who refuses.
+ids "no sub-ids" 'check /etc/subuid and /etc/subgid' 'as root: `usermod --add-subuids' c
