@@ -173,6 +173,19 @@ else
         sh /job.sh
 fi
 
+# A store that others fill: all of it in memory.
+# shellcheck disable=SC2016
+try 'docker seccomp=docker-nested.json, base_dir on a volume :ro' "$filled:ro" --security-opt "$nested" -- sh -c '
+    set -e
+    before=$(find /store | sort | cksum)
+    sandbox run --from devel --upper tmpfs -- sh -c "rpm -e demo && ! rpm -q demo" >/dev/null
+    sandbox run --from devel --upper tmpfs --as-user -- demo | grep -qx "demo 1.0"
+    printf "range\trun --upper tmpfs\tworks\n"
+    for words in "run --from devel -- true" "run --from devel --commit x -- true" "rm devel"; do
+        ! sandbox $words 2>/tmp/err && grep -q "ead-only file system" /tmp/err || { cat /tmp/err >&2; exit 1; }
+    done
+    [ "$(find /store | sort | cksum)" = "$before" ]
+    printf "range\twrites\trefused\n"'
 try 'docker, no flags' "$filled" -- sh /refused.sh 'docker run --security-opt seccomp=docker-nested.json'
 # shellcheck disable=SC2016
 try 'docker, base_dir on the container' '' --security-opt "$nested" -- sh -c '
@@ -180,6 +193,41 @@ try 'docker, base_dir on the container' '' --security-opt "$nested" -- sh -c '
     [ $code = 6 ] && grep -q "docker run -v sandbox:/root/store" /tmp/err || { cat /tmp/err >&2; exit 1; }
     [ ! -e /root/store/format.json ] || exit 1
     printf -- "-\tinit\texit 6, and the flag -v\n"'
+
+# The binary alone: in an image that has nothing else, and in one of busybox and musl, as Alpine is.
+mkdir -p "$work/none" "$work/musl"/{bin,lib,tmp,etc}
+cp "$work/sandbox" "$work/none/"
+cp "$work/sandbox" "$(command -v busybox)" "$work/musl/bin/"
+for applet in sh id cat; do ln -s busybox "$work/musl/bin/$applet"; done
+cp -L "/lib/ld-musl-$(uname -m).so.1" "$work/musl/lib/"
+echo 'int puts(const char *); int main(void) { return puts("by musl") < 0; }' >"$work/probe.c"
+musl-gcc -o "$work/musl/bin/probe" "$work/probe.c"
+tar -C "$work/musl" --owner 0 --group 0 -cf "$work/musl.tar" .
+# alone IMAGE DIR TREE PROGRAM SAID: a box of TREE is filled in an image of DIR, and PROGRAM of it says this.
+alone() {
+    local run code=0 at=/sandbox
+    place=$1
+    echo "==== $place"
+    tar -C "$2" --owner 0 --group 0 -c . | docker --host "unix://$work/sock" import - "$3" >/dev/null
+    [ -e "$2/sandbox" ] || at=/bin/sandbox
+    volumes=$((volumes + 1))
+    run=(docker --host "unix://$work/sock" run --rm --network none -e SANDBOX_BUDGET=off -e SANDBOX_BASE_DIR=/store
+        -v "sandbox$volumes:/store" -v "$4:/tree.tar:ro" --security-opt "$nested" --security-opt "$paths" "$3" $at)
+    {
+        "${run[@]}" doctor && "${run[@]}" init --from tar:/tree.tar && "${run[@]}" run --strict -- true &&
+            "${run[@]}" run --commit devel -- sh -c 'echo kept >/kept' &&
+            [ "$("${run[@]}" run --from devel -- cat /kept)" = kept ] && [ "$("${run[@]}" run --as-user -- id -u)" = 1000 ] &&
+            [ "$("${run[@]}" run -- sh -c "$5")" = "$6" ] && "${run[@]}" diff devel && "${run[@]}" gc --all
+    } </dev/null >"$work/alone.log" 2>&1 || code=$?
+    [ $code = 0 ] && note "$(printf 'range\tinit, run, commit, --as-user, diff, gc\tworks')" && return
+    failed=yes
+    note "$(printf -- '-\tall\tFAILED')"
+    echo "FAILED: $place" >&2
+    cat "$work/alone.log" >&2
+}
+alone 'docker, an image of nothing but the binary, a box of glibc' "$work/none" sandbox-none:1 "$tree" 'rpm --version | cut -c 1-3' RPM
+alone 'docker, an image of busybox and musl, a box of glibc' "$work/musl" sandbox-musl:1 "$tree" 'rpm --version | cut -c 1-3' RPM
+alone 'docker, an image of nothing but the binary, a box of musl' "$work/none" sandbox-none:1 "$work/musl.tar" probe 'by musl'
 kill "$engine" && wait "$engine" || true
 engine=''
 
