@@ -45,6 +45,8 @@ look() {
             lacks 'has pasta' passt passt
             lacks 'has slirp4netns' slirp4netns slirp4netns
             lacks 'has ps' procps procps-ng
+            lacks 'has getfattr && has setfattr' attr attr
+            lacks 'has script' bsdutils util-linux-script
             ;;
         vm)
             lacks 'has qemu-system-x86_64' qemu-system-x86 qemu-system-x86-core

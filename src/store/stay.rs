@@ -111,8 +111,9 @@ impl Store {
     /// The run of this name or id, or whose id begins so: one that lives before others.
     ///
     /// # Errors
-    /// Not-found if there is none; conflict if there are several.
+    /// Usage for a word that can be neither; not-found if there is none; conflict if there are several.
     pub fn find_run(&self, word: &str) -> Result<(RunRecord, RunState)> {
+        drop(word.parse::<RunName>()?);
         let all = self.readable_runs()?;
         let named = |one: &&(RunRecord, RunState)| {
             one.0.name.as_ref().is_some_and(|name| name.as_str() == word)

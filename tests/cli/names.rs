@@ -107,7 +107,11 @@ fn unknown_ones() {
     drop(env.sandbox(&["diff", "--run", run]).run().fault(3, run, ""));
     drop(env.sandbox(&["recover", run, "--as", "x"]).run().fault(3, run, ""));
     drop(env.sandbox(&["shell", "--run", run]).dir(&project).run().fault(125, run, ""));
-    drop(env.sandbox(&["diff", "--run", "../x"]).run().code(2).stdout(""));
+    for words in
+        [&["diff", "--run"][..], &["recover", "--as", "x"], &["logs"], &["stop"], &["kill"]]
+    {
+        drop(env.sandbox(words).args(["../x"]).run().fault(2, "../x", ""));
+    }
     assert_eq!(env.state(), state);
     let json =
         env.sandbox(&["run", "--json", "--from", "nope", "--", "true"]).run().code(125).json();
