@@ -198,7 +198,7 @@ try 'docker, base_dir on the container' '' --security-opt "$nested" -- sh -c '
 mkdir -p "$work/none" "$work/musl"/{bin,lib,tmp,etc}
 cp "$work/sandbox" "$work/none/"
 cp "$work/sandbox" "$(command -v busybox)" "$work/musl/bin/"
-for applet in sh id cat; do ln -s busybox "$work/musl/bin/$applet"; done
+for applet in sh id cat true; do ln -s busybox "$work/musl/bin/$applet"; done
 cp -L "/lib/ld-musl-$(uname -m).so.1" "$work/musl/lib/"
 echo 'int puts(const char *); int main(void) { return puts("by musl") < 0; }' >"$work/probe.c"
 musl-gcc -o "$work/musl/bin/probe" "$work/probe.c"

@@ -371,7 +371,11 @@ fn execute(
         }
     }
     if let Some(run) = run.filter(|_| !finished.kept && !gone) {
-        finish::discard(store, run)?;
+        let discarded = finish::discard(store, run);
+        // Once names were given the command has not failed: what cannot go now is left to the reaper.
+        if finished.adopted.is_empty() {
+            discarded?;
+        }
     }
     if let Some(fault) = out_failed {
         return Err(fault);

@@ -5,6 +5,7 @@
 //! that no symlink of a layer can lead a target through a magic link of /proc.
 
 mod describe;
+mod nest;
 
 use std::ffi::CStr;
 use std::net::IpAddr;
@@ -12,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::account::{self, Entry};
 use crate::fault::{Fault, Result, printable};
+
+pub use nest::NEST;
 
 /// One step. Targets are absolute paths in the new root, without `..`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,9 +183,6 @@ pub struct MountPlan {
 
 /// Where the host says who answers names, and where it is said inside.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// Where a sandbox inside the sandbox finds its store.
-pub const NEST: &str = "/run/sandbox";
 
 /// The variable by which apt finds a configuration of ours, which it reads before the tree's own (apt.conf(5)).
 pub const APT_CONFIG: &CStr = c"APT_CONFIG=/run/sandbox-apt.conf";
@@ -360,26 +360,6 @@ impl MountPlan {
             ops.push(op);
         }
         self.ops = ops;
-    }
-
-    /// Adds the store of a sandbox inside: the directory `nest` of the run, and in it `layers`, the names of
-    /// those that are lent, each as a read-only mount of its own.
-    pub fn add_nest<'a>(&mut self, layers: impl Iterator<Item = &'a str>) {
-        let bind = |source, target: String, read_only| Op::Bind {
-            source,
-            target: target.into(),
-            read_only,
-        };
-        let mut ops = vec![
-            Op::Directory { target: NEST.into(), mode: 0o755 },
-            bind(Source::Run("nest"), NEST.to_owned(), false),
-        ];
-        ops.extend(layers.map(|layer| {
-            let tree = format!("layers/{layer}/fs");
-            bind(Source::Store(tree.clone()), format!("{NEST}/{tree}"), true)
-        }));
-        let last = self.ops.iter().position(|op| *op == Op::Proc).unwrap_or(self.ops.len());
-        self.ops.splice(last..last, ops);
     }
 
     /// The places that must exist in the root for this plan, and whether each is a directory.

@@ -12,7 +12,24 @@ use super::scenario::{self, Acknowledged};
 use super::*;
 
 /// Steps that only real commands reach, in a user namespace: `tests/faults/sweep.rs`.
-const ELSEWHERE: &[&str] = &[];
+const ELSEWHERE: &[&str] = &[
+    "nest.make",
+    "nest.folder",
+    "nest.file",
+    "nest.chown",
+    "adopt.stage",
+    "adopt.move",
+    "adopt.owners",
+    "adopt.record.create",
+    "adopt.record.write",
+    "adopt.record.fsync",
+    "adopt.layer.fsync",
+    "adopt.syncfs",
+    "adopt.rename",
+    "adopt.layers.fsync",
+    "adopt.back",
+    "adopt.trash",
+];
 
 /// Steps that only root reaches, in a box whose root inside is somebody else.
 const ROOT_ONLY: &[&str] = &["cache.chown", "run.chown"];
