@@ -32,8 +32,11 @@ fn a_name_is_of_one_live_run() {
     let id = first.id().to_string();
     assert_eq!(store.find_run(&id).expect("found").0.run, first.id());
     assert_eq!(store.find_run(&id[..8]).expect("found").0.run, first.id());
-    for word in ["we", "webs", &id[..5], "r-", ""] {
+    for word in ["we", "webs", &id[..5], "r-"] {
         assert_eq!(store.find_run(word).unwrap_err().kind, Kind::NotFound, "{word}");
+    }
+    for word in ["", "../web", "a b"] {
+        assert_eq!(store.find_run(word).unwrap_err().kind, Kind::Usage, "{word}");
     }
     let record = run_record(&first, &[]);
     first.keep(&RunRecord { name: Some("web".parse().unwrap()), ..record }).expect("keep");
