@@ -139,12 +139,36 @@ pub struct Programs {
     pub ask: Vec<u8>,
     /// For whoever cannot have a handler. Where there is one id only, says that it is done; else nothing.
     pub pretend: Option<Vec<u8>>,
+    /// In place of the run's own, for PID 1 and the handler: the same, and what it takes to look at who asks.
+    pub handler: Vec<u8>,
 }
 
-/// The programs for runs with this map.
-pub fn programs(map: &IdMap) -> Programs {
+/// The programs for runs with this map and this program of the profile.
+pub fn programs(map: &IdMap, profile: &[u8]) -> Programs {
     let single = map.mode == Mode::Single;
-    Programs { ask: program(map, ASK), pretend: single.then(|| program(map, SEEMS_DONE)) }
+    Programs {
+        ask: program(map, ASK),
+        pretend: single.then(|| program(map, SEEMS_DONE)),
+        handler: handler(profile),
+    }
+}
+
+/// The profile's program behind three calls that it may refuse. They give nothing that /proc does not give to the same
+/// process, in fewer calls.
+fn handler(profile: &[u8]) -> Vec<u8> {
+    let looks = [libc::SYS_process_vm_readv, libc::SYS_pidfd_open, libc::SYS_pidfd_getfd];
+    let mut all = vec![
+        (LOAD, 0, 0, ARCHITECTURE),
+        (IF_EQUAL, 0, looks.len() as u8 + 2, OURS[0]),
+        (LOAD, 0, 0, NUMBER),
+    ];
+    for (place, number) in looks.into_iter().enumerate() {
+        let allow = (looks.len() - place - 1) as u8;
+        let next = if allow == 0 { 1 } else { 0 };
+        all.push((IF_EQUAL, allow, next, number as u32));
+    }
+    all.push((RET, 0, 0, ALLOW));
+    [encode(&all), profile.to_vec()].concat()
 }
 
 fn program(map: &IdMap, verdict: u32) -> Vec<u8> {
@@ -157,10 +181,15 @@ fn program(map: &IdMap, verdict: u32) -> Vec<u8> {
         all.extend(block);
     }
     all.push((RET, 0, 0, ALLOW));
+    encode(&all)
+}
+
+/// As an array of struct sock_filter.
+fn encode(all: &[Instruction]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(all.len() * 8);
     for (code, if_true, if_false, value) in all {
         bytes.extend(code.to_ne_bytes());
-        bytes.extend([if_true, if_false]);
+        bytes.extend([*if_true, *if_false]);
         bytes.extend(value.to_ne_bytes());
     }
     bytes
@@ -260,117 +289,5 @@ fn devices(mode: u32, verdict: u32) -> Vec<Instruction> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::bpf;
-    use super::*;
-    use crate::ids::{Extent, IdMap};
-
-    const X86_64: u32 = 0xc000_003e;
-    const I386: u32 = 0x4000_0003;
-
-    fn map(mode: Mode, lines: &[(u32, u32)]) -> IdMap {
-        let extents: Vec<_> = lines
-            .iter()
-            .map(|&(inside, count)| Extent { inside, outside: 100_000 + inside, count })
-            .collect();
-        IdMap::new(mode, extents.clone(), extents).expect("valid")
-    }
-
-    fn ask(map: &IdMap, arch: u32, number: u32, args: &[u64]) -> bool {
-        let mut all = [0; 6];
-        all[..args.len()].copy_from_slice(args);
-        match bpf::verdict(&programs(map).ask, arch, number, all) {
-            Some(ASK) => true,
-            Some(ALLOW) => false,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn only_ids_that_the_map_lacks_are_asked_about() {
-        let none = u64::from(u32::MAX);
-        let many = map(Mode::Subuid, &[(0, 1000), (2000, 10), (5000, 1)]);
-        let table = [
-            (0, 0, false),
-            (999, 2009, false),
-            (5000, none, false),
-            (none, none, false),
-            (1000, 0, true),
-            (0, 1000, true),
-            (none, 2010, true),
-            (5001, none, true),
-            (4999, 0, true),
-            (1999, none, true),
-            (65_534, 65_534, true),
-        ];
-        for (uid, gid, asked) in table {
-            for (number, args) in
-                [(92, [0, uid, gid, 0]), (93, [3, uid, gid, 0]), (94, [0, uid, gid, 0])]
-            {
-                assert_eq!(ask(&many, X86_64, number, &args), asked, "{number} {uid} {gid}");
-            }
-            assert_eq!(ask(&many, X86_64, 260, &[0, 0, uid, gid]), asked, "{uid} {gid}");
-            assert_eq!(ask(&many, I386, 212, &[0, uid, gid]), asked, "{uid} {gid}");
-        }
-        // The kernel looks at the low 32 bits only.
-        assert!(ask(&many, X86_64, 92, &[0, 7 << 32 | 1000, 0]));
-        assert!(!ask(&many, X86_64, 92, &[0, 7 << 32, 0]));
-        assert!(!ask(&many, X86_64, 188, &[]), "attributes");
-    }
-
-    #[test]
-    fn ids_of_16_bits_have_an_unchanged_of_their_own() {
-        let many = map(Mode::Subuid, &[(0, 1000)]);
-        assert!(!ask(&many, I386, 182, &[0, 0xffff, 0xffff]));
-        assert!(ask(&many, I386, 182, &[0, 0xfffe, 0]));
-        assert!(!ask(&many, I386, 182, &[0, 0x1_0001, 0]));
-    }
-
-    #[test]
-    fn with_one_id_all_changes_are_asked_about() {
-        let none = u64::from(u32::MAX);
-        let one = map(Mode::Single, &[(0, 1)]);
-        assert!(ask(&one, X86_64, 92, &[0, 0, 0]));
-        assert!(ask(&one, X86_64, 260, &[0, 0, none, 33]));
-        assert!(!ask(&one, X86_64, 260, &[0, 0, none, none]));
-        assert!(ask(&one, X86_64, 190, &[]) && ask(&one, I386, 226, &[]));
-        let pretend = programs(&one).pretend.expect("one id");
-        let verdict = |number, args| bpf::verdict(&pretend, X86_64, number, args);
-        assert_eq!(verdict(92, [0, 33, 33, 0, 0, 0]), Some(SEEMS_DONE));
-        assert_eq!(verdict(190, [0; 6]), Some(ALLOW));
-        assert!(programs(&map(Mode::Range, &[(0, 9)])).pretend.is_none());
-    }
-
-    #[test]
-    fn devices_are_asked_about_and_whiteouts_are_not() {
-        for mode in [Mode::Single, Mode::Subuid] {
-            let map = map(mode, &[(0, 1)]);
-            let (char, block) = (u64::from(libc::S_IFCHR), u64::from(libc::S_IFBLK));
-            let fifo = u64::from(libc::S_IFIFO | 0o644);
-            for (arch, mknod, mknodat) in [(X86_64, 133, 259), (I386, 14, 297)] {
-                for (mode, device, asked) in [
-                    (char | 0o666, 0x103, true),
-                    (char, 0, false),
-                    (block | 0o660, 0, true),
-                    (fifo, 0x103, false),
-                    (0o644, 0x103, false),
-                ] {
-                    assert_eq!(ask(&map, arch, mknod, &[0, mode, device]), asked);
-                    assert_eq!(ask(&map, arch, mknodat, &[0, 0, mode, device]), asked);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn everything_else_passes() {
-        let one = map(Mode::Single, &[(0, 1)]);
-        for arch in [X86_64, I386, 0xc000_00b7, 0x4000_0028, 0x1234] {
-            for number in 0..1000 {
-                let known = form(arch, number).is_some();
-                let verdict = bpf::verdict(&programs(&one).ask, arch, number, [1; 6]);
-                assert!(verdict == Some(ALLOW) || known, "{arch:#x} {number}");
-            }
-        }
-    }
-}
+#[path = "remember_tests.rs"]
+mod tests;

@@ -152,7 +152,9 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         capabilities: confinement.capabilities(),
         last_capability: confinement.last_capability,
         seccomp: confinement.seccomp.0.clone(),
-        remember: confinement.remember.then(|| programs(&confinement.id_map)),
+        remember: confinement
+            .remember
+            .then(|| programs(&confinement.id_map, &confinement.seccomp.0)),
         limits: confinement.limits().into_iter().map(attainable).collect(),
         cgroup: None,
         preserve_fds: Vec::new(),

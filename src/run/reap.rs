@@ -120,7 +120,8 @@ pub fn run(
             // A payload that failed early has told why, and is reaped in a moment.
             rustix::io::write(gate, OPEN).ok();
         }
-        sys::seccomp::load(&spec.seccomp)
+        let handler = spec.remember.as_ref().filter(|_| asked.is_some());
+        sys::seccomp::load(handler.map_or(&spec.seccomp, |programs| &programs.handler))
     };
     if let Err(errno) = give_up() {
         send_up(wire.as_fd(), &Up::Failed(Failure { stage: Stage::Seccomp, detail: 1, errno }));

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod heap;
 pub mod keyring;
 pub mod landlock;
+pub mod look;
 pub mod mount;
 pub mod namespace;
 pub mod net;

@@ -11,6 +11,7 @@ pub(crate) const CASES: &[Case] = &[
     ("no_user_namespaces", no_user_namespaces),
     ("no_ranges", no_ranges),
     ("missing_system_calls", missing_system_calls),
+    ("ways_to_look", ways_to_look),
 ];
 
 /// A shell line as root of a user namespace of one id. `$SANDBOX` is the program, `$TREE` the tree.
@@ -90,4 +91,79 @@ pub(crate) fn filtered_inside() {
     }
     assert_eq!(watch::names(&place.base.join("runs")), Vec::<String>::new());
     place.pristine();
+}
+
+/// One process that changes owners again and again: of open files, of paths, of a mere place, in another root.
+const ASKER: &str = r#"
+my ($who, $group) = @ARGV;
+mkdir $_ for '/srv', '/srv/d', '/srv/d/new';
+sub made { open my $file, '>', $_[0] or die "$_[0]: $!"; $file }
+my $other = made '/srv/d/new/c';
+made '/c';
+for (1..4) {
+    my $file = made "/srv/d/f$_";
+    chown $who, $group, $file or die "f$_: $!";
+    made "/srv/d/p$_";
+    chown $who, $group, "/srv/d/p$_" or die "p$_: $!";
+}
+sysopen my $place, '/srv/d/f1', 0x200000 or die $!;
+chown 0, 0, $place and die 'a place was given away';
+print $! + 0, "\n";
+chroot '/srv/d/new' or die $!;
+chown $who, $group, '/c' or die $!;
+"#;
+
+/// Two ways to look at who asks for another owner: by system calls made for it, and by /proc where those are refused.
+fn ways_to_look() {
+    let place = Place::new();
+    let single = ids() == "single";
+    let (who, group) = if single { (33_u32, 8_u32) } else { (3_000_000_000, 3_000_000_001) };
+    for (name, refused) in
+        [("all", ""), ("memory", "process_vm_readv"), ("both", "process_vm_readv,pidfd_getfd")]
+    {
+        if ids() == "subuid" && !refused.is_empty() {
+            // newuidmap(1) has no rights under a filter of ours.
+            continue;
+        }
+        let words = [
+            "run",
+            "--commit",
+            name,
+            "--",
+            "perl",
+            "-e",
+            ASKER,
+            &who.to_string(),
+            &group.to_string(),
+        ];
+        let mut command = place.command(words);
+        if !refused.is_empty() {
+            command = nested::denied(refused, &command);
+        }
+        let said: Said = command.output().expect("run").into();
+        // EBADF.
+        assert_eq!((said.code, said.out.as_str()), (0, "9\n"), "without {refused}: {said:?}");
+        let owners = std::fs::read_to_string(owners(&place, name)).unwrap_or_default();
+        let mut paths: Vec<_> = owners
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("json"))
+            .filter(|line| line["uid"] == who && line["gid"] == group)
+            .map(|line| line["path"].as_str().expect("path").to_owned())
+            .collect();
+        paths.sort();
+        let mut expected: Vec<String> = ["f", "p"]
+            .iter()
+            .flat_map(|kind| (1..=4).map(move |n| format!("srv/d/{kind}{n}")))
+            .collect();
+        expected.insert(4, "srv/d/new/c".to_owned());
+        expected.retain(|_| ids() != "identity");
+        assert_eq!(paths, expected, "without {refused}");
+    }
+}
+
+/// Where a layer says whose its files are.
+fn owners(place: &Place, snapshot: &str) -> std::path::PathBuf {
+    let said = place.said(&["show", snapshot, "--json"]).code(0);
+    let shown: serde_json::Value = serde_json::from_str(&said.out).expect("json");
+    place.base.join("layers").join(shown["layer"].as_str().expect("id")).join("owners")
 }

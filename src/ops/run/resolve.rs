@@ -314,9 +314,9 @@ pub(super) fn spec(
         ordinary: who::ordinary(options),
         capabilities: settings.profile.capabilities,
         last_capability: caps::last_cap(),
-        seccomp: settings.seccomp,
         remember: (settings.profile.remember_ids && who::remembers(&base.id_map, options.as_user))
-            .then(|| remember::programs(&base.id_map)),
+            .then(|| remember::programs(&base.id_map, &settings.seccomp)),
+        seccomp: settings.seccomp,
         limits: settings.limits.rlimits,
         cgroup: None,
         preserve_fds: options.preserve_fds.clone(),

@@ -3,13 +3,11 @@
 //! They are all asked about, because the kernel's filter cannot read a name. What is not an access control list
 //! is done as it stands, with the caller's capabilities.
 
-use std::os::fd::OwnedFd;
-
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::caller::Caller;
-use super::place::Found;
+use super::place::File;
 use super::{CHOWN, Handler};
 use crate::ids::IdMap;
 use crate::isolate::remember::Form;
@@ -28,7 +26,7 @@ impl Handler<'_> {
         call: &Call,
     ) -> Result<(), Errno> {
         let args = &call.args;
-        let name = match caller.string(args[1], LONGEST_NAME + 1) {
+        let name = match caller.string(self, args[1], LONGEST_NAME + 1) {
             Err(Errno::NAMETOOLONG) => return Err(Errno::RANGE),
             other => other?,
         };
@@ -38,8 +36,8 @@ impl Handler<'_> {
         if args[3] > LARGEST {
             return Err(Errno::TOOBIG);
         }
-        let value = caller.bytes(args[2], args[3] as usize)?;
-        let file = Found::new(self.attributed(caller, form, call)?)?;
+        let value = caller.bytes(self, args[2], args[3] as usize)?;
+        let file = self.attributed(caller, form, call)?;
         let list = name.as_bytes().starts_with(b"system.posix_acl_");
         if list && names_others(&value, self.map) {
             return Ok(());
@@ -49,16 +47,16 @@ impl Handler<'_> {
             return Err(Errno::PERM);
         }
         let flags = XattrFlags::from_bits_retain(args[4] as u32);
-        setxattr(file.name().as_c_str(), name.as_c_str(), &value, flags)
+        file.set(&name, &value, flags)
     }
 
-    fn attributed(&self, caller: &Caller, form: Form, call: &Call) -> Result<OwnedFd, Errno> {
+    fn attributed(&self, caller: &Caller, form: Form, call: &Call) -> Result<File, Errno> {
         let Form::Setxattr(follow) = form else {
             return self.open_file(caller, call.args[0] as i32);
         };
         let place = self.place(caller, libc::AT_FDCWD as u64, call.args[0])?;
         caller.still_waits(self)?;
-        self.find(caller, &place, follow)
+        self.find(caller, &place, follow).map(File::Place)
     }
 }
 

@@ -4,12 +4,14 @@ use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, fcntl_getfl, openat, statat};
 use rustix::io::{Errno, pread};
 use rustix::process::Pid;
 use rustix::thread::capabilities;
 
 use super::Handler;
+use super::place::File;
+use crate::sys::look;
 use crate::sys::notify::{self, Call};
 
 /// PATH_MAX.
@@ -26,9 +28,11 @@ pub(super) struct Caller {
     /// Its number, and the end of the paths of /proc that are its own.
     pub(super) thread: u32,
     id: u64,
+    pid: Pid,
     /// Its effective capabilities.
     pub(super) effective: u64,
-    memory: OwnedFd,
+    /// Its memory as a file, where the kernel does not read it for us.
+    memory: OnceCell<OwnedFd>,
     status: OnceCell<String>,
     /// Its root, if that is not ours.
     pub(super) root: Option<OwnedFd>,
@@ -37,22 +41,20 @@ pub(super) struct Caller {
 impl Caller {
     /// `None` if it is of another user namespace. (Then it may be of another mount namespace, too. Whoever
     /// is in ours cannot make one: that takes SYS_ADMIN, which no payload has.)
-    pub(super) fn of(handler: &Handler<'_>, call: &Call) -> Result<Option<Self>, Errno> {
-        let (proc, thread) = (&handler.proc, call.thread);
-        let at = |name: &str| format!("{thread}/{name}");
-        let namespace = readlinkat(proc, at("ns/user"), Vec::with_capacity(32))?;
+    pub(super) fn of(handler: &mut Handler<'_>, call: &Call) -> Result<Option<Self>, Errno> {
+        let thread = call.thread;
+        let (namespace, root) = handler.whereabouts(thread)?;
         if namespace.to_bytes() != handler.namespace {
             return Ok(None);
         }
-        let memory = openat(proc, at("mem"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let root = match readlinkat(proc, at("root"), Vec::with_capacity(64))?.to_bytes() {
+        let root = match root.to_bytes() {
             b"/" => None,
-            _ => Some(open(handler, &at("root"))?),
+            _ => Some(open(handler, &format!("{thread}/root"))?),
         };
-        let pid = i32::try_from(thread).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let pid = pid(thread)?;
         let effective = capabilities(Some(pid))?.effective.bits();
-        let status = OnceCell::new();
-        Ok(Some(Self { thread, id: call.id, effective, memory, status, root }))
+        let (memory, status) = (OnceCell::new(), OnceCell::new());
+        Ok(Some(Self { thread, id: call.id, pid, effective, memory, status, root }))
     }
 
     pub(super) fn may(&self, capability: u32) -> bool {
@@ -73,7 +75,17 @@ impl Caller {
         }
     }
 
-    /// One of its open files.
+    /// One of its open files: that itself, or where it lies.
+    pub(super) fn file(&self, handler: &Handler<'_>, fd: i32) -> Result<File, Errno> {
+        match handler.file(self.pid, fd) {
+            Ok(file) if fcntl_getfl(&file)?.contains(OFlags::PATH) => Err(Errno::BADF),
+            Ok(file) => Ok(File::Open(file)),
+            Err(_) if self.is_mere_place(handler, fd)? => Err(Errno::BADF),
+            Err(_) => self.descriptor(handler, fd).map(File::Place),
+        }
+    }
+
+    /// The place of one of its open files.
     pub(super) fn descriptor(&self, handler: &Handler<'_>, fd: i32) -> Result<OwnedFd, Errno> {
         if fd < 0 {
             return Err(Errno::BADF);
@@ -86,7 +98,7 @@ impl Caller {
 
     /// Whether one of its descriptors was opened with `O_PATH`, which fchown(2) and fsetxattr(2) refuse: /proc
     /// shows neither read nor write permission then.
-    pub(super) fn is_mere_place(&self, handler: &Handler<'_>, fd: i32) -> Result<bool, Errno> {
+    fn is_mere_place(&self, handler: &Handler<'_>, fd: i32) -> Result<bool, Errno> {
         let name = format!("{}/fd/{fd}", self.thread);
         let stat = statat(&handler.proc, name, AtFlags::SYMLINK_NOFOLLOW);
         let stat = stat.map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })?;
@@ -94,7 +106,12 @@ impl Caller {
     }
 
     /// The string at an address of it.
-    pub(super) fn string(&self, address: u64, longest: usize) -> Result<CString, Errno> {
+    pub(super) fn string(
+        &self,
+        handler: &Handler<'_>,
+        address: u64,
+        longest: usize,
+    ) -> Result<CString, Errno> {
         let mut bytes = Vec::with_capacity(256);
         while bytes.len() <= longest {
             let from = address.checked_add(bytes.len() as u64).ok_or(Errno::FAULT)?;
@@ -102,7 +119,7 @@ impl Caller {
             let room = (PAGE - from % PAGE).min(256) as usize;
             let before = bytes.len();
             bytes.resize(before + room, 0);
-            let got = self.peek(from, &mut bytes[before..])?;
+            let got = self.peek(handler, from, &mut bytes[before..])?;
             bytes.truncate(before + got);
             if let Some(end) = bytes[before..].iter().position(|byte| *byte == 0) {
                 bytes.truncate(before + end);
@@ -113,24 +130,41 @@ impl Caller {
     }
 
     /// A path.
-    pub(super) fn path(&self, address: u64) -> Result<CString, Errno> {
-        let path = self.string(address, LONGEST_PATH)?;
+    pub(super) fn path(&self, handler: &Handler<'_>, address: u64) -> Result<CString, Errno> {
+        let path = self.string(handler, address, LONGEST_PATH)?;
         if path.as_bytes().len() >= LONGEST_PATH { Err(Errno::NAMETOOLONG) } else { Ok(path) }
     }
 
     /// That many bytes at an address.
-    pub(super) fn bytes(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    pub(super) fn bytes(
+        &self,
+        handler: &Handler<'_>,
+        address: u64,
+        length: usize,
+    ) -> Result<Vec<u8>, Errno> {
         let mut bytes = vec![0; length];
         let mut done = 0;
         while done < length {
             let from = address.checked_add(done as u64).ok_or(Errno::FAULT)?;
-            done += self.peek(from, &mut bytes[done..])?;
+            done += self.peek(handler, from, &mut bytes[done..])?;
         }
         Ok(bytes)
     }
 
-    fn peek(&self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
-        match pread(&self.memory, into, address) {
+    fn peek(&self, handler: &Handler<'_>, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        if self.memory.get().is_none() {
+            match look::memory(self.pid, address, into) {
+                // Only a container around us refuses it: its filter, or its kernel.
+                Err(Errno::PERM | Errno::NOSYS) => {
+                    let (name, flags) =
+                        (format!("{}/mem", self.thread), OFlags::RDONLY | OFlags::CLOEXEC);
+                    self.memory.set(openat(&handler.proc, name, flags, Mode::empty())?).ok();
+                }
+                Ok(0) => return Err(Errno::FAULT),
+                other => return other,
+            }
+        }
+        match pread(self.memory.get().ok_or(Errno::IO)?, into, address) {
             Ok(0) | Err(Errno::IO | Errno::INVAL | Errno::OVERFLOW) => Err(Errno::FAULT),
             other => other,
         }
@@ -168,6 +202,11 @@ fn whole(file: &OwnedFd) -> Result<String, Errno> {
 pub(super) fn field<'a>(status: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_default().split_whitespace()
+}
+
+/// The number of a thread, as one.
+pub(super) fn pid(thread: u32) -> Result<Pid, Errno> {
+    i32::try_from(thread).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)
 }
 
 fn open(handler: &Handler<'_>, name: &str) -> Result<OwnedFd, Errno> {

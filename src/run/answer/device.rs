@@ -6,11 +6,11 @@
 
 use std::ffi::CString;
 
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, fsetxattr, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::caller::{Caller, field};
-use super::place::Found;
+use super::place::{File, Found};
 use super::{Handler, MKNOD};
 use crate::isolate::remember::Form;
 use crate::sys::notify::Call;
@@ -29,30 +29,31 @@ impl Handler<'_> {
             Form::Mknodat => (args[0], args[1], args[2] as u32, args[3] as u32),
             _ => (libc::AT_FDCWD as u64, args[0], args[1] as u32, args[2] as u32),
         };
-        let (parent, name) = split(caller.path(path)?)?;
+        let (parent, name) = split(caller.path(self, path)?)?;
         let place = self.place_of(caller, dir, parent)?;
         let status = caller.status(self)?;
         caller.still_waits(self)?;
         let umask = field(status, "Umask").next();
         let umask = umask.and_then(|text| u32::from_str_radix(text, 8).ok()).unwrap_or(0o22);
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let parent = Found::new(self.open(caller, &place, flags, Mode::empty())?)?;
+        let parent = self.open(caller, &place, flags, Mode::empty())?;
+        let parent = Found::new(File::Place(parent))?;
         if !caller.may(MKNOD) || !parent.is_kept(self) {
             return Err(Errno::PERM);
         }
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777 & !umask);
-        let file = Found::new(openat(&parent.fd, &name, flags, mode)?)?;
+        let file = Found::new(File::Open(openat(parent.file.fd(), &name, flags, mode)?))?;
         let device = Some(device(mode_class(args, form), number));
         let meta = Meta { device, on: file.owner(), ..Meta::default() };
         let value = meta.to_string();
         let written = self.own_mut(|me| {
-            fsetxattr(&file.fd, meta::NAME, value.as_bytes(), XattrFlags::empty())?;
+            file.file.set(meta::NAME, value.as_bytes(), XattrFlags::empty())?;
             me.notes.note(file.inode(), &meta)
         });
         if written.is_err() {
-            unlinkat(&parent.fd, &name, AtFlags::empty()).ok();
+            unlinkat(parent.file.fd(), &name, AtFlags::empty()).ok();
         }
         written
     }

@@ -4,10 +4,10 @@
 //! user, mount and pid namespace of the payload, in the root that the payload has: a path that a payload
 //! gives leads nowhere where the payload could not go itself. (A handler outside can be led through a
 //! symbolic link to files of the host.) It is not dumpable, holds the listener, its journal and places of
-//! /proc, nothing of the store nor of the caller, and has the run's own filter.
+//! /proc, nothing of the store nor of the caller, and has the run's own filter, but for three calls to look by.
 //!
-//! For each call: what the kernel would look at is looked at by descriptors of the calling thread
-//! (`/proc/TID/{mem,root,cwd,fd}`), then the kernel is asked whether the thread still waits (else the number
+//! For each call: what the kernel would look at is looked at by system calls made for that and by places of the calling
+//! thread (`/proc/TID/{root,cwd}`), or, where those calls are refused, by `/proc/TID/{mem,fd}`; then the kernel is asked whether the thread still waits (else the number
 //! may be another thread's), and only then is something done, with the capabilities that the thread has.
 //! The kernel is never told to go on with a call whose memory was read: the payload may have changed it. It
 //! is told so of calls of other user namespaces, which are not ours to judge, before anything is read.
@@ -22,6 +22,7 @@ mod device;
 mod notes;
 mod owner;
 mod place;
+mod seen;
 mod walk;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -34,6 +35,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread
 
 use self::caller::{Caller, field};
 use self::notes::Notes;
+use self::seen::Seen;
 use super::wire::{Up, send_up};
 use crate::ids::{IdMap, Mode as IdMode};
 use crate::isolate::caps::CapSet;
@@ -86,6 +88,9 @@ struct Handler<'a> {
     /// Whether our ids for files are a caller's.
     changed: bool,
     notes: Notes,
+    /// Who asked last, and what is kept of it.
+    last: u32,
+    seen: Option<Seen>,
     /// Whether /proc is not that of our pid namespace: then nobody can be looked at.
     blind: bool,
 }
@@ -121,6 +126,8 @@ impl<'a> Handler<'a> {
             effective: 0,
             changed: false,
             notes,
+            last: 0,
+            seen: None,
             blind,
         };
         handler.have(FILES)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, XattrFlags, getxattr, memfd_create, removexattr, setxattr};
+use rustix::fs::{MemfdFlags, XattrFlags, memfd_create};
 use rustix::io::{Errno, write};
 
 use super::place::Found;
@@ -42,7 +42,7 @@ impl Notes {
             return Ok(self.known.get(&found.inode()).copied().unwrap_or_default());
         }
         let mut buffer = [0_u8; meta::LONGEST];
-        match getxattr(found.name().as_c_str(), meta::NAME, &mut buffer) {
+        match found.file.get(meta::NAME, &mut buffer) {
             Ok(length) => Ok(Meta::parse(&buffer[..length]).unwrap_or_default()),
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(Meta::default()),
             Err(errno) => Err(errno),
@@ -55,7 +55,7 @@ impl Notes {
             return self.note(found.inode(), meta);
         }
         if meta.is_empty() {
-            return match removexattr(found.name().as_c_str(), meta::NAME) {
+            return match found.file.remove(meta::NAME) {
                 Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
                 other => other,
             };
@@ -65,8 +65,7 @@ impl Notes {
             self.marked = true;
         }
         let value = meta.to_string();
-        let (name, flags) = (found.name(), XattrFlags::empty());
-        setxattr(name.as_c_str(), meta::NAME, value.as_bytes(), flags)
+        found.file.set(meta::NAME, value.as_bytes(), XattrFlags::empty())
     }
 
     /// Adds a line to the journal.

@@ -1,12 +1,10 @@
 //! The chown family.
 
-use std::os::fd::OwnedFd;
-
 use rustix::fs::{AtFlags, Gid, Uid, chownat};
 use rustix::io::Errno;
 
 use super::caller::Caller;
-use super::place::Found;
+use super::place::{File, Found};
 use super::{CHOWN, Handler};
 use crate::ids::Mode;
 use crate::isolate::remember::Form;
@@ -36,7 +34,7 @@ impl Handler<'_> {
         let disk = self.on_disk(wanted, kept)?;
         let ids = (disk.0.map(Uid::from_raw), disk.1.map(Gid::from_raw));
         // Makes all that a change of owner makes: set-id bits and file capabilities go, the times change.
-        chownat(&found.fd, c"", ids.0, ids.1, AtFlags::EMPTY_PATH)?;
+        chownat(found.file.fd(), c"", ids.0, ids.1, AtFlags::EMPTY_PATH)?;
         if !kept {
             return Ok(());
         }
@@ -55,11 +53,11 @@ impl Handler<'_> {
         }
         // It may have been copied up just now, to an inode that was born just now. The journal says also that
         // there is nothing: the layers beneath may say something.
-        let found = Found::new(found.fd)?;
+        let found = Found::new(found.file)?;
         self.own_mut(|me| me.notes.write(&found, &new))
     }
 
-    fn file_of(&self, caller: &Caller, form: Form, call: &Call) -> Result<OwnedFd, Errno> {
+    fn file_of(&self, caller: &Caller, form: Form, call: &Call) -> Result<File, Errno> {
         let args = &call.args;
         match form {
             Form::Fchown(_) => self.open_file(caller, args[0] as i32),
@@ -74,31 +72,29 @@ impl Handler<'_> {
                     // Since Linux 6.11 no path is an empty one.
                     std::ffi::CString::default()
                 } else {
-                    caller.path(args[1])?
+                    caller.path(self, args[1])?
                 };
                 if path.is_empty() && flags & libc::AT_EMPTY_PATH as u32 != 0 {
                     let file = caller.directory(self, args[0])?;
-                    return caller.still_waits(self).map(|()| file);
+                    return caller.still_waits(self).map(|()| File::Place(file));
                 }
                 let place = self.place_of(caller, args[0], path)?;
                 caller.still_waits(self)?;
-                self.find(caller, &place, follow)
+                self.find(caller, &place, follow).map(File::Place)
             }
             Form::Chown(follow, _) => {
                 let place = self.place(caller, libc::AT_FDCWD as u64, args[0])?;
                 caller.still_waits(self)?;
-                self.find(caller, &place, follow)
+                self.find(caller, &place, follow).map(File::Place)
             }
             _ => Err(Errno::NOSYS),
         }
     }
 
     /// A descriptor of the caller that is more than a place.
-    pub(super) fn open_file(&self, caller: &Caller, fd: i32) -> Result<OwnedFd, Errno> {
-        let file = caller.descriptor(self, fd)?;
-        let mere_place = caller.is_mere_place(self, fd)?;
-        caller.still_waits(self)?;
-        if mere_place { Err(Errno::BADF) } else { Ok(file) }
+    pub(super) fn open_file(&self, caller: &Caller, fd: i32) -> Result<File, Errno> {
+        let file = caller.file(self, fd)?;
+        caller.still_waits(self).map(|()| file)
     }
 
     /// What the kernel is asked for. Where nothing can be remembered, an id that is not there is what it is

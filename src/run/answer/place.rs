@@ -4,7 +4,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, XattrFlags, fgetxattr,
+    fremovexattr, fsetxattr, getxattr, openat2, removexattr, setxattr, statx,
 };
 use rustix::io::Errno;
 use rustix::process::{chroot, fchdir};
@@ -25,7 +26,7 @@ pub(super) struct Place {
 impl Handler<'_> {
     /// Reads the path of a call.
     pub(super) fn place(&self, caller: &Caller, dir: u64, address: u64) -> Result<Place, Errno> {
-        let path = caller.path(address)?;
+        let path = caller.path(self, address)?;
         self.place_of(caller, dir, path)
     }
 
@@ -98,28 +99,69 @@ impl Handler<'_> {
     }
 }
 
+/// What a call is about.
+#[derive(Debug)]
+pub(super) enum File {
+    /// An open file of the caller, or one that we have made.
+    Open(OwnedFd),
+    /// Where it lies (`O_PATH`): what is no place wants a name, which it has in the working directory of the handler.
+    Place(OwnedFd),
+}
+
+impl File {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Open(fd) | Self::Place(fd) => fd.as_fd(),
+        }
+    }
+
+    /// getxattr(2).
+    pub(super) fn get(&self, name: &CStr, into: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Open(fd) => fgetxattr(fd, name, into),
+            Self::Place(fd) => getxattr(link(fd).as_c_str(), name, into),
+        }
+    }
+
+    /// setxattr(2).
+    pub(super) fn set(&self, name: &CStr, value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
+        match self {
+            Self::Open(fd) => fsetxattr(fd, name, value, flags),
+            Self::Place(fd) => setxattr(link(fd).as_c_str(), name, value, flags),
+        }
+    }
+
+    /// removexattr(2).
+    pub(super) fn remove(&self, name: &CStr) -> Result<(), Errno> {
+        match self {
+            Self::Open(fd) => fremovexattr(fd, name),
+            Self::Place(fd) => removexattr(link(fd).as_c_str(), name),
+        }
+    }
+}
+
+/// The name of a descriptor in /proc/self/fd.
+fn link(fd: &OwnedFd) -> CString {
+    CString::new(fd.as_raw_fd().to_string()).unwrap_or_else(|_| CStr::to_owned(c""))
+}
+
 /// What was found, and what statx(2) says of it.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) fd: OwnedFd,
+    pub(super) file: File,
     pub(super) stat: Statx,
 }
 
 impl Found {
-    pub(super) fn new(fd: OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn new(file: File) -> Result<Self, Errno> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::BTIME;
-        let stat = statx(&fd, c"", AtFlags::EMPTY_PATH, wanted)?;
-        Ok(Self { fd, stat })
+        let stat = statx(file.fd(), c"", AtFlags::EMPTY_PATH, wanted)?;
+        Ok(Self { file, stat })
     }
 
     /// Whether it is of the layer that this run makes, and not of a bind or a memory of its own.
     pub(super) fn is_kept(&self, handler: &Handler<'_>) -> bool {
         self.stat.stx_mnt_id == handler.mount
-    }
-
-    /// Its name in the working directory of the handler, which is /proc/self/fd.
-    pub(super) fn name(&self) -> CString {
-        name(self.fd.as_fd())
     }
 
     pub(super) fn inode(&self) -> Inode {
@@ -136,8 +178,4 @@ impl Found {
     pub(super) fn owner(&self) -> (u32, u32) {
         (self.stat.stx_uid, self.stat.stx_gid)
     }
-}
-
-fn name(fd: BorrowedFd<'_>) -> CString {
-    CString::new(fd.as_raw_fd().to_string()).unwrap_or_else(|_| CStr::to_owned(c""))
 }

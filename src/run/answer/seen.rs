@@ -1,0 +1,82 @@
+//! What is kept open of the thread that asked last.
+//!
+//! Whoever unpacks files asks thousands of times. To walk to its files in /proc takes the kernel longer each time than to
+//! say what is in them. What is kept are the places of two symbolic links there: what they say is asked for anew
+//! with each call, and of a thread that is gone they say nothing any more, even if its number is another's by now.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::Handler;
+
+/// A thread that asks again and again.
+#[derive(Debug)]
+pub(super) struct Seen {
+    thread: u32,
+    /// `ns/user` and `root` of it.
+    namespace: OwnedFd,
+    root: OwnedFd,
+    /// The process, if the thread is its first one.
+    process: Option<OwnedFd>,
+}
+
+impl Handler<'_> {
+    /// The user namespace of a thread and its root, as /proc names them.
+    pub(super) fn whereabouts(&mut self, thread: u32) -> Result<(CString, CString), Errno> {
+        let again = self.last == thread;
+        self.last = thread;
+        if self.seen.as_ref().is_some_and(|seen| seen.thread != thread) {
+            self.seen = None;
+        }
+        if let Some(Ok(found)) = self.seen.as_ref().map(Seen::says) {
+            return Ok(found);
+        }
+        self.seen = None;
+        if again {
+            // Not at the first time: most threads never ask again, and opening takes longer than reading.
+            let seen = Seen::new(self, thread)?;
+            let found = seen.says()?;
+            self.seen = Some(seen);
+            return Ok(found);
+        }
+        let says = |name: &str| readlinkat(&self.proc, format!("{thread}/{name}"), room());
+        Ok((says("ns/user")?, says("root")?))
+    }
+
+    /// An open file of a thread (pidfd_getfd(2), Linux 5.6). Not if the thread is not the first of its process, or a filter
+    /// around us refuses.
+    pub(super) fn file(&self, thread: Pid, fd: i32) -> Result<OwnedFd, Errno> {
+        let get = |process: &OwnedFd| {
+            pidfd_getfd(process, ForeignRawFd::from(fd), PidfdGetfdFlags::empty())
+        };
+        match self.seen.as_ref().and_then(|seen| seen.process.as_ref()) {
+            Some(process) => get(process),
+            None => get(&pidfd_open(thread, PidfdFlags::empty())?),
+        }
+    }
+}
+
+impl Seen {
+    fn new(handler: &Handler<'_>, thread: u32) -> Result<Self, Errno> {
+        let link = |name: &str| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(&handler.proc, format!("{thread}/{name}"), flags, Mode::empty())
+        };
+        let pid = super::caller::pid(thread)?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok();
+        Ok(Self { thread, namespace: link("ns/user")?, root: link("root")?, process })
+    }
+
+    /// An empty path names the link itself (readlinkat(2), Linux 2.6.39).
+    fn says(&self) -> Result<(CString, CString), Errno> {
+        Ok((readlinkat(&self.namespace, c"", room())?, readlinkat(&self.root, c"", room())?))
+    }
+}
+
+fn room() -> Vec<u8> {
+    Vec::with_capacity(64)
+}
