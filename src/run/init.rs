@@ -89,7 +89,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
     copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
     user::settle(spec).map_err(Failure::at(Stage::User))?;
-    check_program(spec)?;
+    let absent = check_program(spec)?;
     hold::root(spec, &root, wire).map_err(Failure::at(Stage::Descriptors))?;
     if spec.want_root {
         send_up(wire.as_fd(), &Up::Root(root));
@@ -106,7 +106,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
             start(spec, wire, terminal)?
         }
     };
-    reap::run(spec, wire, started, place)
+    reap::run(spec, wire, Started { absent, ..started }, place)
 }
 
 /// The view of cgroups is made here, with the run's own as its root.
@@ -264,17 +264,22 @@ pub(super) fn name_and_network(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Fai
 }
 
 /// Refuses a command that is a magic link of /proc, while we may still read every file. A relative one is
-/// looked for where the payload will be; whether it may be there is for the payload to find out.
-fn check_program(spec: &RunSpec) -> Result<(), Failure> {
+/// looked for where the payload will be; whether it may be there is for the payload to find out. How many of the first
+/// candidates are not there.
+fn check_program(spec: &RunSpec) -> Result<u8, Failure> {
     let enter = |dir| rustix::process::chdir(dir).map_err(Failure::at(Stage::Workdir));
     let relative = spec.candidates.iter().any(|path| path.to_bytes().first() != Some(&b'/'));
     if relative {
         enter(spec.workdir.as_path())?;
     }
-    let check = |path: &CString| program::check(path, &spec.workdir).map(drop);
-    let checked = spec.candidates.iter().try_for_each(check);
-    checked.map_err(Failure::at(Stage::Exec))?;
-    if relative { enter(Path::new("/")) } else { Ok(()) }
+    let check = |path: &CString| program::check(path, &spec.workdir);
+    let checked: Result<Vec<_>, _> = spec.candidates.iter().map(check).collect();
+    let checked = checked.map_err(Failure::at(Stage::Exec))?;
+    if relative {
+        enter(Path::new("/"))?;
+    }
+    let absent = checked.iter().take_while(|there| !**there).count();
+    Ok(u8::try_from(absent).unwrap_or(u8::MAX))
 }
 
 /// A pty of the sandbox's own devpts; the master goes to the supervisor, the slave is the payload's. The
@@ -309,7 +314,8 @@ fn start_early(spec: &RunSpec, wire: &OwnedFd, network: bool) -> Result<Started,
         payload::become_command(spec, wire, Begin::WhenTold { gate: leave_open(theirs), network })
     })?;
     let network = network.then_some(pidfd);
-    Ok(Started { payload, gate: Some(Gate { ours: leave_open(ours), network }), joined: false })
+    let gate = Some(Gate { ours: leave_open(ours), network });
+    Ok(Started { payload, gate, absent: 0, joined: false })
 }
 
 /// Makes the payload's process when the root is ready.
@@ -319,7 +325,7 @@ fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<St
     let (payload, gate) = fork_at_gate(spec, |gate| {
         payload::become_command(spec, wire, Begin::Now { terminal, gate })
     })?;
-    Ok(Started { payload, gate, joined: false })
+    Ok(Started { payload, gate, absent: 0, joined: false })
 }
 
 /// Makes the payload's process when all is there, with a gate if it has a listener to hand over.

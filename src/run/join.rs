@@ -73,7 +73,7 @@ fn stages(spec: &mut RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure
         (Stage::Fork, Errno::NOMEM) => Failure { stage: Stage::Over, detail: NOT_BEGUN, ..failure },
         _ => failure,
     })?;
-    reap::run(spec, wire, Started { payload, gate, joined: true }, None)
+    reap::run(spec, wire, Started { payload, gate, absent: 0, joined: true }, None)
 }
 
 /// The limits of the run hold for all that joins it, or it is not joined.

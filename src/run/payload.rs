@@ -74,6 +74,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     let mut user = None;
+    let mut absent = 0;
     let joined = matches!(begin, Begin::Joined { .. });
     match begin {
         Begin::Now { terminal, gate } | Begin::Joined { terminal, gate } => {
@@ -82,7 +83,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
             user = resolved.map_err(Failure::at(Stage::User))?;
             let listener = give_up(spec, wire, user.as_ref(), joined)?;
             if let Some(gate) = gate {
-                pass(gate, listener);
+                absent = pass(gate, listener);
             }
         }
         Begin::WhenTold { gate, network } => {
@@ -91,14 +92,15 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
             }
             init::name_and_network(spec, wire)?;
             let listener = give_up(spec, wire, None, false)?;
-            pass(gate, listener);
+            absent = pass(gate, listener);
         }
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
     let environment = environment(spec, user.as_ref());
+    let candidates = spec.candidates.get(absent..).unwrap_or_default();
     match spec.by_descriptor {
-        true => byfd::exec(&spec.candidates, &spec.argv, &environment),
-        false => exec(spec, &environment),
+        true => byfd::exec(candidates, &spec.argv, &environment),
+        false => exec(candidates, &spec.argv, &environment),
     }
     .map_err(Failure::at(Stage::Exec))
 }
@@ -135,16 +137,18 @@ fn give_up(
 }
 
 /// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,
-/// it has told why, and we do not live to see it.
-fn pass(gate: BorrowedFd<'_>, listener: Option<OwnedFd>) {
+/// it has told why, and we do not live to see it. How many of the candidates it did not find.
+fn pass(gate: BorrowedFd<'_>, listener: Option<OwnedFd>) -> usize {
     // PID 1 has the listener then. Ours goes with the exec: whoever else held it would keep callers waiting if the
     // handler dies.
     let listener = listener.map(sys::exec::leave_open);
     let told = send_ready(gate, listener);
-    let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut [0_u8; 1])));
+    let mut absent = [0_u8];
+    let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut absent)));
     if open != Ok(1) {
         exit_now(i32::from(super::outcome::OURS));
     }
+    usize::from(absent[0])
 }
 
 /// Our pty in place of every standard descriptor that is a terminal. The session of our own keeps the
@@ -249,10 +253,14 @@ fn default_signals() -> Result<(), Errno> {
 
 /// Tries the candidates as execvp(3) does: a missing one is passed over, one that may not be executed is
 /// remembered.
-fn exec(spec: &RunSpec, environment: &Strings) -> Result<Infallible, Errno> {
+fn exec(
+    candidates: &[CString],
+    argv: &Strings,
+    environment: &Strings,
+) -> Result<Infallible, Errno> {
     let mut answer = Errno::NOENT;
-    for path in &spec.candidates {
-        let Err(errno) = sys::exec::execve(path, &spec.argv, environment);
+    for path in candidates {
+        let Err(errno) = sys::exec::execve(path, argv, environment);
         match errno {
             Errno::NOENT if exists(path) => return Err(Errno::LIBBAD),
             Errno::NOENT | Errno::NOTDIR => {}

@@ -58,12 +58,15 @@ pub struct Started {
     pub payload: Pid,
     /// Where it waits for the root; none if it was made when the root was ready and hands nothing over.
     pub gate: Option<Gate>,
+    /// How many of the places where its program may be are known not to have it.
+    pub absent: u8,
     /// Whether we are not PID 1, but have joined a run: what we leave behind does not go with us.
     pub joined: bool,
 }
 
 /// Between PID 1 and a payload's process that was made early, or that has a listener to hand over: the word
-/// that it has given up all ([`send_ready`](super::wire::send_ready)), and `OPEN` that the root is ready.
+/// that it has given up all ([`send_ready`](super::wire::send_ready)), and a byte that the root is ready, which is
+/// [`Started::absent`].
 #[derive(Debug)]
 pub struct Gate {
     /// The end of PID 1. It reads the end of file if that process died.
@@ -71,9 +74,6 @@ pub struct Gate {
     /// That process, if it has made the network that PID 1 joins.
     pub network: Option<BorrowedFd<'static>>,
 }
-
-/// The word of PID 1.
-const OPEN: &[u8] = b"g";
 
 /// The life of PID 1, until the payload ends or the supervisor is gone.
 ///
@@ -118,7 +118,7 @@ pub fn run(
         hide()?;
         if let Some(gate) = gate {
             // A payload that failed early has told why, and is reaped in a moment.
-            rustix::io::write(gate, OPEN).ok();
+            rustix::io::write(gate, &[started.absent]).ok();
         }
         let handler = spec.remember.as_ref().filter(|_| asked.is_some());
         sys::seccomp::load(handler.map_or(&spec.seccomp, |programs| &programs.handler))
