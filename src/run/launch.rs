@@ -105,6 +105,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         drop(supervisor.wait_gone());
         return Err(fault);
     }
+    moments.meanwhile();
     moments.born(child);
     if let Err(fault) = supervisor.serve(&spec, moments) {
         supervisor.kill();

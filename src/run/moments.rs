@@ -19,6 +19,9 @@ pub trait Moments {
     /// Then nothing is run.
     fn ready(&mut self) -> Result<()>;
 
+    /// The sandbox has all that it needs of us, and makes its root: there is time for what can also be left undone.
+    fn meanwhile(&mut self) {}
+
     /// PID 1 of the sandbox is there and has its ids: this is its pid outside.
     fn born(&mut self, _child: Pid) {}
 

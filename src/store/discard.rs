@@ -11,14 +11,11 @@ use super::file::{self, PRIVATE_DIR};
 use super::{Run, RunId, Store, layout};
 use crate::fault::{Context, Result};
 
-/// What overlayfs leaves in the work directory: directories of mode 0000, outermost first.
-const LEFT_IN_WORK: [&str; 3] = [WORK_IN_WORK, "work/work/incompat", "work/work/incompat/volatile"];
-
-/// The outermost of them, in which overlayfs works for as long as it is mounted.
-pub(super) const WORK_IN_WORK: &str = "work/work";
+/// What overlayfs leaves in a work directory: directories of mode 0000, outermost first.
+const LEFT_IN_WORK: [&str; 3] = ["work", "work/incompat", "work/incompat/volatile"];
 
 /// The mark of a `volatile` mount, an empty file in the innermost of them (overlayfs.rst, "Volatile mount").
-const MARK: &str = "work/work/incompat/volatile/dirty";
+const MARK: &str = "work/incompat/volatile/dirty";
 
 /// Where a discarded run went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,22 +45,16 @@ impl Run {
     /// put aside for another run, once the lock is free. What it has begun and could not end is for
     /// [`Run::discard`]. Its overlay may still be on its way down.
     pub fn remove_empty(&self, store: &Store) -> bool {
-        // The mount still holds where it works: if its name were gone, to free it would fall to the end of PID 1, which
-        // we wait for (an ext4 that is mounted with `discard` waits for the disk then). Who takes the directory has time.
-        let emptied = self.empty(&LEFT_IN_WORK[1..]);
-        emptied.and_then(|()| self.put_aside(store).or_else(|_| self.remove(store))).is_ok()
-    }
-
-    /// Removes the upper and, outermost first, `left` of what overlayfs has left beside it.
-    fn empty(&self, left: &[&str]) -> Result<(), Errno> {
-        // This decides: it fails if the upper holds anything, and nothing has been touched then.
-        step("discard.fs", || file::rmdir(self.dir(), layout::LAYER_FS))?;
-        step("discard.work", || self.empty_work(left))
+        self.put_aside(store).or_else(|_| self.remove(store)).is_ok()
     }
 
     fn remove(&self, store: &Store) -> Result<(), Errno> {
-        self.empty(&LEFT_IN_WORK)?;
-        step("discard.work", || file::rmdir(self.dir(), layout::WORK))?;
+        // This decides: it fails if the upper holds anything, and nothing has been touched then.
+        step("discard.fs", || file::rmdir(self.dir(), layout::LAYER_FS))?;
+        step("discard.work", || {
+            self.empty_work(layout::WORK)?;
+            file::rmdir(self.dir(), layout::WORK)
+        })?;
         step("discard.layer", || {
             match file::rmdir(self.dir(), layout::LAYER) {
                 Err(Errno::NOTEMPTY) => {}
@@ -87,6 +78,9 @@ impl Run {
 
     /// What only some runs have.
     fn remove_rest(&self, store: &Store, name: &str) -> Result<(), Errno> {
+        self.empty_work(layout::NEXT_WORK)?;
+        file::rmdir(self.dir(), layout::NEXT_WORK)?;
+        file::rmdir(self.dir(), layout::NEXT_FS)?;
         file::unlink(self.dir(), layout::RUN_RECORD_NEW)?;
         file::unlink(self.dir(), layout::RUN_LOG)?;
         file::unlink(self.dir(), layout::RUN_JOURNAL)?;
@@ -96,21 +90,22 @@ impl Run {
         file::rmdir(store.dir(), name)
     }
 
-    fn empty_work(&self, left: &[&str]) -> Result<(), Errno> {
+    /// Removes what overlayfs has left in a work directory.
+    pub(super) fn empty_work(&self, work: &str) -> Result<(), Errno> {
         // Nobody but the kernel and we can name anything in here: there is no symlink to follow. Where it
         // is not ours (a range of ids), we are root and need no permission.
         for name in LEFT_IN_WORK {
-            match chmodat(self.dir(), name, PRIVATE_DIR, AtFlags::empty()) {
+            match chmodat(self.dir(), format!("{work}/{name}"), PRIVATE_DIR, AtFlags::empty()) {
                 Ok(()) | Err(Errno::PERM) => {}
                 Err(Errno::NOENT) => break,
                 Err(errno) => return Err(errno),
             }
         }
-        file::unlink(self.dir(), MARK)?;
-        for name in left.iter().rev() {
-            file::rmdir(self.dir(), name)?;
-        }
-        Ok(())
+        file::unlink(self.dir(), &format!("{work}/{MARK}"))?;
+        LEFT_IN_WORK
+            .iter()
+            .rev()
+            .try_for_each(|name| file::rmdir(self.dir(), &format!("{work}/{name}")))
     }
 }
 

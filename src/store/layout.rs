@@ -49,8 +49,13 @@ pub(crate) const LAYER_OWNERS: &str = "layer/owners";
 pub(crate) const LAYER_MANIFEST: &str = "layer/manifest";
 /// In a run: overlayfs' work directory.
 pub(crate) const WORK: &str = "work";
+/// In a run: upper and work directory for the run that takes this directory over.
+pub(crate) const NEXT_FS: &str = "next-fs";
+pub(crate) const NEXT_WORK: &str = "next-work";
 /// In a run: the store of a nested sandbox.
 pub(crate) const NEST: &str = "nest";
+/// In a run: the directories in which others than we may own files.
+pub(crate) const FOREIGN_IN_RUN: [&str; 5] = [LAYER_FS, WORK, NEXT_FS, NEXT_WORK, NEST];
 /// In a run: its record.
 pub(crate) const RUN_RECORD: &str = "run.json";
 /// In a run: the next version of its record, not renamed yet.

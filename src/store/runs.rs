@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR, PRIVATE_FILE};
 use super::lock::SharedLock;
+use super::spare::Next;
 use super::{BoxName, LayerId, Lent, RunId, RunName, Store, json_line, layout};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
@@ -90,6 +91,8 @@ pub struct Run {
     pub(super) recorded: bool,
     /// Whether it was kept, and so must not be lost.
     pub(super) kept: bool,
+    /// What its directory has for another run.
+    pub(super) next: Next,
 }
 
 impl Run {
@@ -127,11 +130,20 @@ impl Run {
         let written = if self.recorded {
             self.replace_record(&bytes, false)
         } else {
-            step("run.record", || file::write_small(self.dir(), layout::RUN_RECORD, &bytes))
+            step("run.record", || match self.next {
+                Next::None => file::write_small(self.dir(), layout::RUN_RECORD, &bytes),
+                _ => self.reuse_record(&bytes),
+            })
         };
         written.context("write record of run", self.id)?;
         self.recorded = true;
         Ok(())
+    }
+
+    /// The same in the record that the run before has left, which costs a wait less for some disks.
+    fn reuse_record(&self, bytes: &[u8]) -> Result<(), Errno> {
+        file::overwrite(self.dir(), layout::RUN_RECORD_NEW, bytes)?;
+        renameat(self.dir(), layout::RUN_RECORD_NEW, self.dir(), layout::RUN_RECORD)
     }
 
     /// Keeps what the run changed: writes the record as [`RunState::Kept`], durably, and gives up the lock.
@@ -248,7 +260,7 @@ impl Store {
             let name = layout::run(&id);
             renameat_with(self.dir(), new, self.dir(), &name, RenameFlags::NOREPLACE)
         })?;
-        Ok(Run { id, dir, lock, recorded: false, kept: false })
+        Ok(Run { id, dir, lock, recorded: false, kept: false, next: Next::None })
     }
 
     /// Best effort: what stays is reaped.
@@ -280,7 +292,7 @@ impl Store {
         let Some(record) = probe.take_record()? else { return Err(gone()) };
         let dir = file::open_dir(probe.dir.as_fd(), ".").context("open run", id)?;
         let kept = record.state == RunState::Kept;
-        let run = Run { id: *id, dir, lock, recorded: true, kept };
+        let run = Run { id: *id, dir, lock, recorded: true, kept, next: Next::None };
         let shared = self.lock_shared()?;
         if !self.settle(&record)? {
             return Err(gone());

@@ -1,30 +1,50 @@
 //! A run directory that is empty again, put aside for the next run of the same ids.
 //!
-//! Most runs change nothing. To remove four directories at the end of each and to make them anew for the
+//! Most runs change nothing. To remove the directories at the end of each and to make them anew for the
 //! next one is work for the disk on the path of every command, and on some disks (`discard`, no journal) a
-//! wait for each. So the directory goes to `cache/` once nothing of the run is left in it: an upper is
-//! never used twice, only what stands around it.
+//! wait for each. So the directory goes to `cache/` as it is. An upper is never used twice, only what stands
+//! around it: whoever takes the directory exchanges upper and work directory for others that the run before has made
+//! in it, and makes such for the one after in place of the used ones, all while its own root is assembled.
 //!
 //! Whoever takes it takes its lock first; whoever puts it aside keeps the lock until nothing of his run
 //! lives any more.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chmodat, chownat, flock, fstat,
-    mkdirat, openat, renameat_with, statat,
+    mkdirat, openat, renameat, renameat_with, statat,
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::discard::WORK_IN_WORK;
+use super::discard::trash_name;
 use super::failpoint::step;
-use super::file;
+use super::file::{self, PRIVATE_DIR};
 use super::runs::ROOT_MODE;
 use super::{Run, RunId, Store, layout};
 use crate::ids::IdMap;
 
-/// All that a spare directory holds.
-const CONTENT: [&str; 3] = [layout::LAYER, layout::LOCK, layout::WORK];
+/// All that a spare directory holds, sorted: with what was made for the next run, and without.
+const READY: [&str; 6] = [
+    layout::RUN_RECORD_NEW,
+    layout::LAYER,
+    layout::LOCK,
+    layout::NEXT_FS,
+    layout::NEXT_WORK,
+    layout::WORK,
+];
+const USED: [&str; 4] = [layout::RUN_RECORD_NEW, layout::LAYER, layout::LOCK, layout::WORK];
+
+/// What a run's directory has for the run after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: it was made for this one.
+    None,
+    /// Perhaps the upper and the work directory of the run before.
+    Used,
+    /// An upper and a work directory that nobody has used.
+    Ready,
+}
 
 impl Store {
     /// A run in the spare directory, if there is one that nobody else takes. Whatever is wrong with it, a
@@ -45,42 +65,101 @@ impl Store {
         if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino) {
             return Err(Errno::STALE);
         }
-        step("spare.work", || file::rmdir(dir.as_fd(), WORK_IN_WORK))?;
-        step("spare.fs", || {
-            match mkdirat(&dir, layout::LAYER_FS, ROOT_MODE) {
-                // Whoever took it before was killed. (A symlink would lead the mode elsewhere: CVE-2021-26910.)
-                Err(Errno::EXIST) => drop(file::open_place(dir.as_fd(), layout::LAYER_FS)?),
-                made => made?,
-            }
-            chmodat(&dir, layout::LAYER_FS, ROOT_MODE, AtFlags::empty())?;
-            if uid == self.owner {
-                return Ok(());
-            }
-            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            chownat(&dir, layout::LAYER_FS, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
-        })?;
-        let flags = RenameFlags::NOREPLACE;
+        let name = layout::run(&id);
         step("spare.take", || {
-            renameat_with(self.dir(), &spare, self.dir(), layout::run(&id), flags)
+            renameat_with(self.dir(), &spare, self.dir(), &name, RenameFlags::NOREPLACE)
         })?;
-        Ok(Run { id, dir, lock, recorded: false, kept: false })
+        // From here on whoever finds it finds the remains of a run: nobody takes for new what was used.
+        let run = Run { id, dir, lock, recorded: false, kept: false, next: Next::Used };
+        if let Err(errno) = run.renew(self, map) {
+            // Not under this id, which will have a run yet.
+            let other = RunId::random().map_err(|_| errno)?;
+            self.to_trash(&name, &trash_name(&other)).ok();
+            return Err(errno);
+        }
+        Ok(run)
+    }
+
+    /// Makes ready, in the directory of a run, what the next one needs of it, if it is a spare one. To be called when there
+    /// is nothing else to do; without it the directory is not used again.
+    pub fn prepare_next(&self, run: &mut Run, map: &IdMap) {
+        if run.next == Next::Used && run.make_next(self, map).is_ok() {
+            run.next = Next::Ready;
+        }
     }
 }
 
 impl Run {
-    /// Puts the directory aside, whose upper is gone and in whose work directory there is the empty one of overlayfs
-    /// at most. Fails if it holds anything else, or if there is a spare one already.
+    /// An upper and a work directory that nobody has used.
+    fn renew(&self, store: &Store, map: &IdMap) -> Result<(), Errno> {
+        // If somebody made a symlink of it, nothing is exchanged with what it leads to (CVE-2021-26910).
+        let layer = file::open_place(self.dir(), layout::LAYER)?;
+        let swap = |next, dir: BorrowedFd<'_>, used| {
+            renameat_with(&self.dir, next, dir, used, RenameFlags::EXCHANGE)
+        };
+        let swapped = step("spare.swap", || {
+            swap(layout::NEXT_WORK, self.dir(), layout::WORK)?;
+            swap(layout::NEXT_FS, layer.as_fd(), "fs")
+        });
+        match swapped {
+            // There was no run before it that could make them; or a file system that cannot exchange.
+            Err(Errno::NOENT | Errno::INVAL) => {
+                step("spare.work", || self.empty_work(layout::WORK))?;
+                step("spare.fs", || {
+                    file::rmdir(self.dir(), layout::LAYER_FS)?;
+                    self.make(store, map, layout::LAYER_FS, ROOT_MODE)
+                })
+            }
+            other => other,
+        }
+    }
+
+    fn make_next(&self, store: &Store, map: &IdMap) -> Result<(), Errno> {
+        step("spare.clean", || {
+            self.empty_work(layout::NEXT_WORK)?;
+            file::rmdir(self.dir(), layout::NEXT_FS)
+        })?;
+        step("spare.next", || {
+            match self.make(store, map, layout::NEXT_WORK, PRIVATE_DIR) {
+                Err(Errno::EXIST) => {}
+                made => made?,
+            }
+            self.make(store, map, layout::NEXT_FS, ROOT_MODE)
+        })
+    }
+
+    /// Makes a directory of root inside, with this mode whatever the umask is.
+    fn make(&self, store: &Store, map: &IdMap, name: &str, mode: Mode) -> Result<(), Errno> {
+        mkdirat(&self.dir, name, mode)?;
+        chmodat(&self.dir, name, mode, AtFlags::empty())?;
+        let (uid, gid) = map.root_owner();
+        if uid == store.owner {
+            return Ok(());
+        }
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        chownat(&self.dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Puts the directory aside, if its upper is empty and in its work directory there is at most that of overlayfs,
+    /// which may still be on its way down. Fails if it holds anything else, or if there is a spare one already.
     pub(super) fn put_aside(&self, store: &Store) -> Result<(), Errno> {
-        step("spare.record", || file::unlink(self.dir(), layout::RUN_RECORD))?;
+        let content: &[&str] = match self.next {
+            Next::None => &USED,
+            Next::Used => return Err(Errno::NOTEMPTY),
+            Next::Ready => &READY,
+        };
         let names = |name| file::names(file::open_dir(self.dir(), name)?.as_fd());
-        let clean = file::names(self.dir())? == CONTENT
-            && names(layout::LAYER)?.is_empty()
-            && match &names(layout::WORK)?[..] {
-                [] => true,
-                [one] => one == layout::WORK && names(WORK_IN_WORK)?.is_empty(),
-                _ => false,
-            };
-        if !clean {
+        let unused = names(layout::LAYER_FS)?.is_empty()
+            && names(layout::LAYER)? == ["fs"]
+            && names(layout::WORK)?.iter().all(|name| name == "work");
+        if !unused {
+            return Err(Errno::NOTEMPTY);
+        }
+        // Its place on the disk serves the next one, too.
+        step("spare.record", || {
+            renameat(self.dir(), layout::RUN_RECORD, self.dir(), layout::RUN_RECORD_NEW)
+        })?;
+        if file::names(self.dir())? != content {
             return Err(Errno::NOTEMPTY);
         }
         let owner = fstat(&self.dir)?;

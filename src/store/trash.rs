@@ -154,7 +154,7 @@ impl Trash {
 /// The directories in an entry whose content is not ours, as paths in it.
 pub(super) fn foreign_names(entry: &str) -> &'static [&'static str] {
     match entry.split_once('-') {
-        Some(("run", _)) => &[layout::LAYER_FS, layout::WORK, layout::NEST],
+        Some(("run", _)) => &layout::FOREIGN_IN_RUN,
         Some(("layer", _)) => &["fs"],
         Some(("boxcache", _)) => &[layout::CACHE_FS],
         Some(("box", _)) => &[],

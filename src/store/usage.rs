@@ -65,7 +65,7 @@ fn foreign(path: &str) -> impl Fn(&str) -> bool + use<> {
     let (folder, entry) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let fixed: &'static [&'static str] = match folder {
         layout::LAYERS => &["fs"],
-        layout::RUNS => &[layout::LAYER_FS, layout::WORK, layout::NEST],
+        layout::RUNS => &layout::FOREIGN_IN_RUN,
         layout::TRASH => trash::foreign_names(entry),
         layout::CACHE if entry.starts_with(layout::CACHES) => &["*/fs"],
         layout::CACHE => &["."],

@@ -140,6 +140,15 @@ impl Moments for Around<'_> {
         }
     }
 
+    fn meanwhile(&mut self) {
+        // The directory of any other run is not used again.
+        if self.is_dropped(Ended::Code(0))
+            && let Some(run) = &mut self.run
+        {
+            self.store.prepare_next(run, &self.base.id_map);
+        }
+    }
+
     fn executing(&mut self) -> Result<()> {
         self.tell_started();
         self.staying.as_deref_mut().map_or(Ok(()), Staying::executing)

@@ -46,7 +46,7 @@ const ACTS: &[Act] = &[
     ("", lose_a_race),
     ("", settle_a_copy),
     ("", discard_two),
-    ("", use_twice),
+    ("", use_again),
     ("+saved", keep_and_save),
     ("+folded", fold_a_chain),
     ("", leave_half_a_layer),
@@ -246,14 +246,16 @@ fn discard_two(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     run_with_file(store, &lock, &base.mount)?.discard(store).map(drop)
 }
 
-/// What two runs in a row do that change nothing.
-fn use_twice(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
+/// What runs in a row do that change nothing.
+fn use_again(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     let base = base(store)?;
     let lock = store.lock_shared()?;
-    let mut first = store.new_run(&lock, &map())?;
-    first.write_record(&run_record(&first, &base.mount))?;
-    first.remove_empty(store);
-    drop(first);
+    for _ in 0..2 {
+        let mut run = store.new_run(&lock, &map())?;
+        run.write_record(&run_record(&run, &base.mount))?;
+        store.prepare_next(&mut run, &map());
+        run.remove_empty(store);
+    }
     store.new_run(&lock, &map())?.discard(store).map(drop)
 }
 

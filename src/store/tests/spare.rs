@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
+use crate::store::spare::Next;
 
 /// A run that is about to end, as overlayfs leaves it.
 fn ended(store: &Store) -> Run {
@@ -37,7 +38,7 @@ fn the_directory_of_an_empty_run_serves_the_next_one() {
     assert!(first.remove_empty(&store));
     assert_eq!(store.names(layout::RUNS).expect("names"), [""; 0]);
     let kept = store.names(spare(&store).to_str().expect("UTF-8")).expect("names");
-    assert_eq!(kept, ["layer", "lock", "work"]);
+    assert_eq!(kept, [".new-run.json", "layer", "lock", "work"]);
     // Its overlay may still be on its way down, for as long as the lock is held.
     let other = ended(&store);
     assert_ne!(inode(&path(&store, &other)), dir);
@@ -51,27 +52,55 @@ fn the_directory_of_an_empty_run_serves_the_next_one() {
 }
 
 #[test]
-fn where_overlayfs_worked_goes_when_the_next_one_comes() {
+fn one_run_makes_ready_what_the_next_one_needs() {
     let (_folder, store) = store();
-    let first = ended(&store);
-    let work =
-        |path: PathBuf| store.names(path.join("work").to_str().expect("UTF-8")).expect("names");
-    assert!(first.remove_empty(&store));
-    assert_eq!(work(spare(&store)), ["work"]);
-    drop(first);
+    assert!(ended(&store).remove_empty(&store));
+    let mut second = ended(&store);
+    // Unless it is told that there is time, its directory is not used again.
+    assert!(second.next == Next::Used);
+    store.prepare_next(&mut second, &map());
+    let at = |run: &Run, name: &str| inode(&path(&store, run).join(name));
+    let next = [at(&second, "next-fs"), at(&second, "next-work")];
+    assert!(second.remove_empty(&store));
+    let kept = store.names(spare(&store).to_str().expect("UTF-8")).expect("names");
+    assert_eq!(kept, [".new-run.json", "layer", "lock", "next-fs", "next-work", "work"]);
+    drop(second);
+
     let lock = store.lock_shared().expect("lock");
-    let second = store.new_run(&lock, &map()).expect("run");
-    assert!(!spare(&store).exists());
-    assert_eq!(work(path(&store, &second)), [""; 0]);
+    let mut third = store.new_run(&lock, &map()).expect("run");
+    assert_eq!([at(&third, "layer/fs"), at(&third, "work")], next);
+    assert!(fs::read_dir(path(&store, &third).join("work")).expect("read").next().is_none());
+    // The record is shorter than that of the run before, and says nothing of it.
+    let mut record = run_record(&third, &[]);
+    record.argv.clear();
+    third.write_record(&record).expect("record");
+    assert_eq!(store.runs().expect("runs")[0].0, record);
+    drop(lock);
+
+    store.prepare_next(&mut third, &map());
+    let left = path(&store, &third).join("next-work");
+    assert!(fs::read_dir(left).expect("read").next().is_none(), "emptied for the fourth");
+    third.discard(&store).expect("discard");
+    assert_eq!(garbage(&store), Vec::<String>::new());
 }
 
 #[test]
-fn what_overlayfs_should_not_have_left_is_not_kept() {
+fn what_was_not_made_ready_is_not_used_again() {
     let (_folder, store) = store();
-    let run = ended(&store);
-    fs::write(path(&store, &run).join("work/work/#1"), "").expect("write");
-    assert!(!run.remove_empty(&store));
+    assert!(ended(&store).remove_empty(&store));
+    assert!(ended(&store).remove_empty(&store), "the second is removed");
     assert!(!spare(&store).exists());
+    assert!(ended(&store).remove_empty(&store));
+    let mut run = ended(&store);
+    store.prepare_next(&mut run, &map());
+    assert!(run.remove_empty(&store));
+    drop(run);
+    let mut run = ended(&store);
+    fs::write(path(&store, &run).join("next-work/work/#1"), "").expect("write");
+    store.prepare_next(&mut run, &map());
+    assert!(!run.remove_empty(&store), "overlayfs has left what it should not have");
+    assert!(!spare(&store).exists());
+    run.discard(&store).expect("discard");
 }
 
 #[test]
@@ -95,11 +124,14 @@ fn only_one_is_kept_and_none_that_holds_anything() {
 }
 
 #[test]
-fn one_that_was_left_half_taken_serves_too() {
+fn a_damaged_one_is_thrown_away() {
     let (_folder, store) = store();
     assert!(ended(&store).remove_empty(&store));
-    fs::create_dir(spare(&store).join("layer/fs")).expect("mkdir");
+    fs::write(spare(&store).join("layer/fs/file"), "").expect("write");
     let run = ended(&store);
     assert!(!spare(&store).exists());
+    assert!(!path(&store, &run).join("layer/fs/file").exists());
     run.discard(&store).expect("discard");
+    drain(&store).expect("drain");
+    assert_eq!(garbage(&store), Vec::<String>::new());
 }
