@@ -1,7 +1,7 @@
 #!/bin/sh
 # setup.sh GROUP...: what the make targets need from the machine; installs what is missing.
 #
-# Groups: build, test, vm, dist, engines, bench, lint. Root, or a user whom `sudo -n` lets, gets the packages
+# Groups: build, test, vm, engine-vm, dist, engines, bench, lint. Root, or a user whom `sudo -n` lets, gets the packages
 # installed; anybody else is told in one line for each package manager. Nothing missing: no output.
 set -eu
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
@@ -80,6 +80,13 @@ look() {
                 lacks 'has runc' runc runc
                 lacks 'has podman' podman podman
             fi
+            ;;
+        engine-vm)
+            # Nobody starts it here.
+            lacks 'has dockerd && has docker && has containerd' docker.io moby-engine
+            lacks 'has runc' runc runc
+            lacks 'has rpmbuild' rpm rpm-build
+            lacks 'has mmdebstrap' mmdebstrap mmdebstrap
             ;;
         bench)
             lacks 'has bwrap' bubblewrap bubblewrap

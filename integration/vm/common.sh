@@ -118,20 +118,20 @@ tell() {
     tail -n 30 "$work/said" "$work/console" "$work/qemu" >&2 || true
 }
 
-# disk NAME MEGABYTES [ext4|xfs]: an empty disk, sparse; prints its path.
+# disk NAME MEGABYTES [ext4|xfs [DIR]]: a disk, sparse, empty or (ext4) with what is in DIR; prints its path.
 disk() {
     local path=$work/$1
     rm -f "$path"
     truncate -s "$2M" "$path"
     case ${3:-} in
-    ext4) mkfs.ext4 -q -F -E nodiscard "$path" >&2 ;;
+    ext4) mkfs.ext4 -q -F -E nodiscard ${4:+-d "$4"} "$path" >&2 ;;
     xfs) mkfs.xfs -q -f -K "$path" >&2 ;;
     esac
     echo "$path"
 }
 
-# use VERSION: the kernel of the machines that follow.
+# use VERSION [PROGRAM...]: the kernel of the machines that follow, and what they have of this machine besides.
 use() {
     kernel=$("$vm/kernel.sh" "$1")
-    "$vm/image.sh" "$binary" "$kernel" "$work/initrd"
+    "$vm/image.sh" "$binary" "$kernel" "$work/initrd" "${@:2}"
 }

@@ -1,11 +1,12 @@
 #!/bin/bash
-# image.sh BINARY KERNEL OUT: the initial file system of a virtual machine, with everything that its jobs
-# need: the static binary under test, busybox, the guest's program and jobs, modules of the folder KERNEL
-# (kernel.sh), and a few programs of this machine with their libraries.
+# image.sh BINARY KERNEL OUT [PROGRAM...]: the initial file system of a virtual machine, with everything that its
+# jobs need: the static binary under test, busybox, the guest's program and jobs, modules of the folder KERNEL
+# (kernel.sh), and a few programs of this machine with their libraries, PROGRAM among them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
 binary=$1 kernel=$2 out=$3
+shift 3
 
 if ldd "$binary" 2>/dev/null | grep -q "=>"; then
     echo "vm: $binary is not static; see: integration/build.sh --static" >&2
@@ -14,10 +15,10 @@ fi
 root=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-image.XXXXXX")
 trap 'rm -rf "$root"' EXIT
 
-# with_libraries FILE TO: a program and the libraries that it loads.
+# with_libraries FILE TO: a program and the libraries that it loads (none: ldd fails).
 with_libraries() {
     install -D -m 0755 "$1" "$root$2"
-    ldd "$1" | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^\t\(\/[^ ]*\) .*/\1/p' | while read -r library; do
+    { ldd "$1" 2>/dev/null || true; } | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^\t\(\/[^ ]*\) .*/\1/p' | while read -r library; do
         [ -e "$root$library" ] || install -D -m 0755 "$library" "$root$library"
     done
 }
@@ -39,6 +40,9 @@ cp "$kernel/modules" "$root/modules/order"
 
 with_libraries "$(command -v dmsetup)" /bin/dmsetup
 with_libraries "$(command -v strace)" /bin/strace
+for program; do
+    with_libraries "$(command -v "$program")" "/bin/$program"
+done
 for helper in newuidmap newgidmap; do
     with_libraries "$(command -v $helper)" /bin/$helper
     chmod 4755 "$root/bin/$helper"
