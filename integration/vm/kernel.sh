@@ -1,6 +1,6 @@
 #!/bin/bash
 # kernel.sh VERSION: Debian's kernel of this line for virtual machines (6.1 or 6.12), or its one for real machines, which
-# has 9p (6.12-amd64), fetched once and then kept; prints its folder. There: vmlinuz, *.ko (only what the tests need) and
+# has 9p and NFS (6.12-amd64), fetched once and then kept; prints its folder. There: vmlinuz, *.ko (only what the tests need) and
 # `modules`, which names them in an order that insmod takes.
 #
 # It lies in ${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/sandbox-test}/vm. SANDBOX_VM_MIRROR is
@@ -16,7 +16,7 @@ case $version in
 6.12-amd64)
     suite=trixie
     image=linux-image-amd64
-    wanted+=(9p 9pnet_virtio)
+    wanted+=(9p 9pnet_virtio nfsd nfsv4)
     ;;
 *)
     echo "kernel: no Debian release has Linux $version; there are 6.1, 6.12 and 6.12-amd64" >&2

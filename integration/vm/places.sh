@@ -1,5 +1,5 @@
 #!/bin/bash
-# places.sh: what is said, in a virtual machine, where a store cannot lie (9p) and where the kernel or its owner
+# places.sh: what is said, in a virtual machine, where a store cannot lie (9p, NFS) and where the kernel or its owner
 # keeps user namespaces, overlays or ids from users: exit code, reason and remedy, and nothing is left.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
@@ -21,8 +21,10 @@ refused() {
     }
     echo "places: $1: refused, with the remedy"
 }
-refused 9p
-row "base_dir on 9p (VM)" - "init, run, commit" "exit 6, and the reason"
+for kind in 9p NFS; do
+    refused $kind
+    row "base_dir on $kind (VM)" - "init, run, commit" "exit 6, and the reason"
+done
 for lack in max_user_namespaces=0 unprivileged_userns_clone=0 'no overlayfs'; do
     refused "$lack"
     row "Linux ${version%-*} (VM), $lack" - "init, run, doctor" "exit 6 (run: 125), and the remedy"

@@ -38,6 +38,22 @@ mount -t 9p -o trans=virtio,version=9p2000.L share /nine || give_up "mount of 9p
 refused 9p /nine
 umount /nine
 
+# The kernel's own server, of a folder on the disk, to this machine itself. What its helpers in user space would answer is
+# there before it asks: who the client is, which folder the handle 0 stands for, and how it is exported (0x2412: to any port,
+# without sync and checks of the subtree, with a number as its handle).
+mkdir /export /nfs /mnt/export && mount --bind /mnt/export /export && mount -t nfsd nfsd /proc/fs/nfsd || give_up "nfsd"
+echo 'nfsd 127.0.0.1 2147483647 all' >/proc/net/rpc/auth.unix.ip/channel &&
+    echo 'all 1 \x00000000 2147483647 /export' >/proc/net/rpc/nfsd.fh/channel &&
+    echo 'all /export 2147483647 9234 65534 65534 0' >/proc/net/rpc/nfsd.export/channel || give_up "exports of nfsd"
+echo '-3 +4' >/proc/fs/nfsd/versions && echo 'tcp 2049' >/proc/fs/nfsd/portlist && echo 2 >/proc/fs/nfsd/threads ||
+    give_up "threads of nfsd"
+mount -t nfs4 -o vers=4.2,proto=tcp,sec=sys,addr=127.0.0.1,clientaddr=127.0.0.1 127.0.0.1:/ /nfs || give_up "mount of NFS"
+# It is one, and can be written to. (Not a file: the server lets nobody open one before it has waited 90 seconds for
+# clients of old.)
+mkdir /nfs/dir && [ -d /mnt/export/dir ] && rmdir /nfs/dir || give_up "a folder on NFS"
+refused NFS /nfs
+umount /nfs && echo 0 >/proc/fs/nfsd/threads || give_up "end of nfsd"
+
 ### Where there is no user namespace, or not all of its ids
 user=user store=/mnt/user/store
 mkdir /mnt/user /mnt/single && chown user /mnt/user && chown single /mnt/single
