@@ -4,7 +4,7 @@
 # afterwards sees 0 everywhere.
 #
 #   SANDBOX_BIN       the binary       SANDBOX_TEST_MANAGERS   a Debian tree with rpm, dnf, zypper, createrepo-c,
-#   SANDBOX_DEMO_DIR  where to work                            pip, cargo, make and a compiler, as a tar
+#   SANDBOX_DEMO_DIR  where to work                            pip, npm, cargo, make and a compiler, as a tar
 #   SANDBOX_HOSTS_TABLE   a file that gets a line for each: place, id mode, what, result (tabs)
 #
 # managers.sh apt dnf ...: only these.
@@ -12,7 +12,7 @@ set -euo pipefail
 # How full the disk of this machine is must not matter here.
 export SANDBOX_BUDGET=off
 here=$(cd "$(dirname "$0")" && pwd)
-include=rpm,dnf,zypper,createrepo-c,python3-pip,python3-setuptools,python3-wheel,cargo,make,libc6-dev
+include=rpm,dnf,zypper,createrepo-c,python3-pip,python3-setuptools,python3-wheel,npm,cargo,make,libc6-dev
 if [ "${1:-}" = --tree ]; then
     unset SANDBOX_TEST_TREE
     SANDBOX_TEST_INCLUDE=$include "$here/base-tree.sh" ${2:+"$2"}
@@ -183,6 +183,34 @@ try_dpkg() {
     discarded postinit 'dpkg -i /in/probe_1.deb' /usr/bin/deb-probe
 }
 
+# What systemd does at its install, by systemd-sysusers and systemd-tmpfiles: a user and a group of its own, and a folder that
+# the group adm (4) may read by access control lists.
+systemd() {
+    is "user" 'uid=(systemd-network) gid=(systemd-network)' "$1" 'id systemd-network | tr -d 0-9 | cut -d " " -f 1,2'
+    local lists='for which in access default; do python3 -c "
+import os, struct
+try: acl = os.getxattr(\"/var/log/journal\", \"system.posix_acl_$which\")
+except OSError as error: acl = error.strerror
+else: acl = [id for tag, _, id in struct.iter_unpack(\"<HHI\", acl[4:]) if tag == 8]
+print(\"$which\", acl)"; done | tr \\n ";"'
+    if [ "$mode" = single ]; then
+        # The call says that it worked, as that of chown, which is remembered, and those of set*id.
+        is "lists" 'access No data available;default No data available;' "$1" "$lists"
+        is "owners" '0 0' "$1" 'stat -c "%u %g" /var/log/journal'
+        local layer group
+        layer=$(./sandbox show "$1" --json | sed -n 's/.*"layer": *"\([^"]*\)".*/\1/p' | head -n 1)
+        group=$(inside --from "$1" -- getent group systemd-journal | cut -d: -f3)
+        grep '"path":"var/log/journal"' "store/layers/$layer/owners" | grep -q "\"gid\":$group\b" || fail "the group is not remembered"
+        is "as the user" root "$1" 'setpriv --reuid systemd-network --regid systemd-network --clear-groups id -un'
+    else
+        is "lists" 'access [4];default [4];' "$1" "$lists"
+        is "owners" 'root systemd-journal 2755' "$1" 'stat -c "%U %G %a" /var/log/journal'
+        is "as the user" systemd-network "$1" 'setpriv --reuid systemd-network --regid systemd-network --clear-groups id -un'
+    fi
+    is "once more" 'done' "$1" 'rm -rf /var/log/journal && mkdir /var/log/journal &&
+        test -z "$(systemd-tmpfiles --create --prefix /var/log/journal 2>&1)" && test -z "$(systemd-sysusers 2>&1)" && echo done'
+}
+
 # The network, and packages that are not easy: users and set-id programs (dbus), ACLs (systemd), file capabilities (ping).
 try_apt() {
     local apt='export DEBIAN_FRONTEND=noninteractive; apt-get -y -q --no-install-recommends'
@@ -196,6 +224,7 @@ try_apt() {
     is "capability" 0100000200200000 a1 "$(capability /usr/bin/ping)"
     [ "$mode" = single ] || is "owners" 'root messagebus 4754' a1 \
         'stat -c "%U %G %a" /usr/lib/dbus-1.0/dbus-daemon-launch-helper'
+    systemd a1
     inside --from a1 --net host --commit a2 -- sh -euc "$apt dist-upgrade" >log 2>&1 || fail "apt-get dist-upgrade"
     inside --from a2 --commit a3 -- sh -euc "$apt purge iputils-ping" >log 2>&1 || fail "apt-get purge"
     is "remove" gone a3 'test ! -e /bin/ping && dpkg --audit && echo gone'
@@ -218,6 +247,28 @@ try_pip() {
     keep y2 y3 'pip uninstall -q -y --break-system-packages --root-user-action=ignore probe'
     is "remove" gone y3 'python3 -c "import probe" 2>/dev/null || echo gone'
     discarded postinit "cp -r /in/py1 /tmp/py && $pip /tmp/py" /usr/local/lib/python3*/dist-packages/probe.py
+}
+
+try_npm() {
+    local version npm='npm --offline --no-audit --no-fund --silent'
+    for version in 1 2; do
+        mkdir -p "js$version/package"
+        printf '{"name": "js-probe", "version": "%s.0.0", "bin": "probe.js"}\n' $version >"js$version/package/package.json"
+        printf '#!/usr/bin/env node\nconsole.log("probe %s")\n' $version >"js$version/package/probe.js"
+        # One more file that the next version has not.
+        : >"js$version/package/only-$version"
+        tar -C "js$version" -czf "in/js-probe-$version.tgz" package
+    done
+    keep postinit j1 "$npm install --global /in/js-probe-1.tgz"
+    is "query" '/usr/local/lib/node_modules/js-probe:js-probe@1.0.0' j1 'npm ls --global --parseable --long | tail -n 1'
+    # It renames folders, and those of a lower layer can only be copied.
+    keep j1 j2 "$npm install --global /in/js-probe-2.tgz"
+    is "upgrade" "probe 2" j2 js-probe
+    is "verify" sound j2 'npm ls --global >/dev/null && cd /usr/local/lib/node_modules && test "$(ls -A) $(ls js-probe | tr \\n " ")" = \
+        "js-probe only-2 package.json probe.js " && echo sound'
+    keep j2 j3 "$npm uninstall --global js-probe"
+    is "remove" gone j3 'test ! -e /usr/local/lib/node_modules/js-probe && test ! -e /usr/local/bin/js-probe && echo gone'
+    discarded postinit "$npm install --global /in/js-probe-1.tgz" /usr/local/bin/js-probe
 }
 
 try_cargo() {
@@ -254,7 +305,7 @@ try_make() {
     discarded postinit 'make -s -C /in/mk install' /usr/local/bin/mk-probe
 }
 
-[ $# -gt 0 ] || set -- dpkg apt rpm dnf zypper pip cargo make
+[ $# -gt 0 ] || set -- dpkg apt rpm dnf zypper pip npm cargo make
 manager=rpmbuild
 case " $* " in *' rpm '* | *' dnf '* | *' zypper '*) rpms 1 2 ;; esac
 for manager; do
