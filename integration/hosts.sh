@@ -30,3 +30,8 @@ END {
         printf "| %s | %s | %s | %s |\n", part[1], part[2], works[key], other[key]
     }
 }' "$table"
+cat <<'TEXT'
+
+Not tried: AppArmor's restriction of unprivileged user namespaces (`kernel.apparmor_restrict_unprivileged_userns`, Ubuntu 23.10 and newer),
+because Debian's kernels do not have it. What `doctor` and the faults say there has a test of its own.
+TEXT

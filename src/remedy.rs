@@ -293,6 +293,30 @@ mod tests {
     }
 
     #[test]
+    fn where_apparmor_restricts_it_is_the_profile_whatever_fails_first() {
+        // Ubuntu 23.10 refuses the namespace; 24.04 lets it be made and takes its capabilities, so that the id map or a
+        // mount is what fails.
+        let host = Host { apparmor_restricts: true, ..Host::default() };
+        let shipped = include_str!("../profiles/apparmor/sandbox");
+        for text in [
+            user_namespace(Errno::ACCESS, host),
+            user_namespace(Errno::PERM, host),
+            id_map(host),
+            mounts(Errno::PERM, host),
+            mounts(Errno::ACCESS, host),
+        ] {
+            for part in [
+                "abi <abi/4.0>,",
+                "profile sandbox /usr{/local,}/bin/sandbox flags=(unconfined) {",
+                "userns,",
+            ] {
+                assert!(text.contains(part) && shipped.contains(part), "{part}: {text}");
+            }
+            assert!(text.ends_with("`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"));
+        }
+    }
+
+    #[test]
     fn a_hint_is_one_line() {
         let text = in_one_line(&user_namespace(Errno::PERM, of(Engine::Docker)));
         assert!(!text.contains('\n') && text.contains("; or as root inside"), "{text}");
