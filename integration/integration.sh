@@ -61,7 +61,7 @@ fi
 if [ "$(uname -m)" = x86_64 ]; then
     step "other kernels" "$here/vm/kernels.sh"
     step "places that are none" "$here/vm/places.sh"
-    step "docker --privileged" "$here/vm/docker.sh"
+    step "Docker, where it may all" "$here/vm/docker.sh"
     step "limits by cgroups" "$here/vm/cgroups.sh"
     step "power cuts" "$here/vm/powercut.sh" 4
     step "flushes on ext4" "$here/vm/flushes.sh" ext4 1 0

@@ -85,6 +85,7 @@ look() {
             # Nobody starts it here.
             lacks 'has dockerd && has docker && has containerd' docker.io moby-engine
             lacks 'has runc' runc runc
+            lacks 'has apparmor_parser' apparmor apparmor-parser
             lacks 'has rpmbuild' rpm rpm-build
             lacks 'has mmdebstrap' mmdebstrap mmdebstrap
             ;;

@@ -85,9 +85,17 @@ pub(super) fn name_of(errno: Errno) -> String {
 pub(super) fn user_namespace(host: Host) -> Result<Probe> {
     // Ubuntu's restriction lets the namespace be made and refuses everything in it: so try something.
     let found = attempt(NEW_MOUNT, private_mounts)?;
+    let made = found == Some(Errno::ACCESS) && attempt(NEW_MOUNT, || Ok(()))?.is_none();
+    Ok(namespace(found, made, host))
+}
+
+/// `made`: the namespace can be had, and what is refused is the mount in it, as beneath the AppArmor profile of an engine.
+fn namespace(found: Option<Errno>, made: bool, host: Host) -> Probe {
     let good = "made, with a mount namespace in it";
-    let remedy = |errno| remedy::user_namespace(errno, host);
-    Ok(row("user-namespace", true, good, "cannot be made", found, remedy))
+    let bad = if made { "made, but mounts in it are refused" } else { "cannot be made" };
+    row("user-namespace", true, good, bad, found, |errno| {
+        if made { remedy::mounts(errno, host) } else { remedy::user_namespace(errno, host) }
+    })
 }
 
 pub(super) fn private_mounts() -> Result<(), Errno> {
@@ -284,4 +292,24 @@ pub(super) fn network(host: Host) -> Result<Probe> {
     let good = "a namespace of its own";
     let bad = "no namespace of its own, only --net host";
     Ok(row("network", true, good, bad, found, |errno| remedy::network(errno, host)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remedy::Engine;
+
+    #[test]
+    fn a_refused_mount_is_no_refused_namespace() {
+        let host =
+            Host { engine: Some(Engine::Docker), apparmor_confined: true, ..Host::default() };
+        let of = |made| namespace(Some(Errno::ACCESS), made, host);
+        let mount = of(true);
+        assert!(mount.detail.starts_with("made, but mounts in it are refused: "), "{mount:?}");
+        let remedy = mount.remedy.unwrap_or_default();
+        assert!(remedy.contains("apparmor=unconfined") && !remedy.contains("seccomp"), "{remedy}");
+        let namespace = of(false);
+        assert!(namespace.detail.starts_with("cannot be made: "), "{namespace:?}");
+        assert!(namespace.remedy.unwrap_or_default().contains("seccomp=docker-nested.json"));
+    }
 }
