@@ -43,7 +43,7 @@ fuzz: ## the readers of what others have written, fuzzed for an hour each (FUZZ_
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} integration/fuzz.sh
 
 integration: ## the demo as user and as root, real package managers, other kernels and power cuts (network, minutes)
-	@integration/setup.sh build test vm dist engines
+	@integration/setup.sh build test vm engine-vm dist engines
 	@integration/integration.sh
 
 soak: ## random kills for an hour (SOAK_KILLS=20000): the store loses nothing
