@@ -57,6 +57,8 @@ mod limits;
 mod lives;
 #[path = "cli/log.rs"]
 mod log;
+#[path = "cli/missing.rs"]
+mod missing;
 #[path = "cli/moves.rs"]
 mod moves;
 #[path = "cli/names.rs"]

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::diff::no_tree;
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, Powers};
 use crate::rootfs::copy_up::DATABASES;
@@ -28,8 +29,9 @@ impl<'a> Upper<'a> {
         let mut layers = vec![run.fs_dir()?];
         for id in record.chain.iter().rev() {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fs = openat(store.dir(), format!("layers/{id}/fs"), flags, Mode::empty());
-            layers.push(fs.context("open layer", id)?);
+            let tree = format!("layers/{id}/fs");
+            let fs = openat(store.dir(), &tree, flags, Mode::empty());
+            layers.push(fs.map_err(|errno| no_tree(&tree, errno))?);
         }
         Ok(Self { record, layers })
     }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::process::fchdir;
 use serde::Serialize;
@@ -136,10 +137,7 @@ fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Resul
     let open = || {
         let base = Base::clone_cwd(store.dir(), store.is_nest())
             .context("clone the mount of", "the store")?;
-        let place = |member: &Member| {
-            let tree = member.tree();
-            base.open(&tree).context("open layer", &tree)
-        };
+        let place = |member: &Member| open_tree(&base, &member.tree());
         // Overlay takes the top first.
         let all = |side: &Side| side.chain.iter().rev().map(place).collect();
         Ok(Opened {
@@ -173,6 +171,21 @@ pub(super) fn at<T>(store: &Store, job: impl FnOnce() -> Result<T>) -> Result<T>
         fchdir(here).context("go back to", "the working directory")?;
     }
     answer
+}
+
+/// Opens the tree of a layer or a run. That it must be there, a record of ours says.
+pub(super) fn open_tree(base: &Base, tree: &str) -> Result<OwnedFd> {
+    base.open(tree).map_err(|errno| no_tree(tree, errno))
+}
+
+/// The fault of a tree that cannot be opened.
+pub(super) fn no_tree(tree: &str, errno: Errno) -> Fault {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+            Fault::damaged(format!("open layer: {tree}: it is missing"))
+        }
+        _ => Fault::errno("open layer", tree, errno),
+    }
 }
 
 /// A read-only view of these layers, the top first.

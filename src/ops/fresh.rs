@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::MountAttrFlags;
 
 use super::commit::{Commit, Committed, Target, commit};
+use super::diff::open_tree;
 use super::snapshot::refuse_taken;
 use crate::fault::{Context, Result};
 use crate::ids::{self, IdMap};
@@ -84,7 +85,7 @@ impl<'a> Fresh<'a> {
     pub(super) fn open(&self) -> Result<Opened> {
         let base = Base::clone_cwd(self.store.dir(), self.store.is_nest())
             .context("clone the mount of", "the store")?;
-        let place = |tree: String| base.open(&tree).context("open layer", &tree);
+        let place = |tree: String| open_tree(&base, &tree);
         let lowers = self.layer.mount.iter().rev().map(|id| place(format!("layers/{id}/fs")));
         let lowers = lowers.collect::<Result<Vec<_>>>()?;
         let run = place(format!("runs/{}", self.record.run))?;

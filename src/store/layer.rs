@@ -127,8 +127,8 @@ impl Store {
     /// The record of a layer that can be opened: all that it is mounted with is there.
     ///
     /// # Errors
-    /// As [`Store::layer`]; not-found for a fold layer, which is no tree of its own, and for a layer whose
-    /// chain was folded and given back, so that it lives on only beneath later ones.
+    /// As [`Store::layer`], also for a layer beneath; not-found for a fold layer, which is no tree of its own, and
+    /// for a layer whose chain was folded and given back, so that it lives on only beneath later ones.
     pub fn openable(&self, id: &LayerId) -> Result<LayerRecord> {
         let record = self.layer(id)?;
         let hint = "`sandbox list` shows what can be opened";
@@ -139,15 +139,47 @@ impl Store {
             ))
             .hint(hint));
         }
-        for member in record.mount.iter().rev().skip(1) {
-            if !self.has_layer(member)? {
-                return Err(Fault::not_found(format!(
-                    "open layer: {id}: folded away: only snapshots on top of it are there"
-                ))
-                .hint(hint));
+        for member in record.mount.iter().rev() {
+            if self.has_tree(member)? {
+                continue;
             }
+            if member == id || self.has_layer(member)? || !self.is_folded(member)? {
+                return Err(self.no_tree(member));
+            }
+            return Err(Fault::not_found(format!(
+                "open layer: {id}: folded away: only snapshots on top of it are there"
+            ))
+            .hint(hint));
         }
         Ok(record)
+    }
+
+    /// Whether a layer is there that stands for this one.
+    fn is_folded(&self, id: &LayerId) -> Result<bool> {
+        for other in self.layers()? {
+            // One that cannot be read stands for nothing that could be opened.
+            if self.layer(&other).is_ok_and(|record| record.folds.contains(id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The fault of a layer whose tree is not there.
+    fn no_tree(&self, id: &LayerId) -> Fault {
+        let missing = match self.has_layer(id) {
+            Ok(true) => layout::tree(id),
+            _ => layout::layer(id),
+        };
+        Fault::damaged(format!("open layer: {}: it is missing", self.show(&missing)))
+    }
+
+    fn has_tree(&self, id: &LayerId) -> Result<bool> {
+        match statat(self.dir(), layout::tree(id), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(errno) => Err(Fault::errno("open layer", id, errno)),
+        }
     }
 
     /// Whether there is a layer, whatever its record says.

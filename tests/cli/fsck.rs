@@ -59,8 +59,7 @@ fn a_directory_of_ours_that_is_gone() {
             match folder {
                 "boxes" => drop(out.fault(3, "default", "sandbox init")),
                 "boxes/default/refs" => drop(out.fault(7, folder, "fsck --repair")),
-                "layers" if words == ["list"] => drop(out.fault(7, folder, "fsck --repair")),
-                "layers" => drop(out.fault(3, "no such layer", "")),
+                "layers" => drop(out.fault(7, folder, "fsck --repair")),
                 _ => drop(out.ok()),
             }
         }

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::Commit;
-use crate::fault::{Context, Result};
+use crate::fault::Result;
 use crate::ids::{self, Entry, Powers};
+use crate::ops::diff::no_tree;
 use crate::ops::owners::{self, Memory};
 use crate::store::{
     FoldPlan, LayerId, LayerRecord, Run, RunRecord, RunState, SharedLock, Store, reached,
@@ -74,7 +75,8 @@ fn fill(job: &Commit<'_>, plan: &FoldPlan, run: &Run) -> Result<(Totals, Vec<Rem
 
 fn open(store: &Store, id: &LayerId) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(store.dir(), format!("layers/{id}/fs"), flags, Mode::empty()).context("open layer", id)
+    let tree = format!("layers/{id}/fs");
+    openat(store.dir(), &tree, flags, Mode::empty()).map_err(|errno| no_tree(&tree, errno))
 }
 
 fn record_of(plan: &FoldPlan, totals: Totals) -> Result<LayerRecord> {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::source::Root;
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
-use crate::ops::diff::{Member, at, merged};
+use crate::ops::diff::{Member, at, merged, open_tree};
 use crate::ops::exec;
 use crate::rootfs::overlay::Base;
 use crate::run::supervisor::Held;
@@ -95,10 +95,7 @@ impl View {
                 let open = || {
                     let base = Base::clone_cwd(store.dir(), store.is_nest())
                         .context("clone the mount of", "the store")?;
-                    let place = |member: &Member| {
-                        let tree = member.tree();
-                        base.open(&tree).context("open layer", &tree)
-                    };
+                    let place = |member: &Member| open_tree(&base, &member.tree());
                     // Overlay takes the top first.
                     let lowers = chain.iter().rev().map(place).collect::<Result<Vec<_>>>()?;
                     Ok((base, lowers))

@@ -91,7 +91,8 @@ impl<'s> State<'s> {
     /// Lets a snapshot stand for a layer.
     ///
     /// # Errors
-    /// Conflict if it is not as expected, or is protected; not-found if there is no such layer.
+    /// Conflict if it is not as expected, or is protected; damaged if the layer is missing, not-found if it is only
+    /// a part of others.
     pub fn set(
         &mut self,
         snapshot: &SnapshotName,
@@ -110,7 +111,7 @@ impl<'s> State<'s> {
     /// Lets a snapshot be this, whatever it was before, protected or not.
     ///
     /// # Errors
-    /// Not-found if there is no such layer.
+    /// As [`State::set`] of the layer.
     pub fn put(&mut self, snapshot: &SnapshotName, new: RefRecord) -> Result<()> {
         self.require_layer(&new.layer)?;
         self.stage(snapshot, Some(new))
@@ -226,9 +227,6 @@ impl<'s> State<'s> {
 
     /// A name opens whole, always: it is given only to what does so now.
     pub(super) fn require_layer(&self, layer: &LayerId) -> Result<()> {
-        if !self.store.has_layer(layer)? {
-            return Err(Fault::not_found(format!("name layer: {layer}: there is no such layer")));
-        }
         match self.store.openable(layer) {
             Err(fault) if fault.kind == Kind::NotFound => {
                 let why = fault.message.trim_start_matches("open layer: ");

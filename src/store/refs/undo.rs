@@ -103,14 +103,17 @@ impl State<'_> {
     }
 
     fn require_old(&self, entry: &LogEntry, layer: &LayerId) -> Result<()> {
-        self.require_layer(layer).map_err(|fault| match fault.kind {
-            Kind::NotFound => {
-                let (action, time) = (&entry.action, entry.time);
-                Fault::not_found(format!(
-                    "undo: {action} of {time:.0}: gc has removed layer {layer} since"
-                ))
+        let gone = || {
+            let (action, time) = (&entry.action, entry.time);
+            Fault::not_found(format!("undo: {action} of {time:.0}: gc has removed layer {layer} since"))
                 .hint("a box keeps what it may need for as long as its undo_age says, unless `gc --all` takes it")
-            }
+        };
+        // That a layer is gone which only the log names is no damage.
+        if !self.store.has_layer(layer)? {
+            return Err(gone());
+        }
+        self.require_layer(layer).map_err(|fault| match fault.kind {
+            Kind::NotFound => gone(),
             _ => fault,
         })
     }

@@ -88,7 +88,7 @@ fn moves_are_all_or_nothing_and_compared() {
     assert_eq!(set(Expected::Layer(one)), Ok(()));
     let missing = LayerId::random().expect("id");
     let fault = first.set(&lock, &new, &missing, Expected::Absent, None).expect_err("no layer");
-    assert_eq!(fault.kind, Kind::NotFound);
+    assert_eq!(fault.kind, Kind::Damaged);
     let failed = first.update(&lock, |state| {
         state.set(&new, &one, Expected::Absent, Some("said".into()))?;
         assert_eq!(state.get(&new)?.expect("staged").layer, one);
