@@ -139,6 +139,12 @@ pub fn why(errno: Errno) -> String {
     }
 }
 
+/// Whether it is the disk that cannot read what it was given: EUCLEAN and EBADMSG are how ext4 and xfs tell of
+/// broken structures and checksums.
+pub fn is_of_the_disk(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::UCLEAN | Errno::BADMSG)
+}
+
 /// A name as it may stand in a message: control characters escaped, so that a hostile file name can
 /// neither start a new line nor drive the terminal.
 pub fn printable(text: &str) -> String {

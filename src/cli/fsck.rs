@@ -45,8 +45,11 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     } else if !common.quiet || !report.damage.is_empty() {
         print(&text(&report, common.verbose, common.color.on_stdout()))?;
     }
-    if !report.ok && !args.repair && !common.json {
-        common.note("hint: `sandbox fsck --repair` mends it: what is damaged goes, with the snapshots named");
+    if !report.ok && !common.json {
+        common.note(match args.repair {
+            false => "hint: `sandbox fsck --repair` mends it: what is damaged goes, with the snapshots named",
+            true => "hint: what a run still mounts goes when that has ended (`sandbox ps`); where the disk cannot read, check its file system first (e2fsck, xfs_repair); then `sandbox fsck --repair` again",
+        });
     }
     trash::tidy(&store, common);
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(Kind::Damaged.exit_code()) })

@@ -144,7 +144,7 @@ fn look(
     let totals = measure(upper.dir())?;
     let changed = totals.files > 0 || !is_fresh(upper.dir())?;
     if let Some(file) = manifest.filter(|_| changed) {
-        seal::write(upper.dir(), file)?;
+        seal::write_whole(upper.dir(), file)?;
     }
     let remembered = match memory.filter(|_| changed) {
         Some(memory) => memory.gather(upper.dir(), &owners::beneath(upper.layers()))?,

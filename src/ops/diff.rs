@@ -8,7 +8,7 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::fchdir;
 use serde::Serialize;
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk, why};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::rootfs::overlay::{Base, assemble};
 use crate::store::{BoxName, LayerId, LayerRecord, Resolved, RunRecord, Store};
@@ -183,6 +183,9 @@ pub(super) fn no_tree(tree: &str, errno: Errno) -> Fault {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
             Fault::damaged(format!("open layer: {tree}: it is missing"))
+        }
+        errno if is_of_the_disk(errno) => {
+            Fault::damaged(format!("open layer: {tree}: {}", why(errno)))
         }
         _ => Fault::errno("open layer", tree, errno),
     }

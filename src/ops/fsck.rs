@@ -56,7 +56,7 @@ pub struct Report {
 pub fn fsck(store: &Store, home: &BoxName, request: Request, wait: Duration) -> Result<Report> {
     let mut survey = look(store, request.layer)?;
     survey.tell_who_needs_it(home);
-    let damage: Vec<_> = survey.findings.iter().map(|one| one.damage.clone()).collect();
+    let mut damage = damage_of(&survey);
     let mut ok = damage.is_empty();
     let mut repaired = Vec::new();
     if request.repair && !ok {
@@ -67,7 +67,16 @@ pub fn fsck(store: &Store, home: &BoxName, request: Request, wait: Duration) -> 
     }
     if request.seal {
         let wanted = |id: &LayerId| request.layer.is_none_or(|layer| layer == *id);
+        let known = survey.findings.len();
         seal::all(store, &mut survey, &wanted)?;
+        // To make digests all is read, for the first time perhaps.
+        if survey.findings.len() > known {
+            survey.tell_who_needs_it(home);
+            let new = damage_of(&survey).into_iter().filter(|one| !damage.contains(one));
+            let new: Vec<_> = new.collect();
+            damage.extend(new);
+            ok = false;
+        }
     }
     Ok(Report {
         ok,
@@ -77,6 +86,10 @@ pub fn fsck(store: &Store, home: &BoxName, request: Request, wait: Duration) -> 
         sealed: survey.layers.values().filter(|layer| layer.sealed).count(),
         repaired,
     })
+}
+
+fn damage_of(survey: &Survey) -> Vec<Damage> {
+    survey.findings.iter().map(|one| one.damage.clone()).collect()
 }
 
 /// Everything that can be found.

@@ -4,22 +4,37 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, Entry, Powers};
-use crate::store::{LayerId, Store, Survey};
-use crate::tree::manifest;
+use crate::store::{DamageKind, LayerId, Store, Survey};
+use crate::tree::manifest::{self, Difference};
+use crate::tree::path;
 
 use super::fsck::maps;
 
-/// Writes the lines of `tree` to `file`. Runs inside; the file was opened outside.
-pub(super) fn write(tree: BorrowedFd<'_>, file: &OwnedFd) -> Result<()> {
+/// Writes the lines of `tree` to `file`, and gives what the disk cannot read. Runs inside; the file was opened
+/// outside.
+fn write(tree: BorrowedFd<'_>, file: &OwnedFd) -> Result<Vec<Difference>> {
     let file = file.try_clone().context("write", "manifest")?;
     let mut out = BufWriter::new(File::from(file));
-    manifest::write(tree, &mut out)?;
-    out.flush().context("write", "manifest")
+    let written = manifest::write(tree, &mut out)?;
+    out.flush().context("write", "manifest")?;
+    Ok(written.unread)
 }
 
-/// Makes digests of all `wanted` layers that have none and are whole, as far as can be told.
+/// The same for a tree that is about to become a layer, all of which can be read.
+pub(super) fn write_whole(tree: BorrowedFd<'_>, file: &OwnedFd) -> Result<()> {
+    match write(tree, file)?.into_iter().next() {
+        None => Ok(()),
+        Some(Difference { path, detail, .. }) => {
+            let shown = printable(&path::shown(&path));
+            Err(Fault::failed(format!("make digests: {shown}: {detail}")))
+        }
+    }
+}
+
+/// Makes digests of all `wanted` layers that have none and are whole, as far as can be told. What the disk cannot
+/// read is added to the findings.
 ///
 /// # Errors
 /// Host or conflict if the id map of a layer cannot be made here; what reading and writing says.
@@ -41,9 +56,19 @@ pub(super) fn all(
             let file = store.begin_seal(&id)?;
             let written =
                 ids::inside(Entry::Map(&map), Powers::Files, || write(tree.as_fd(), &file));
-            if let Err(fault) = written {
-                store.give_up_seal(&id);
-                return Err(fault);
+            match written {
+                Ok(unread) if unread.is_empty() => {}
+                Ok(unread) => {
+                    store.give_up_seal(&id);
+                    for Difference { path, detail, .. } in unread {
+                        survey.add_tree_damage(id, &path, DamageKind::Content, &detail);
+                    }
+                    continue;
+                }
+                Err(fault) => {
+                    store.give_up_seal(&id);
+                    return Err(fault);
+                }
             }
             let lock = store.lock_shared()?;
             if !store.is_tree_of(&tree, &id)? {

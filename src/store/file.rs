@@ -61,12 +61,6 @@ pub(crate) fn read_small(dir: BorrowedFd<'_>, name: &str, limit: usize) -> Resul
     }
 }
 
-/// Whether it is the disk that cannot read what it was given: EUCLEAN and EBADMSG are how ext4 and xfs tell of
-/// broken structures and checksums.
-pub(crate) fn is_of_the_disk(errno: Errno) -> bool {
-    matches!(errno, Errno::IO | Errno::UCLEAN | Errno::BADMSG)
-}
-
 /// Opens a file of ours for reading and fsync(2), whatever somebody may have put in its place.
 pub(crate) fn open_file(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{LayerId, Store, file, layout};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk, why};
 
 /// What `layer.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,11 +194,14 @@ impl Store {
     /// The tree of a layer as a place (`O_PATH`); none if there is no such layer (any more).
     ///
     /// # Errors
-    /// What openat(2) says.
+    /// What openat(2) says; damaged where the disk cannot read it.
     pub fn layer_tree(&self, id: &LayerId) -> Result<Option<OwnedFd>> {
         match file::open_place(self.dir(), &layout::tree(id)) {
             Ok(dir) => Ok(Some(dir)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) if is_of_the_disk(errno) => {
+                Err(Fault::damaged(format!("open layer: {id}: {}", why(errno))))
+            }
             Err(errno) => Err(Fault::errno("open layer", id, errno)),
         }
     }

@@ -17,7 +17,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 use super::failpoint::step;
 use super::file::{self, PRIVATE_FILE};
 use super::{Box_, BoxName, BoxSettings, Store, json_line, layout};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk};
 
 pub use entry::{LogEntry, Moved, Pair, RefMoved};
 
@@ -79,7 +79,7 @@ impl Store {
         let shown = self.show(name);
         let fault = Fault::errno(what, &shown, errno);
         let odd = matches!(errno, Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO);
-        match odd || file::is_of_the_disk(errno) {
+        match odd || is_of_the_disk(errno) {
             true => Fault::damaged(fault.message)
                 .hint(format!("remove it: `rm -r {shown}`; what it could undo is lost, no more")),
             false => fault,

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::failpoint::step;
 use super::{LayerId, LayerRecord, Run, SharedLock, Store, file, json_line, layout};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk};
 use crate::tree::manifest::hex;
 
 /// A manifest is not read beyond this; a million entries take a fifth of it.
@@ -143,9 +143,9 @@ impl Store {
     }
 
     /// What the disk cannot read is damage.
-    fn unread(&self, what: &str, name: &str, errno: Errno) -> Fault {
+    pub(super) fn unread(&self, what: &str, name: &str, errno: Errno) -> Fault {
         let fault = Fault::errno(what, self.show(name), errno);
-        match file::is_of_the_disk(errno) {
+        match is_of_the_disk(errno) {
             true => Fault::damaged(fault.message),
             false => fault,
         }

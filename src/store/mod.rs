@@ -84,7 +84,7 @@ pub use stay::NameLock;
 pub use trash::{Emptied, Trash};
 pub use usage::Part;
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk};
 
 /// An open store.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Store {
             Err(errno) => {
                 let fault = Fault::errno("read record", self.show(&full()), errno);
                 let ours = matches!(errno, Errno::LOOP | Errno::FBIG | Errno::ISDIR);
-                match ours || file::is_of_the_disk(errno) {
+                match ours || is_of_the_disk(errno) {
                     true => Err(Fault::damaged(fault.message)),
                     false => Err(fault),
                 }

@@ -26,7 +26,7 @@ use super::path;
 use super::walk::{Descend, Visit, Visitor, walk};
 use super::whiteout::{Meaning, meaning};
 use super::xattr;
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk};
 
 mod compare;
 
@@ -99,6 +99,8 @@ pub enum Class {
 pub struct Written {
     /// How many lines.
     pub lines: u64,
+    /// What the disk cannot read and has no line: of a tree with such there is no manifest.
+    pub unread: Vec<Difference>,
 }
 
 /// Writes the lines of the tree `fs`, reading every file.
@@ -107,7 +109,14 @@ pub struct Written {
 /// What the system says, naming the path; what the writer says.
 pub fn write(fs: BorrowedFd<'_>, out: &mut dyn Write) -> Result<Written> {
     let mut written = Written::default();
-    scan(fs, &mut |line, _| {
+    scan(fs, &mut |seen| {
+        let line = match seen {
+            Seen::Entry(line) => line,
+            Seen::Unread(path, errno) => {
+                written.unread.push(Difference::unread(path, errno));
+                return Ok(());
+            }
+        };
         let mut text = serde_json::to_vec(&line)
             .map_err(|error| Fault::failed(format!("write manifest: {error}")))?;
         text.push(b'\n');
@@ -142,9 +151,16 @@ fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     a.split(slash).cmp(b.split(slash))
 }
 
-/// What is done with each line; the second is why the file's content could not be read, if the disk is to
-/// blame.
-type Sink<'a> = dyn FnMut(Line, Option<Errno>) -> Result<()> + 'a;
+/// What is met on the way.
+enum Seen {
+    /// An entry, and its line.
+    Entry(Line),
+    /// What the disk cannot read: there is no line, and none of what may lie beneath.
+    Unread(Vec<u8>, Errno),
+}
+
+/// What is done with it.
+type Sink<'a> = dyn FnMut(Seen) -> Result<()> + 'a;
 
 /// Makes the line of every entry.
 fn scan(fs: BorrowedFd<'_>, sink: &mut Sink<'_>) -> Result<()> {
@@ -168,19 +184,15 @@ impl Visitor for Scan<'_, '_> {
             self.pending = Some(line);
             return Ok(Descend::Yes);
         }
-        let mut unreadable = None;
-        if !self.is_link(visit, &mut line) {
-            match line.class {
-                Class::File => unreadable = self.file(visit, &mut line)?,
-                Class::Symlink => {
-                    let target = readlinkat(visit.dir, visit.name, Vec::new())
-                        .context("read symbolic link", path::shown(visit.path))?;
-                    line.target = Some(STANDARD.encode(target.as_bytes()));
-                }
-                _ => {}
-            }
-        }
-        (self.sink)(line, unreadable)?;
+        let is_link = self.is_link(visit, &mut line);
+        let read = match line.class {
+            _ if is_link => Ok(()),
+            Class::File => self.file(visit, &mut line),
+            Class::Symlink => readlinkat(visit.dir, visit.name, Vec::new())
+                .map(|target| line.target = Some(STANDARD.encode(target.as_bytes()))),
+            _ => Ok(()),
+        };
+        self.tell(line, read)?;
         Ok(Descend::Yes)
     }
 
@@ -189,13 +201,18 @@ impl Visitor for Scan<'_, '_> {
             Some(line) => line,
             None => line(at, &fstat(dir).context("look at", path::shown(at))?),
         };
-        line.xattrs = xattrs(dir).context("read attributes", path::shown(at))?;
-        (self.sink)(line, None)
+        let read = xattrs(dir).map(|found| line.xattrs = found);
+        self.tell(line, read)
     }
 
     fn mount(&mut self, visit: &Visit<'_>) -> Result<()> {
         self.pending = None;
         Err(Fault::failed(format!("read layer: {}: a mount lies on it", path::shown(visit.path))))
+    }
+
+    fn unreadable(&mut self, _what: &str, path: &[u8], errno: Errno) -> Result<()> {
+        self.pending = None;
+        (self.sink)(Seen::Unread(path.to_vec(), errno))
     }
 }
 
@@ -213,21 +230,21 @@ impl Scan<'_, '_> {
         false
     }
 
-    /// Fills in what only the open file tells. A disk that cannot read it is the answer, no failure.
-    fn file(&mut self, visit: &Visit<'_>, line: &mut Line) -> Result<Option<Errno>> {
+    /// Fills in what only the open file tells.
+    fn file(&mut self, visit: &Visit<'_>, line: &mut Line) -> Result<(), Errno> {
         line.size = Some(u64::try_from(visit.stat.st_size).unwrap_or_default());
-        let read = open_file(visit.dir, visit.name).and_then(|file| {
-            line.xattrs = xattrs(file.as_fd())?;
-            digest(file.as_fd(), &mut self.buffer)
-        });
-        match read {
-            Ok(sha256) => {
-                line.sha256 = Some(sha256);
-                Ok(None)
-            }
-            // EUCLEAN and EBADMSG: broken structures and checksums, as ext4 and xfs tell them.
-            Err(errno @ (Errno::IO | Errno::UCLEAN | Errno::BADMSG)) => Ok(Some(errno)),
-            Err(errno) => Err(Fault::errno("read file", path::shown(visit.path), errno)),
+        let file = open_file(visit.dir, visit.name)?;
+        line.xattrs = xattrs(file.as_fd())?;
+        line.sha256 = Some(digest(file.as_fd(), &mut self.buffer)?);
+        Ok(())
+    }
+
+    /// Hands a line on that was filled in. A disk that cannot read it is the answer, no failure.
+    fn tell(&mut self, line: Line, filled: Result<(), Errno>) -> Result<()> {
+        match filled {
+            Ok(()) => (self.sink)(Seen::Entry(line)),
+            Err(errno) if is_of_the_disk(errno) => (self.sink)(Seen::Unread(line.path, errno)),
+            Err(errno) => Err(Fault::errno("read", path::shown(&line.path), errno)),
         }
     }
 }

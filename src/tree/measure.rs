@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::MODE_BITS;
@@ -16,7 +17,7 @@ use super::dir::{Trail, open_file};
 use super::walk::{Descend, Visit, Visitor, walk};
 use super::whiteout::{check_upper_xattrs, is_real_device, own_xattrs};
 use super::{Totals, path};
-use crate::fault::{Context, Fault, Result, printable};
+use crate::fault::{Context, Fault, Result, is_of_the_disk, printable, why};
 
 /// The mode of the root directory of a fresh upper: as `/` is everywhere.
 pub const FRESH_MODE: u32 = 0o755;
@@ -58,12 +59,14 @@ pub struct Refused {
     pub path: Vec<u8>,
     /// Why.
     pub why: String,
+    /// Whether it is the disk that cannot read it: what lies beneath is not counted.
+    pub unread: bool,
 }
 
-/// As [`measure`], but goes on to the end and gives all that it refuses, by path.
+/// As [`measure`], but goes on to the end and gives all that it refuses, and all that the disk cannot read, by path.
 ///
 /// # Errors
-/// What the system says.
+/// What the system says, but of the disk itself.
 pub fn examine(fs: BorrowedFd<'_>) -> Result<(Totals, Vec<Refused>)> {
     examine_some(fs, false)
 }
@@ -121,6 +124,12 @@ impl Visitor for Count {
         self.refuse(visit.path, "a mount lies on it");
         Ok(())
     }
+
+    fn unreadable(&mut self, _what: &str, path: &[u8], errno: Errno) -> Result<()> {
+        let why = format!("cannot be read: {}", why(errno));
+        self.refused.push(Refused { path: path.to_vec(), why, unread: true });
+        Ok(())
+    }
 }
 
 impl Count {
@@ -130,21 +139,32 @@ impl Count {
             self.totals.bytes += u64::try_from(stat.st_size).unwrap_or(0);
         }
         if stat.st_blocks == 0 || self.every {
-            let file =
-                open_file(visit.dir, visit.name).context("open file", path::shown(visit.path))?;
-            self.check(file.as_fd(), visit.path)?;
+            match open_file(visit.dir, visit.name) {
+                Err(errno) if is_of_the_disk(errno) => {
+                    self.unreadable("open file", visit.path, errno)?;
+                }
+                file => {
+                    let file = file.context("open file", path::shown(visit.path))?;
+                    self.check(file.as_fd(), visit.path)?;
+                }
+            }
         }
         Ok(())
     }
 
     fn check(&mut self, fd: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
-        if let Some(why) = check_upper_xattrs(fd).context("read attributes", path::shown(at))? {
-            self.refuse(at, &why);
+        match check_upper_xattrs(fd) {
+            Err(errno) if is_of_the_disk(errno) => self.unreadable("read attributes", at, errno)?,
+            found => {
+                if let Some(why) = found.context("read attributes", path::shown(at))? {
+                    self.refuse(at, &why);
+                }
+            }
         }
         Ok(())
     }
 
     fn refuse(&mut self, at: &[u8], why: &str) {
-        self.refused.push(Refused { path: at.to_vec(), why: why.to_owned() });
+        self.refused.push(Refused { path: at.to_vec(), why: why.to_owned(), unread: false });
     }
 }

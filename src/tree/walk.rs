@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::dir::{Names, Trail, kind, lstat, open_child};
 use super::path;
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result, is_of_the_disk};
 
 /// One entry, as a [`Visitor`] sees it.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,15 @@ pub trait Visitor {
     fn mount(&mut self, _visit: &Visit<'_>) -> Result<()> {
         Ok(())
     }
+
+    /// The disk cannot read an entry (its inode, or the names in a directory that was visited but not entered). It is
+    /// left out, with all beneath it, unless this is a fault.
+    ///
+    /// # Errors
+    /// As [`Visitor::entry`]: of itself the fault of what the system says.
+    fn unreadable(&mut self, what: &str, path: &[u8], errno: Errno) -> Result<()> {
+        Err(Fault::errno(what, path::shown(path), errno))
+    }
 }
 
 impl<F: FnMut(&Visit<'_>) -> Result<Descend>> Visitor for F {
@@ -85,9 +94,13 @@ impl<F: FnMut(&Visit<'_>) -> Result<Descend>> Visitor for F {
 /// # Errors
 /// What the system says, naming the path; whatever the visitor returns.
 pub fn walk(root: BorrowedFd<'_>, visitor: &mut impl Visitor) -> Result<()> {
-    let mut trail = Trail::new(root).context("open directory", "/")?;
     let mut path = Vec::new();
-    let mut levels = vec![Level::read(trail.here(), 0, &path)?];
+    let opened = Trail::new(root).and_then(|trail| Ok((Level::read(trail.here(), 0)?, trail)));
+    let (level, mut trail) = match told("open directory", &path, opened, visitor)? {
+        Some(opened) => opened,
+        None => return Ok(()),
+    };
+    let mut levels = vec![level];
     visitor.enter(trail.here(), &path)?;
     while let Some(level) = levels.last_mut() {
         path.truncate(level.prefix);
@@ -99,23 +112,44 @@ pub fn walk(root: BorrowedFd<'_>, visitor: &mut impl Visitor) -> Result<()> {
         };
         level.next += 1;
         path::join(&mut path, name);
-        let stat = lstat(trail.here(), name).context("look at", path::shown(&path))?;
+        let Some(stat) = told("look at", &path, lstat(trail.here(), name), visitor)? else {
+            continue;
+        };
         let visit = Visit { dir: trail.here(), name, path: &path, stat: &stat };
         if visitor.entry(&visit)? == Descend::No || visit.kind() != FileType::Directory {
             continue;
         }
-        let child = match open_child(trail.here(), name) {
+        let opened = match open_child(trail.here(), name) {
             Err(Errno::XDEV) => {
                 visitor.mount(&visit)?;
                 continue;
             }
-            other => other.context("open directory", path::shown(&path))?,
+            other => other.and_then(|child| Ok((Level::read(child.as_fd(), path.len())?, child))),
+        };
+        let Some((level, child)) = told("open directory", &path, opened, visitor)? else {
+            continue;
         };
         visitor.enter(child.as_fd(), &path)?;
-        levels.push(Level::read(child.as_fd(), path.len(), &path)?);
+        levels.push(level);
         trail.push(child).context("open directory", path::shown(&path))?;
     }
     Ok(())
+}
+
+/// What was read; none if the disk cannot read it and the visitor goes on without.
+fn told<T>(
+    what: &str,
+    path: &[u8],
+    read: Result<T, Errno>,
+    visitor: &mut impl Visitor,
+) -> Result<Option<T>> {
+    match read {
+        Err(errno) if is_of_the_disk(errno) => {
+            visitor.unreadable(what, path, errno)?;
+            Ok(None)
+        }
+        other => other.map(Some).context(what, path::shown(path)),
+    }
 }
 
 /// One directory on the way from the root: what is still to be visited in it.
@@ -127,8 +161,7 @@ struct Level {
 }
 
 impl Level {
-    fn read(dir: BorrowedFd<'_>, prefix: usize, path: &[u8]) -> Result<Self> {
-        let names = Names::read(dir).context("read directory", path::shown(path))?.sorted();
-        Ok(Self { names, next: 0, prefix })
+    fn read(dir: BorrowedFd<'_>, prefix: usize) -> Result<Self, Errno> {
+        Ok(Self { names: Names::read(dir)?.sorted(), next: 0, prefix })
     }
 }

@@ -1,7 +1,7 @@
 //! A store on a disk that fails: errors of a real file system and a real block device, not of failpoints.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::world::{Place, Said};
 pub(crate) const CASES: &[Case] = &[
     ("cannot_write", || as_root("disk_cannot_write")),
     ("cannot_read", || as_root("disk_cannot_read")),
+    ("broken_directories", || as_root("disk_broken_directories")),
 ];
 
 /// A disk of 64 MiB whose blocks lie in `image`, made when they are written first.
@@ -31,7 +32,15 @@ pub(crate) fn mount_image(image: &Path, at: &Path) {
 
 #[track_caller]
 fn unmount(at: &Path) {
-    assert!(Command::new("umount").arg(at).status().expect("umount").success());
+    // Whoever empties the trash may be at work for a moment still.
+    let gone = (0..100).any(|_| {
+        let done = Command::new("umount").arg(at).output().expect("umount").status.success();
+        done || {
+            std::thread::sleep(Duration::from_millis(100));
+            false
+        }
+    });
+    assert!(gone, "{} is busy", at.display());
 }
 
 /// The kernel takes what a command writes and fails later, when it writes it back: here before the commit asks.
@@ -74,8 +83,8 @@ pub(crate) fn cannot_write_inside() {
     place.pristine();
 }
 
-/// From some block on the disk cannot be read: what lies there is named, and all else goes on.
-pub(crate) fn cannot_read_inside() {
+/// A place whose store lies on a disk of its own, and that disk's image. (Disks go before the directory around.)
+fn on_a_disk() -> (Place, PathBuf, Disk) {
     let mut place = Place::empty();
     let (image, disk) = (place.work().join("image"), Disk(place.base.clone()));
     fs::create_dir(&*disk).expect("create directory");
@@ -84,6 +93,12 @@ pub(crate) fn cannot_read_inside() {
     place.base = disk.join("store");
     place.look_again();
     place.init(&[]).code(0);
+    (place, image, disk)
+}
+
+/// From some block on the disk cannot be read: what lies there is named, and all else goes on.
+pub(crate) fn cannot_read_inside() {
+    let (mut place, image, disk) = on_a_disk();
     place.line(&["--commit", "good", "--digest"], "echo good >/good").code(0);
     place.said(&["snapshot", "first"]).code(0);
     let big = "dd if=/dev/urandom of=/big bs=1M count=20 status=none";
@@ -112,6 +127,77 @@ pub(crate) fn cannot_read_inside() {
     assert_eq!(names, ["postinit", "good", "first"]);
     place.line(&["--from", "good"], "[ \"$(cat /good)\" = good ]").code(0);
     place.pristine();
+}
+
+/// Directories that the disk cannot read, with digests and without, in a tree and around one: each is one finding with
+/// its path, the rest of the store is looked at, and mended without harm to what is whole.
+pub(crate) fn broken_directories_inside() {
+    let (mut place, image, disk) = on_a_disk();
+    let names = "mkdir -p /d/e; for n in 1 2 3 4; do echo x >/d/$n; echo y >/d/e/$n; done";
+    place.line(&["--commit", "plain"], names).code(0);
+    place.line(&["--commit", "sealed", "--digest"], names).code(0);
+    place.line(&["--commit", "around"], names).code(0);
+    place.line(&["--commit", "fewer"], "echo x >/fewer").code(0);
+    place.line(&["--commit", "good", "--digest"], names).code(0);
+    let snapshots: std::collections::BTreeMap<_, _> = place.snapshots().into_iter().collect();
+    let layer = |name: &str| format!("layers/{}", snapshots[name]);
+    fs::remove_file(place.base.join(layer("fewer")).join("fs/fewer")).expect("remove");
+    unmount(&disk);
+    for (name, dir) in [("plain", "fs/d"), ("sealed", "fs/d/e"), ("around", "")] {
+        erase(&image, &format!("/store/{}/{dir}", layer(name)));
+    }
+    mount_image(&image, &disk);
+    place.look_again();
+    let report = place.said(&["fsck", "--json"]).code(7).out;
+    let report: serde_json::Value = serde_json::from_str(&report).expect("json");
+    let found: Vec<_> = report["damage"].as_array().expect("damage").iter().collect();
+    let at = |name: &str, path: &str| {
+        let it = found.iter().filter(|one| one["snapshots"][0] == name && one["path"] == path);
+        assert_eq!(it.count(), 1, "{name}: {path}: {report:#}");
+    };
+    at("plain", "d");
+    at("sealed", "d/e");
+    at("around", &layer("around"));
+    at("fewer", ".");
+    assert_eq!(found.len(), 4, "{report:#}");
+    assert!(found[0]["detail"].as_str().is_some_and(|text| !text.is_empty()));
+    // What opens it says so, and what does not goes on.
+    place.line(&["--from", "around"], ":").refused(125, &snapshots["around"]);
+    place.said(&["diff", "around"]).refused(7, &snapshots["around"]);
+    place.line(&["--from", "good"], "[ -e /d/e/1 ]").code(0);
+    // Digests are made of what is whole only.
+    let sealed = place.said(&["fsck", "--seal", "--json"]).code(7).out;
+    let sealed: serde_json::Value = serde_json::from_str(&sealed).expect("json");
+    assert_eq!(sealed["sealed"], 3, "{sealed:#}");
+    // A directory that cannot be read cannot be moved either; all else is mended.
+    let stays = place.said(&["fsck", "--repair"]).code(7);
+    assert!(stays.err.contains("e2fsck"), "{stays:?}");
+    let left: Vec<_> = place.snapshots().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["postinit", "good"]);
+    assert_eq!(watch::names(&place.base.join("layers")).len(), 3);
+    place.line(&["--from", "good"], "[ -e /d/e/1 ]").code(0);
+    place.line(&["--commit", "after"], ":>/after").code(0);
+    unmount(&disk);
+    let checked = Command::new("e2fsck").args(["-fy"]).arg(&image).output().expect("e2fsck");
+    assert!(checked.status.code().is_some_and(|code| code < 4), "{checked:?}");
+    mount_image(&image, &disk);
+    place.look_again();
+    place.said(&["fsck", "--repair"]).code(0);
+    place.said(&["gc", "--all"]).code(0);
+    place.said(&["fsck"]).code(0);
+    let left: Vec<_> = place.snapshots().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["postinit", "good", "after"]);
+    place.line(&["--from", "after"], "[ -e /after ]").code(0);
+}
+
+/// Overwrites the one block of a directory of the file system in `image`, which is not mounted.
+fn erase(image: &Path, dir: &str) {
+    let said = Command::new("debugfs").args(["-R", &format!("blocks {dir}")]).arg(image).output();
+    let said = said.expect("debugfs");
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let block: u64 = text.trim().parse().unwrap_or_else(|_| panic!("no single block: {said:?}"));
+    let file = fs::File::options().write(true).open(image).expect("image");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 4096], block * 4096).expect("erase");
 }
 
 /// The last block of a file on the disk, of 4096 bytes.

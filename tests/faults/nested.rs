@@ -15,6 +15,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("ext4", crate::full::ext4_inside),
     ("disk_cannot_write", crate::disks::cannot_write_inside),
     ("disk_cannot_read", crate::disks::cannot_read_inside),
+    ("disk_broken_directories", crate::disks::broken_directories_inside),
     ("read_only", crate::full::read_only_inside),
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),

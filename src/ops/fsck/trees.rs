@@ -72,7 +72,13 @@ pub(in crate::ops) fn look_into(
 }
 
 fn candidate(store: &Store, layer: &LayerId) -> Result<Option<Candidate>> {
-    let Some(tree) = store.layer_tree(layer)? else { return Ok(None) };
+    let tree = match store.layer_tree(layer) {
+        Ok(Some(tree)) => tree,
+        Ok(None) => return Ok(None),
+        // Told of with the records.
+        Err(fault) if fault.kind == Kind::Damaged => return Ok(None),
+        Err(fault) => return Err(fault),
+    };
     let record = store.layer(layer).ok();
     let mut beside = Vec::new();
     let mut lines = None;
@@ -103,11 +109,19 @@ fn one(candidate: &Candidate) -> Result<Found> {
     found
         .damage
         .extend(candidate.beside.iter().map(|one| in_tree(&one.path, one.kind, &one.detail)));
+    let unread = refused.iter().any(|one| one.unread);
     for one in refused {
-        found.damage.push(in_tree(&one.path, DamageKind::Metadata, &one.why));
+        match (one.unread, &candidate.lines) {
+            // With digests all is read again, and told of then.
+            (true, Some(_)) => {}
+            (true, None) => found.damage.push(in_tree(&one.path, DamageKind::Content, &one.why)),
+            (false, _) => found.damage.push(in_tree(&one.path, DamageKind::Metadata, &one.why)),
+        }
     }
     match &candidate.lines {
         Some(lines) => content(tree, lines, &mut found)?,
+        // What cannot be read is not counted.
+        None if unread => {}
         // Without digests this is all there is: which path it is cannot be told.
         None => counts(candidate.record.as_ref(), &mut found),
     }

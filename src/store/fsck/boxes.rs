@@ -1,7 +1,7 @@
 //! Boxes: their records, their names, their logs.
 
 use super::{Named, Remedy, Survey};
-use crate::fault::{Kind, Result, why};
+use crate::fault::{Kind, Result, is_of_the_disk, why};
 use crate::store::{BoxName, LayerId, SnapshotName, Store, file, layout};
 
 /// What lies in the directory of a box.
@@ -110,7 +110,7 @@ impl Store {
         let path = layout::log(name);
         let bytes = match file::read_small(self.dir(), &path, crate::store::log::LIMIT) {
             Ok(bytes) => bytes,
-            Err(errno) if file::is_of_the_disk(errno) => {
+            Err(errno) if is_of_the_disk(errno) => {
                 survey.record(None, &path, &why(errno), Remedy::Remove);
                 return Ok(());
             }

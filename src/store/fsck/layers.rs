@@ -16,28 +16,46 @@ impl Store {
         self.strays(survey, layout::LAYERS, |entry| entry.parse::<LayerId>().is_ok())?;
         let mut broken = Vec::new();
         for id in self.layers().unwrap_or_default() {
-            let path = layout::layer(&id);
-            // Named, and given back to its run meanwhile.
-            let Some(stat) = self.look(&path)? else { continue };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                survey.record(Some(id), &path, "it is no directory", Remedy::Layer(id));
-                continue;
-            }
-            self.own_folder(survey, &path)?;
-            self.look_beside_tree(survey, &id)?;
-            let record = match self.layer(&id) {
-                Ok(record) => Some(record),
-                Err(fault) if matches!(fault.kind, Kind::Damaged | Kind::NotFound) => {
-                    broken.push((id, last_part(&fault.message)));
-                    None
+            match self.look_at_layer(survey, id, &mut broken) {
+                // What the disk cannot read: the directory of the layer.
+                Err(fault) if fault.kind == Kind::Damaged => {
+                    let why = last_part(&fault.message);
+                    survey.record(Some(id), &layout::layer(&id), &why, Remedy::Layer(id));
+                    survey.layers.insert(id, Surveyed { record: None, sealed: false });
                 }
-                Err(fault) => return Err(fault),
-            };
-            self.look_at_seal(survey, &id, record.as_ref())?;
-            survey.layers.insert(id, Surveyed { record, sealed: self.is_sealed(&id) });
+                other => other?,
+            }
         }
         self.rebuild_records(survey, broken);
         self.look_at_parents(survey);
+        Ok(())
+    }
+
+    fn look_at_layer(
+        &self,
+        survey: &mut Survey,
+        id: LayerId,
+        broken: &mut Vec<(LayerId, String)>,
+    ) -> Result<()> {
+        let path = layout::layer(&id);
+        // Named, and given back to its run meanwhile.
+        let Some(stat) = self.look(&path)? else { return Ok(()) };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            survey.record(Some(id), &path, "it is no directory", Remedy::Layer(id));
+            return Ok(());
+        }
+        self.own_folder(survey, &path)?;
+        self.look_beside_tree(survey, &id)?;
+        let record = match self.layer(&id) {
+            Ok(record) => Some(record),
+            Err(fault) if matches!(fault.kind, Kind::Damaged | Kind::NotFound) => {
+                broken.push((id, last_part(&fault.message)));
+                None
+            }
+            Err(fault) => return Err(fault),
+        };
+        self.look_at_seal(survey, &id, record.as_ref())?;
+        survey.layers.insert(id, Surveyed { record, sealed: self.is_sealed(&id) });
         Ok(())
     }
 

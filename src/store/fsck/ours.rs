@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use super::{DamageKind, Remedy, Survey};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::Result;
 use crate::store::{Store, file, layout};
 
 impl Store {
@@ -19,7 +19,7 @@ impl Store {
         match statat(self.dir(), path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(Fault::errno("look at", self.show(path), errno)),
+            Err(errno) => Err(self.unread("look at", path, errno)),
         }
     }
 
@@ -114,7 +114,7 @@ impl Store {
         };
         match read() {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
-            other => other.context("read directory", self.show(folder)),
+            other => other.map_err(|errno| self.unread("read directory", folder, errno)),
         }
     }
 }

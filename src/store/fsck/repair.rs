@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::{Damage, DamageKind, Remedy, Survey};
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Result, is_of_the_disk};
 use crate::store::discard::trash_name;
 use crate::store::failpoint::step;
 use crate::store::file::{self, PRIVATE_DIR, PRIVATE_FILE};
@@ -307,6 +307,8 @@ impl Repair<'_> {
                 Ok(()) => self.did(path, "removed"),
                 // What is no directory at all may lie there, too.
                 Err(Errno::EXIST) => self.remove(path.as_bytes())?,
+                // That is for the file system's own checker. Nothing names it any more, and it is still told of.
+                Err(errno) if is_of_the_disk(errno) => {}
                 Err(errno) => Err(errno).context("remove layer", id)?,
             }
         }

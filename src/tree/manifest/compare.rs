@@ -8,7 +8,7 @@ use std::vec::IntoIter;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Line, order, scan};
+use super::{Line, Seen, order, scan};
 use crate::fault::{Result, why};
 use crate::tree::path;
 
@@ -38,18 +38,28 @@ pub struct Difference {
     pub detail: String,
 }
 
+impl Difference {
+    /// What the disk cannot read.
+    pub(super) fn unread(path: Vec<u8>, errno: Errno) -> Self {
+        Self { path, how: How::Content, detail: format!("cannot be read: {}", why(errno)) }
+    }
+}
+
 /// Compares the tree `fs`, of which every file is read, with what it was.
 ///
 /// # Errors
-/// What the system says, naming the path. A file that the disk cannot read is a difference.
+/// What the system says, naming the path. What the disk cannot read is a difference, and what lies beneath is of it.
 pub fn compare(fs: BorrowedFd<'_>, lines: Vec<Line>) -> Result<Vec<Difference>> {
     let mut merge = Merge {
         expected: lines.into_iter().peekable(),
         found: Vec::new(),
         changed: HashSet::new(),
     };
-    scan(fs, &mut |line, unreadable| {
-        merge.entry(&line, unreadable);
+    scan(fs, &mut |seen| {
+        match seen {
+            Seen::Entry(line) => merge.entry(&line),
+            Seen::Unread(path, errno) => merge.unread(path, errno),
+        }
         Ok(())
     })?;
     while let Some(line) = merge.expected.next() {
@@ -66,22 +76,30 @@ struct Merge {
 }
 
 impl Merge {
-    fn entry(&mut self, line: &Line, unreadable: Option<Errno>) {
+    /// What was expected before this path is not there.
+    fn before(&mut self, path: &[u8]) {
         while let Some(missing) =
-            self.expected.next_if(|expected| order(&expected.path, &line.path).is_lt())
+            self.expected.next_if(|expected| order(&expected.path, path).is_lt())
         {
             self.tell(missing.path, How::Missing, "is missing".into());
         }
+    }
+
+    fn unread(&mut self, path: Vec<u8>, errno: Errno) {
+        self.before(&path);
+        while self.expected.next_if(|expected| lies_in(&expected.path, &path)).is_some() {}
+        self.changed.insert(String::from_utf8_lossy(&path).into_owned());
+        self.found.push(Difference::unread(path, errno));
+    }
+
+    fn entry(&mut self, line: &Line) {
+        self.before(&line.path);
         let Some(expected) = self.expected.next_if(|expected| expected.path == line.path) else {
             return self.tell(line.path.clone(), How::Extra, "was not there".into());
         };
         let mut content = content(&expected, line);
-        match unreadable {
-            Some(errno) => content = Some(format!("cannot be read: {}", why(errno))),
-            None if line.link.as_ref().is_some_and(|first| self.changed.contains(first)) => {
-                content = Some("content changed".into());
-            }
-            None => {}
+        if line.link.as_ref().is_some_and(|first| self.changed.contains(first)) {
+            content = Some("content changed".into());
         }
         let metadata = metadata(&expected, line);
         match (content, metadata) {
@@ -97,6 +115,14 @@ impl Merge {
 
     fn tell(&mut self, path: Vec<u8>, how: How, detail: String) {
         self.found.push(Difference { path, how, detail });
+    }
+}
+
+/// Whether a path is this one or lies beneath it.
+fn lies_in(path: &[u8], above: &[u8]) -> bool {
+    match path.strip_prefix(above) {
+        Some(rest) => above.is_empty() || rest.is_empty() || rest.starts_with(b"/"),
+        None => false,
     }
 }
 
