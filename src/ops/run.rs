@@ -302,7 +302,7 @@ fn execute(
         .staying(staying.as_deref_mut());
     let launched = launch::run(spec, store.dir(), &mut around);
     facts.also_without(around.lost());
-    let tidy = around.is_tidy();
+    let (tidy, lent) = (around.is_tidy(), around.lent());
     let (run, gone) = around.into_run();
     let (mut run, outcome) = match (run, launched) {
         (run, Ok(outcome)) if fleeting || run.is_some() => (run, outcome),
@@ -337,8 +337,8 @@ fn execute(
         Ok(ended) => {
             let left = run.as_ref().filter(|_| !gone);
             let reason = outcome.reason;
-            let (ended, reason) = staying.map_or((ended, reason), |one| one.last(ended, reason));
-            let (ended, reason) = limits::last(left, &base, options, ended, reason)?;
+            let last = staying.map_or((ended, reason), |one| one.last(ended, reason));
+            let (ended, reason) = limits::last(left, &base, options, lent, last)?;
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
             let journal = journal::read(outcome.journal)?;

@@ -1,10 +1,11 @@
-//! `--disk`: measures the upper while the run goes on, and ends it when it has grown too large.
+//! `--disk`: measures the upper while the run goes on, with the store inside it if there is one, and ends it when they
+//! have grown too large.
 //!
 //! There is no quota for who is not root of the machine, so this is a watcher: it walks the upper, inside, as
 //! often as costs little, and at once when the file system has lost so much room that it could have been us.
 //! What is deleted and still open it does not see. How large the upper is in the end is measured once more.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, fstatvfs, openat};
@@ -30,11 +31,13 @@ const SHARE: u32 = 20;
 /// As [`ids::beside`].
 pub(super) fn watch(spec: &RunSpec, store: BorrowedFd<'_>) -> Result<Option<Companion>> {
     let Some(limit) = spec.disk_limit else { return Ok(None) };
-    let upper = openat(store, format!("{}/layer/fs", spec.run_dir), FLAGS, Mode::empty())
-        .context("open", "the upper of the run")?;
+    let run_dir = openat(store, &spec.run_dir, FLAGS, Mode::empty()).context("open", "the run")?;
+    // The command has not begun: what a store inside has now, it was lent.
+    let lent = size_of_nest(run_dir.as_fd(), &spec.id_map)?;
+    let trees = Trees::open(run_dir.as_fd())?;
     let pidfd = ids::beside(Entry::Map(&spec.id_map), Powers::Files, || {
-        close_but(vec![upper.as_raw_fd()]);
-        watching(upper.as_fd(), limit)
+        close_but(trees.all().map(|dir| dir.as_raw_fd()).collect());
+        watching(&trees, limit.saturating_add(lent))
     })?;
     Ok(Some(Companion::known(Reason::Disk, pidfd)))
 }
@@ -42,31 +45,69 @@ pub(super) fn watch(spec: &RunSpec, store: BorrowedFd<'_>) -> Result<Option<Comp
 const FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The bytes that an upper takes on disk.
-///
-/// # Errors
-/// What the system says.
-pub fn size(upper: BorrowedFd<'_>) -> Result<u64> {
-    let usage = usage::usage(upper)?;
-    Ok(usage.bytes + usage.linked.values().map(|linked| linked.bytes).sum::<u64>())
+/// Where a run writes.
+struct Trees {
+    upper: OwnedFd,
+    /// The store inside it, if it has one.
+    nest: Option<OwnedFd>,
 }
 
-/// The same from outside.
+impl Trees {
+    fn open(run_dir: BorrowedFd<'_>) -> Result<Self> {
+        let upper = openat(run_dir, "layer/fs", FLAGS, Mode::empty())
+            .context("open", "the upper of the run")?;
+        Ok(Self { upper, nest: nest(run_dir)? })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        std::iter::once(&self.upper).chain(&self.nest)
+    }
+
+    /// The bytes that they take on disk.
+    fn size(&self) -> Result<u64> {
+        self.all().map(|dir| size(dir.as_fd())).sum()
+    }
+}
+
+/// The store inside a run. It is only a place outside, where it may belong to others.
+fn nest(run_dir: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    match openat(run_dir, "nest", FLAGS.union(OFlags::PATH), Mode::empty()) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some).context("open", "the inner store of the run"),
+    }
+}
+
+fn size(tree: BorrowedFd<'_>) -> Result<u64> {
+    Ok(usage::usage(tree)?.total())
+}
+
+/// The bytes that the store inside a run takes on disk; 0 where there is none.
+///
+/// # Errors
+/// As [`ids::inside`].
+pub fn size_of_nest(run_dir: BorrowedFd<'_>, map: &IdMap) -> Result<u64> {
+    match nest(run_dir)? {
+        Some(nest) => ids::inside(Entry::Map(map), Powers::Files, || size(nest.as_fd())),
+        None => Ok(0),
+    }
+}
+
+/// The bytes on disk of all that a run has written, the store inside included.
 ///
 /// # Errors
 /// As [`ids::inside`].
 pub fn size_of(run_dir: BorrowedFd<'_>, map: &IdMap) -> Result<u64> {
-    let upper = openat(run_dir, "layer/fs", FLAGS, Mode::empty())
-        .context("open", "the upper of the run")?;
-    ids::inside(Entry::Map(map), Powers::Files, || size(upper.as_fd()))
+    let trees = Trees::open(run_dir)?;
+    ids::inside(Entry::Map(map), Powers::Files, || trees.size())
 }
 
-fn watching(upper: BorrowedFd<'_>, limit: u64) -> i32 {
+fn watching(trees: &Trees, limit: u64) -> i32 {
+    let upper = trees.upper.as_fd();
     loop {
         let begun = Instant::now();
         let before = room(upper);
         // A tree that changes while it is walked may fail to be: then again, soon.
-        let used = size(upper).unwrap_or(0);
+        let used = trees.size().unwrap_or(0);
         if used > limit {
             return OVER;
         }

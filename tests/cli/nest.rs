@@ -284,3 +284,34 @@ fn a_run_that_stays_takes_in_what_exec_has_made() {
     assert_eq!(env.snapshots(), ["postinit", "one"]);
     drop(env.line(&["--from", "one"], "test -e /one").run().ok());
 }
+
+/// What lies in the store inside is written to the same disk, and counts; what was lent does not.
+#[test]
+fn the_store_inside_counts_for_disk() {
+    let Some(env) = filled() else { return };
+    for n in 0..8 {
+        let name = format!("n{n}");
+        drop(env.line(&["--keep"], &format!("echo {n} >/opt/n")).run().ok());
+        drop(env.sandbox(&["snapshot", &name]).run().ok());
+    }
+    let state = env.state();
+    let flags = ["--disk", "8M"];
+    let writes = |mib: u32, more: &str| {
+        format!(
+            "sandbox run --commit inner -- sh -c 'head -c {} /dev/urandom >/opt/f'{more}",
+            mib << 20
+        )
+    };
+    // While it goes on: in a kept run, in a layer; and by one that was faster than who measures.
+    for more in ["; sleep 1000", ""] {
+        let out = nest(&env, &flags, &writes(12, more)).run();
+        drop(out.code(137).warns("its changes take more than 8388608 bytes: --disk"));
+        assert_eq!(env.state(), state, "{more}");
+    }
+    let line = format!("{} && head -c 5000000 /dev/urandom >/opt/g", writes(5, ""));
+    drop(nest(&env, &flags, &line).run().code(137).warns("--disk"));
+    assert_eq!(env.state(), state, "together");
+    drop(nest(&env, &["--disk", "32K"], ":").run().ok());
+    drop(nest(&env, &["--disk", "6M"], &writes(5, "")).run().ok());
+    drop(env.line(&["--from", "inner"], "[ $(wc -c </opt/f) = 5242880 ]").run().ok());
+}

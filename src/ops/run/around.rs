@@ -11,6 +11,7 @@ use super::{After, RunOptions};
 use crate::fault::Result;
 use crate::isolate::lost::Lost;
 use crate::ops::trash;
+use crate::run::disk;
 use crate::run::moments::{Moments, Order};
 use crate::run::outcome::Ended;
 use crate::run::supervisor::Held;
@@ -32,6 +33,7 @@ pub(super) struct Around<'a> {
     /// PID 1, until somebody is told of it.
     child: Option<Pid>,
     lost: Vec<Lost>,
+    lent: u64,
     staying: Option<&'a mut Staying>,
     /// Whether it has no directory; what it stands on is kept by the lock.
     fleeting: bool,
@@ -59,6 +61,7 @@ impl<'a> Around<'a> {
             tidy: false,
             status,
             lost: Vec::new(),
+            lent: 0,
             staying: None,
             child: None,
             fleeting: false,
@@ -94,6 +97,11 @@ impl<'a> Around<'a> {
     /// What the host refused.
     pub(super) fn lost(&mut self) -> Vec<Lost> {
         std::mem::take(&mut self.lost)
+    }
+
+    /// The bytes on disk that it had for a store inside before the command began, if these count.
+    pub(super) fn lent(&self) -> u64 {
+        self.lent
     }
 
     /// Whether the store was seen to have no trash since the command ended.
@@ -134,6 +142,9 @@ impl Moments for Around<'_> {
         }
         // The record names the layers that the run needs: gc knows them from here on.
         drop(lock);
+        if let (Some(run), Some(_)) = (&self.run, self.options.limits.disk) {
+            self.lent = disk::size_of_nest(run.dir(), &self.base.id_map)?;
+        }
         match (&mut self.staying, &self.run) {
             (Some(staying), Some(run)) => staying.serve(run),
             _ => Ok(()),

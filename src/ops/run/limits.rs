@@ -99,17 +99,18 @@ fn check_memory(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// How it ended after all: a command that was faster than the watcher has not used more than it may either.
+/// How it ended after all: a command that was faster than the watcher has not used more than it may either. `lent` is
+/// what it had before it began.
 pub(super) fn last(
     run: Option<&Run>,
     base: &Base,
     options: &RunOptions,
-    ended: Ended,
-    reason: Option<Reason>,
+    lent: u64,
+    (ended, reason): (Ended, Option<Reason>),
 ) -> Result<(Ended, Option<Reason>)> {
     if let (Some(run), Some(limit)) = (run, options.limits.disk)
         && ended.success()
-        && disk::size_of(run.dir(), &base.id_map)? > limit
+        && disk::size_of(run.dir(), &base.id_map)? > limit.saturating_add(lent)
     {
         return Ok((Ended::Signal(9), Some(Reason::Disk)));
     }
