@@ -9,18 +9,21 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::owners::{self, Memory};
+mod look;
+
+use look::{Tree, look};
+
+use super::commit::fold::{self, Staged};
+use super::owners;
 use crate::fault::{Fault, Kind, Result};
 use crate::ids::{self, Entry, Powers};
 use crate::store::{
     BoxName, Claim, Claims, Expected, LayerId, LayerRecord, Lent, LogEntry, Run, RunId, RunRecord,
-    SharedLock, SnapshotName, Store, claimed_owners, reached, take_tree,
+    SharedLock, SnapshotName, Store,
 };
-use crate::tree::measure::measure_strange;
-use crate::tree::owners::Remembered;
-use crate::tree::{self, Totals};
+use crate::tree::Totals;
 
 /// What was taken in.
 #[derive(Debug, Serialize)]
@@ -148,11 +151,12 @@ struct Job<'s> {
     order: Vec<LayerId>,
 }
 
-/// A tree on its way in, and what it was found to hold.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Tree {
-    totals: Totals,
-    remembered: Vec<Remembered>,
+/// What is published until it is named.
+#[derive(Default)]
+struct New {
+    layers: Vec<LayerId>,
+    /// Fold layers beneath them.
+    folds: Vec<Staged>,
 }
 
 impl Job<'_> {
@@ -234,35 +238,32 @@ impl Job<'_> {
     ) -> Result<Vec<TakenIn>> {
         self.store.sync_taken(run)?;
         let lock = self.store.lock_shared()?;
-        let records = self.records(record, trees)?;
-        let mut done = Vec::new();
-        let named = records
-            .iter()
-            .try_for_each(|(layer, remembered)| {
-                let remembered = owners::file(remembered)?;
-                self.store.publish_taken(&lock, run, layer, remembered.as_deref())?;
-                done.push(layer.id);
-                Ok(())
-            })
-            .and_then(|()| self.name(&lock, record));
+        let mut new = New::default();
+        let named =
+            self.bring(&lock, run, record, trees, &mut new).and_then(|()| self.name(&lock, record));
         if named.is_err() {
             // What stays is named by the record of the run, and found by the next try.
-            for layer in done.iter().rev() {
+            for layer in new.layers.iter().rev() {
                 self.store.take_back_taken(&lock, run, layer).ok();
             }
+            new.folds.iter().rev().for_each(|fold| fold.take_back(self.store, &lock));
         }
+        drop(lock);
+        new.folds.into_iter().for_each(|fold| fold.discard(self.store));
         named
     }
 
-    /// The records of the layers that are not here yet. Only what was said of their parents, time and command
-    /// counts.
-    fn records(
+    /// Publishes the layers that are not here yet, each after what it is mounted on. Only what was said of their
+    /// parents, time and command counts.
+    fn bring(
         &self,
+        lock: &SharedLock,
+        run: &Run,
         record: &RunRecord,
         trees: &BTreeMap<LayerId, Tree>,
-    ) -> Result<Vec<(LayerRecord, Vec<Remembered>)>> {
+        new: &mut New,
+    ) -> Result<()> {
         let mut made: BTreeMap<LayerId, LayerRecord> = BTreeMap::new();
-        let mut new = Vec::new();
         for inside in &self.order {
             let (id, claim) = (self.here(inside), &self.claims.layers[inside]);
             let Some(tree) = trees.get(inside) else {
@@ -273,18 +274,38 @@ impl Job<'_> {
                 Some(parent) => parent.clone(),
                 None => self.parent(&claim.parent)?,
             };
-            if self.store.fold_plan(&parent)?.is_some() {
-                let longest = parent.mount.len();
-                return Err(Fault::conflict(format!(
-                    "adopt layer {inside}: its chain would have more than {longest} layers"
-                ))
-                .hint("commit in this store first: that makes room in the chain"));
-            }
-            let layer = layer_record(id, claim, &parent, record, tree.totals);
-            made.insert(id, layer.clone());
-            new.push((layer, tree.remembered.clone()));
+            let beneath = self.beneath(lock, record, &parent, new)?;
+            let layer = layer_record(id, claim, (&parent, beneath), record, tree.totals);
+            let remembered = owners::file(&tree.remembered)?;
+            self.store.publish_taken(lock, run, &layer, remembered.as_deref())?;
+            new.layers.push(id);
+            made.insert(id, layer);
         }
-        Ok(new)
+        Ok(())
+    }
+
+    /// What a layer on this parent is mounted on. A chain that has no room for one more is folded, as by a commit: all
+    /// of it is here by now.
+    fn beneath(
+        &self,
+        lock: &SharedLock,
+        record: &RunRecord,
+        parent: &LayerRecord,
+        new: &mut New,
+    ) -> Result<Vec<LayerId>> {
+        let Some(plan) = self.store.fold_plan(parent)? else { return Ok(parent.mount.clone()) };
+        if let Some(fold) = new.folds.iter().find(|fold| fold.is_of(&plan)) {
+            return Ok(plan.mount(fold.layer()));
+        }
+        // Damage elsewhere in the box is not for this to find.
+        if let Some(fold) = self.store.find_fold(&record.box_name, &plan).unwrap_or_default() {
+            return Ok(plan.mount(fold));
+        }
+        let fold = fold::stage(self.store, record, &plan)?;
+        let published = fold.publish(self.store, lock);
+        let mount = plan.mount(fold.layer());
+        new.folds.push(fold);
+        published.map(|()| mount)
     }
 
     /// A layer that was lent, and that others can be made on.
@@ -330,17 +351,18 @@ impl Job<'_> {
 fn layer_record(
     id: LayerId,
     claim: &Claim,
-    parent: &LayerRecord,
+    (parent, mut mount): (&LayerRecord, Vec<LayerId>),
     record: &RunRecord,
     totals: Totals,
 ) -> LayerRecord {
+    mount.push(id);
     let now = Timestamp::now();
     let possible = (record.started..=now).contains(&claim.created);
     LayerRecord {
         id,
         parent: Some(parent.id),
         depth: parent.depth + 1,
-        mount: parent.mount.iter().copied().chain([id]).collect(),
+        mount,
         folds: Vec::new(),
         created: if possible { claim.created } else { now },
         argv: claim.argv.clone(),
@@ -350,27 +372,6 @@ fn layer_record(
         diff_id: None,
         unmapped: 0,
     }
-}
-
-/// Inside: fetches the tree of a layer and looks at all of it.
-fn look(
-    nest: BorrowedFd<'_>,
-    layer: &LayerId,
-    stage: BorrowedFd<'_>,
-    record: &RunRecord,
-) -> Result<Tree> {
-    let dir = take_tree(nest, layer, stage, &mut reached)?;
-    let totals = measure_strange(dir.as_fd())?;
-    let claimed = match claimed_owners(nest, layer)? {
-        Some(bytes) => tree::owners::read(&mut &bytes[..]).map_err(|fault| Fault {
-            // It is not this store that is damaged.
-            kind: Kind::Failed,
-            ..fault
-        })?,
-        None => Vec::new(),
-    };
-    let remembered = Memory::claimed(&record.id_map, claimed).gather_claimed(dir.as_fd())?;
-    Ok(Tree { totals, remembered })
 }
 
 fn taken(name: &SnapshotName, run: &RunId) -> Fault {

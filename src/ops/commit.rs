@@ -21,7 +21,7 @@ use crate::tree::measure::is_fresh;
 use crate::tree::owners::Remembered;
 use crate::tree::{Descend, Totals, Visit, measure, walk};
 
-mod fold;
+pub(super) mod fold;
 
 use fold::Staged;
 
@@ -167,7 +167,7 @@ impl Commit<'_> {
             return Ok((lock, plan.mount(fold), None));
         }
         drop(lock);
-        let staged = fold::stage(self, &plan)?;
+        let staged = fold::stage(self.store, self.record, &plan)?;
         match self.store.lock_shared() {
             Ok(lock) => Ok((lock, plan.mount(staged.layer()), Some(staged))),
             Err(fault) => {

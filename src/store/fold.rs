@@ -18,6 +18,10 @@ const NEWEST: usize = 8;
 /// The fewest that leave something to fold.
 const SHORTEST: usize = 4;
 
+/// In a store inside a run a chain may be longer by such a part: what was lent cannot be folded there, since no hard
+/// link leads to another mount, and is when the new layers are taken in.
+const LONGER_INSIDE: usize = 5;
+
 /// A hidden variable of the environment, for tests: fold earlier.
 const LONGEST_VARIABLE: &str = "SANDBOX_LONGEST_CHAIN";
 
@@ -46,7 +50,8 @@ impl Store {
     /// What has to be folded before one more layer can be made on top of `parent`; none if nothing has.
     ///
     /// # Errors
-    /// Damaged, if a layer of the chain cannot be read.
+    /// Damaged, if a layer of the chain cannot be read; conflict in a store inside a run, if what was lent would have
+    /// to be folded.
     pub fn fold_plan(&self, parent: &LayerRecord) -> Result<Option<FoldPlan>> {
         let longest = longest();
         if parent.mount.len() < longest {
@@ -57,6 +62,17 @@ impl Store {
         let (ground, layers) = old
             .split_first()
             .ok_or_else(|| Fault::damaged(format!("fold chain: {}: it has no base", parent.id)))?;
+        if layers.iter().any(|id| self.is_outer(id)) {
+            if parent.mount.len() < longest + longest / LONGER_INSIDE {
+                return Ok(None);
+            }
+            return Err(Fault::conflict(format!(
+                "fold chain: {}: it has {} layers, and those of the store around cannot be folded in here",
+                parent.id,
+                parent.mount.len()
+            ))
+            .hint("end the command around with 0: what was made so far is taken in, and folded there"));
+        }
         let mut folds = Vec::new();
         for id in layers {
             folds.extend(self.stands_for(id)?);

@@ -315,3 +315,58 @@ fn the_store_inside_counts_for_disk() {
     drop(nest(&env, &["--disk", "6M"], &writes(5, "")).run().ok());
     drop(env.line(&["--from", "inner"], "[ $(wc -c </opt/f) = 5242880 ]").run().ok());
 }
+
+/// A chain as long as one may be is folded when it is taken in. What was lent cannot be folded inside, so there it may
+/// grow a little longer, and what has no room is refused before its command begins.
+#[test]
+fn long_chains_are_folded_when_they_are_taken_in() {
+    const LONGEST: usize = 6;
+    let Some(env) = filled() else { return };
+    let limit = format!("SANDBOX_LONGEST_CHAIN={LONGEST}");
+    let short = |cmd: Cmd| cmd.env("SANDBOX_LONGEST_CHAIN", LONGEST.to_string());
+    let more = |from: &str, names: &str| {
+        format!(
+            "set -e; p={from}; for n in {names}; do \
+                sandbox run -q --from $p --commit $n -- sh -c \"echo $n >/opt/$n; rm -f /opt/$p\"; p=$n; \
+            done"
+        )
+    };
+    let holds = |name: &str, wanted: &str| {
+        let out = env.line(&["--from", name], "cd /opt; echo *").run().ok().text();
+        let here: Vec<_> = out.split_whitespace().filter(|one| one.len() == 2).collect();
+        assert_eq!(here.join(" "), wanted, "{name}");
+        assert!(chain(&env, name).len() <= LONGEST, "{name}");
+    };
+    // All of it made inside, where it was folded, too.
+    let names = "a1 a2 a3 a4 a5 a6 a7 a8 a9";
+    drop(short(nest(&env, &["--env", &limit], &more("postinit", names))).run().ok());
+    names.split(' ').for_each(|name| holds(name, name));
+    drop(env.sandbox(&["undo"]).run().ok());
+    assert_eq!(env.snapshots(), ["postinit"]);
+    drop(env.sandbox(&["gc", "--all"]).run().ok());
+    assert_eq!(env.entries("layers").len(), 1);
+    // On a chain with room for one.
+    for n in 1..LONGEST - 1 {
+        drop(short(env.line(&["--keep"], &format!("echo {n} >/opt/b{n}"))).run().ok());
+    }
+    drop(env.sandbox(&["snapshot", "tip"]).run().ok());
+    assert_eq!(chain(&env, "tip").len(), LONGEST - 1);
+    let refused = "sandbox run --from c2 --commit c3 -- sh -c 'echo begun' && exit 9; true";
+    let line = format!("{}; {refused}", more("tip", "c1 c2"));
+    let out = short(nest(&env, &["--env", &limit], &line)).run().ok();
+    assert!(!out.text().contains("begun"));
+    drop(out.warns("cannot be folded in here").warns("hint: end the command around with 0"));
+    holds("c1", "b1 b2 b3 b4 c1");
+    holds("c2", "b1 b2 b3 b4 c2");
+    assert_eq!(env.snapshots(), ["postinit", "tip", "c1", "c2"]);
+    // And on that again, by adopt.
+    let line = format!("{}; exit 3", more("c2", "d1"));
+    let flags = ["--env", &limit, "--keep-on-failure"];
+    drop(short(nest(&env, &flags, &line)).run().code(3));
+    let kept = env.entries("runs").pop().expect("a kept run");
+    drop(short(env.sandbox(&["adopt", &kept])).run().ok());
+    holds("d1", "b1 b2 b3 b4 d1");
+    drop(env.sandbox(&["diff", "tip", "d1"]).run().ok().stdout("A /opt/d1\n"));
+    assert_eq!(env.json(&["fsck"])["ok"], true);
+    env.drop_kept(&[&kept]);
+}

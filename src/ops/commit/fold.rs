@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::Commit;
 use crate::fault::Result;
 use crate::ids::{self, Entry, Powers};
 use crate::ops::diff::no_tree;
@@ -21,18 +20,18 @@ use crate::tree::{Totals, fold};
 
 /// A fold layer that is still in the run it was made in.
 #[derive(Debug)]
-pub(super) struct Staged {
+pub(in crate::ops) struct Staged {
     run: Run,
     record: LayerRecord,
     /// The file `owners`.
     remembered: Option<Vec<u8>>,
 }
 
-/// Fills a fold layer. Takes as long as it takes to link every file that was changed since the base: call it
-/// without the store lock.
-pub(super) fn stage(job: &Commit<'_>, plan: &FoldPlan) -> Result<Staged> {
-    let lock = job.store.lock_shared()?;
-    let mut run = job.store.new_run(&lock, &job.record.id_map)?;
+/// Fills a fold layer for what came of the run `of`. Takes as long as it takes to link every file that was changed
+/// since the base: better called without the store lock.
+pub(in crate::ops) fn stage(store: &Store, of: &RunRecord, plan: &FoldPlan) -> Result<Staged> {
+    let lock = store.lock_shared()?;
+    let mut run = store.new_run(&lock, &of.id_map)?;
     let record = RunRecord {
         run: run.id(),
         name: None,
@@ -45,28 +44,33 @@ pub(super) fn stage(job: &Commit<'_>, plan: &FoldPlan) -> Result<Staged> {
         state: RunState::Running,
         exit: None,
         nest: None,
-        ..job.record.clone()
+        ..of.clone()
     };
     let written = run.write_record(&record);
     drop(lock);
-    match written.and_then(|()| fill(job, plan, &run)) {
+    match written.and_then(|()| fill(store, of, plan, &run)) {
         Ok((totals, remembered)) => {
             let remembered = owners::file(&remembered)?;
             Ok(Staged { record: record_of(plan, totals)?, run, remembered })
         }
         Err(fault) => {
-            run.discard(job.store).ok();
+            run.discard(store).ok();
             Err(fault)
         }
     }
 }
 
-fn fill(job: &Commit<'_>, plan: &FoldPlan, run: &Run) -> Result<(Totals, Vec<Remembered>)> {
+fn fill(
+    store: &Store,
+    of: &RunRecord,
+    plan: &FoldPlan,
+    run: &Run,
+) -> Result<(Totals, Vec<Remembered>)> {
     let top_first: Vec<_> = plan.layers.iter().rev().copied().collect();
-    let layers: Vec<_> = top_first.iter().map(|id| open(job.store, id)).collect::<Result<_>>()?;
-    let memory = Memory::of_folded(job.store, &job.record.id_map, &top_first)?;
-    let (ground, place) = (open(job.store, &plan.ground)?, run.fs_dir()?);
-    ids::inside(Entry::Map(&job.record.id_map), Powers::Files, || {
+    let layers: Vec<_> = top_first.iter().map(|id| open(store, id)).collect::<Result<_>>()?;
+    let memory = Memory::of_folded(store, &of.id_map, &top_first)?;
+    let (ground, place) = (open(store, &plan.ground)?, run.fs_dir()?);
+    ids::inside(Entry::Map(&of.id_map), Powers::Files, || {
         let layers: Vec<_> = layers.iter().map(AsFd::as_fd).collect();
         let totals = fold(&layers, ground.as_fd(), place.as_fd(), &mut reached)?;
         Ok((totals, memory.gather_folded(place.as_fd(), &layers)?))
@@ -99,24 +103,29 @@ fn record_of(plan: &FoldPlan, totals: Totals) -> Result<LayerRecord> {
 
 impl Staged {
     /// The layer to be.
-    pub(super) fn layer(&self) -> LayerId {
+    pub(in crate::ops) fn layer(&self) -> LayerId {
         self.record.id
     }
 
+    /// Whether it is the one of a plan.
+    pub(in crate::ops) fn is_of(&self, plan: &FoldPlan) -> bool {
+        self.record.folds == plan.folds
+    }
+
     /// Makes it a layer; one that names it follows under the same hold of the lock.
-    pub(super) fn publish(&self, store: &Store, lock: &SharedLock) -> Result<()> {
+    pub(in crate::ops) fn publish(&self, store: &Store, lock: &SharedLock) -> Result<()> {
         let remembered = self.remembered.as_deref();
         store.publish(lock, &self.run, &self.record, remembered, self.run.dir()).map(drop)
     }
 
     /// Nothing names it after all.
-    pub(super) fn take_back(&self, store: &Store, lock: &SharedLock) {
+    pub(in crate::ops) fn take_back(&self, store: &Store, lock: &SharedLock) {
         // What cannot be taken back now is for gc.
         store.take_back(lock, &self.run, &self.record.id).ok();
     }
 
     /// Removes what is left of the run.
-    pub(super) fn discard(self, store: &Store) {
+    pub(in crate::ops) fn discard(self, store: &Store) {
         // What cannot be removed now is found by the next command.
         self.run.discard(store).ok();
     }

@@ -1,11 +1,12 @@
 //! What is refused before anything is made.
 
-use super::RunOptions;
 use super::resolve::Base;
+use super::{After, RunOptions};
 use crate::fault::{Fault, Result};
 use crate::ids::{IdMap, Mode};
 use crate::isolate::profile::Profile;
 use crate::run::user::{User, Who};
+use crate::store::{LayerRecord, Store};
 use crate::sys;
 
 /// Code that nobody trusts is not run as the machine's own root, whatever else holds it back.
@@ -41,6 +42,14 @@ pub(super) fn nest(profile: &Profile, base: &Base, options: &RunOptions) -> Resu
     }
     if options.kept_run.is_some() {
         return refuse("a kept run goes on as it was: leave out --run");
+    }
+    Ok(())
+}
+
+/// A chain that cannot get one layer more: said before the command runs, and not after.
+pub(super) fn room(store: &Store, layer: &LayerRecord, options: &RunOptions) -> Result<()> {
+    if store.is_nest() && options.after != After::Discard {
+        store.fold_plan(layer)?;
     }
     Ok(())
 }

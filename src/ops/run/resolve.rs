@@ -83,6 +83,7 @@ pub(super) fn base(store: &Store, box_name: &BoxName, options: &RunOptions) -> R
             .hint("use --commit NAME, or --keep=force to move the head"));
     }
     let layer = store.layer(&layer)?;
+    checks::room(store, &layer, options)?;
     let id_map = opened.record().id_map.clone();
     ids::check(&id_map)?;
     let settings = opened.record().settings.clone();
