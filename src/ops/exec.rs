@@ -4,8 +4,10 @@ use std::ffi::{CString, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, set_child_subreaper, wait};
 
 use super::run::{candidates, checks};
 use crate::fault::{Fault, Result};
@@ -61,7 +63,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<Executed> {
     let told = Told::of(&spec);
     let Joined { held, line, .. } = joined;
     let door = door(held).ok_or_else(|| line.odd())?;
-    let done = joined::run(spec, door)?;
+    let done = reaping(|| joined::run(spec, door))?;
     // Until here: the run is not over before those who have joined it let go of it.
     drop(line);
     let messages = done.lost.iter().map(Lost::line).collect();
@@ -74,6 +76,32 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<Executed> {
     };
     Ok(Executed { code, messages, fault })
 }
+
+/// If who minds the command is killed, the command dies, too, and is ours to reap: left to a process outside that reaps
+/// nobody, it would keep the pid namespace of the run from ending.
+fn reaping(job: impl FnOnce() -> Result<joined::Joined>) -> Result<joined::Joined> {
+    let adopts = set_child_subreaper(Some(Pid::INIT)).is_ok();
+    let done = job();
+    if adopts {
+        set_child_subreaper(None).ok();
+    }
+    let minded = done.as_ref().is_ok_and(|done| done.outcome.ended.is_ok());
+    if adopts && !minded {
+        // Whoever became us by execve(2) may have left children that do not end now.
+        let begun = Instant::now();
+        while let Ok(found) = wait(WaitOptions::NOHANG)
+            && begun.elapsed() < PATIENCE
+        {
+            if found.is_none() {
+                sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    done
+}
+
+/// How long a process may take that was sent SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the supervisor of a live run gives to those who join it.
 pub(super) fn join(store: &Store, word: &str) -> Result<Joined> {

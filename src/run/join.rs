@@ -11,6 +11,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
@@ -65,6 +66,7 @@ fn stages(spec: &mut RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure
     init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
     user::settle(spec).map_err(Failure::at(Stage::User))?;
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
+    outlive_parent(wire).map_err(Failure::at(Stage::Join))?;
     let (payload, gate) = init::fork_at_gate(spec, |gate| {
         payload::become_command(spec, wire, Begin::Joined { terminal, gate })
     })
@@ -74,6 +76,18 @@ fn stages(spec: &mut RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure
         _ => failure,
     })?;
     reap::run(spec, wire, Started { payload, gate, absent: 0, joined: true }, None)
+}
+
+/// From here on we end by the end of the wire, and not by a signal at the death of `exec`: first we kill the command and
+/// reap it. Else it would be left to a process outside, and where that reaps nobody it would keep the pid namespace of the
+/// run from ending, dead as it is.
+fn outlive_parent(wire: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(None)?;
+    let mut fds = [PollFd::new(wire, PollFlags::empty())];
+    if poll(&mut fds, Some(&Timespec::default()))? > 0 {
+        exit_now(i32::from(super::outcome::OURS));
+    }
+    Ok(())
 }
 
 /// The limits of the run hold for all that joins it, or it is not joined.

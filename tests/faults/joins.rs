@@ -1,6 +1,6 @@
 //! `exec`: on a terminal, and when something of it dies or stands still.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, WaitOptions, wait};
 
@@ -16,11 +16,21 @@ pub(crate) const CASES: &[Case] = &[
     ("stopped_client", stopped_client),
     ("whole_group", whole_group),
     ("nobody_reaps", nobody_reaps),
+    ("nobody_reaps_the_killed", nobody_reaps_the_killed),
 ];
 
 /// A run that stays, `web`.
 fn started(place: &Place) {
     place.said(&["start", "--name", "web", "--", "sleep", "1000"]).code(0);
+}
+
+/// A line in it, and the process that minds it.
+fn execute(place: &Place, mark: &str, line: &str) -> (Child, i32) {
+    let mut command = place.command(["exec", "web", "--", "sh", "-c", line]);
+    command.env("MARK", mark).stdin(Stdio::null());
+    let exec = command.spawn().expect("start");
+    let minder = until("its process", || children(exec.id() as i32).first().copied());
+    (exec, minder)
 }
 
 fn ended(place: &Place) {
@@ -96,14 +106,8 @@ fn stopped_client() {
     let place = Place::new();
     started(&place);
     let mark = marker();
-    let mut exec = place
-        .command(["exec", "web", "--", "sleep", "1000"])
-        .env("MARK", &mark)
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("start");
+    let (mut exec, minder) = execute(&place, &mark, "exec sleep 1000");
     let pid = exec.id() as i32;
-    let minder = until("its process", || children(pid).first().copied());
     until("the command", || children(minder).first().copied());
     send(pid, Signal::STOP);
     place.said(&["kill", "-s", "KILL", "web"]).code(0);
@@ -167,5 +171,34 @@ fn nobody_reaps() {
     }
     rustix::process::set_child_subreaper(None).expect("subreaper");
     while matches!(wait(all), Ok(Some(_))) {}
+    place.pristine();
+}
+
+/// There, too, a SIGKILL of `exec`, or of the process that minds its command, ends the command, and the run can end.
+fn nobody_reaps_the_killed() {
+    rustix::process::set_child_subreaper(Pid::from_raw(1)).expect("subreaper");
+    let place = Place::new();
+    for killed in ["exec", "minder"] {
+        started(&place);
+        let mark = marker();
+        let (mut exec, minder) = execute(&place, &mark, "sleep 1000 & exec sleep 1000");
+        let pid = exec.id() as i32;
+        until("the command", || {
+            let command = children(minder).first().copied()?;
+            (!children(command).is_empty()).then_some(())
+        });
+        send(if killed == "exec" { pid } else { minder }, Signal::KILL);
+        let code = until("the end", || exec.try_wait().expect("wait")).code();
+        assert!(code.is_none() == (killed == "exec"), "{killed}: {code:?}");
+        // Of the minder only the command itself: what that has left behind goes on, as after any end of it.
+        place.said(&["exec", "web", "--", "true"]).code(0);
+        place.said(&["stop", "-t", "1", "web"]).code(0);
+        until(&format!("the end of the run after {killed}"), || {
+            names(&place.base.join("runs")).is_empty().then_some(())
+        });
+        gone(&mark);
+    }
+    rustix::process::set_child_subreaper(None).expect("subreaper");
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
     place.pristine();
 }
