@@ -2,13 +2,14 @@
 //! back by years.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::Case;
 use crate::disk::Disk;
+use crate::sweep;
 use crate::watch::{self, gone, marker, send, state, until};
 use crate::world::{Place, Said, program};
 
@@ -17,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("stopped_in_gc", stopped_in_gc),
     ("parent_ends", parent_ends),
     ("clock_set_back", clock_set_back),
+    ("clock_set_back_for_moves", clock_set_back_for_moves),
 ];
 
 /// The process that stops itself at a step, once it has: the command, or a child that works for it.
@@ -119,15 +121,85 @@ fn other_clock(place: &Place) -> PathBuf {
     library
 }
 
+/// How far it is set.
+const YEARS: i64 = 5 * 365 * 24 * 3600;
+
+/// What a command says whose clock is shifted.
+fn said_at(place: &Place, library: &Path, shift: i64, words: &[&str]) -> Said {
+    let mut command = place.command(words);
+    command.env("LD_PRELOAD", library).env("CLOCK_SHIFT", shift.to_string());
+    command.output().expect("start").into()
+}
+
+/// What looks at all, what takes back and what takes in, at an earlier time than that of what it works on.
+fn clock_set_back_for_moves() {
+    let place = Place::new();
+    let library = other_clock(&place);
+    let at = |shift: i64, words: &[&str]| said_at(&place, &library, shift, words);
+    let names = || place.snapshots().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let source = crate::world::tree().to_str().expect("text");
+    for (round, now) in [0, -YEARS].into_iter().enumerate() {
+        // Moves of the future are taken back one by one, the newest first, and are in the log.
+        at(YEARS, &["run", "--commit", "one", "--", "sh", "-c", "echo one >/content"]).code(0);
+        at(YEARS, &["rollback", "one"]).code(0);
+        at(YEARS, &["rm", "one"]).code(0);
+        for words in [&["df"][..], &["list", "--all-boxes"], &["log"], &["gc", "--dry-run"]] {
+            at(now, words).code(0);
+        }
+        assert_eq!(at(now, &["undo"]).code(0).out.lines().count(), 2, "rm");
+        assert!(names().contains(&"one".to_owned()));
+        at(now, &["run", "--", "sh", "-c", "[ \"$(cat /content)\" = one ]"]).code(0);
+        at(now, &["undo"]).code(0);
+        at(now, &["run", "--", "sh", "-c", "[ ! -e /content ]"]).code(0);
+        at(now, &["undo"]).code(0);
+        assert!(!names().contains(&"one".to_owned()));
+        // What was taken back now is needed for as long as a young log says; after that it goes.
+        at(now, &["gc"]).code(0);
+        at(now, &["gc", "--all"]).code(0);
+        assert_eq!(watch::names(&place.base.join("layers")).len(), 1, "round {round}");
+        // A first layer that is made in the future is older than any age, and made anew once.
+        at(YEARS, &["init", "--from", source, "--refresh"]).code(0);
+        let future = place.snapshots();
+        at(now, &["init", "--from", source, "--max-age", "7d"]).code(0);
+        let anew = place.snapshots();
+        assert_ne!(future, anew, "round {round}");
+        at(now, &["init", "--from", source, "--max-age", "7d"]).code(0);
+        assert_eq!(place.snapshots(), anew, "round {round}");
+        at(now, &["init", "--from", source, "--refresh"]).code(0);
+        assert_ne!(place.snapshots(), anew, "round {round}");
+        // What a store inside has made in a run of the future.
+        if sweep::has_nests() {
+            let line = "sandbox run --quiet --commit made -- sh -c 'echo made >/content'; exit 3";
+            let itself = sweep::itself();
+            let flags: Vec<_> = itself.iter().map(String::as_str).collect();
+            let start = ["run", "--nest", "--keep-on-failure"];
+            at(YEARS, &[&start, &flags[..], &["--", "sh", "-c", line]].concat()).code(3);
+            let kept = watch::names(&place.base.join("runs"));
+            assert_eq!(kept.len(), 1);
+            for id in kept {
+                at(now, &["adopt", &id]).code(0);
+                at(now, &["recover", &id, "--as", "rest"]).code(0);
+            }
+            at(now, &["run", "--from", "made", "--", "sh", "-c", "[ -e /content ]"]).code(0);
+        }
+        at(YEARS, &["snapshot", "more"]).code(0);
+        at(now, &["scrub", "--snapshots"]).code(0);
+        assert_eq!(names(), ["postinit"]);
+        at(now, &["undo"]).code(0);
+        assert!(names().contains(&"more".to_owned()));
+        at(now, &["scrub", "--snapshots"]).code(0);
+        at(now, &["gc", "--all"]).code(0);
+        Disk::read(&place.base).clean("after a round");
+        at(now, &["fsck"]).code(0);
+    }
+    place.pristine();
+}
+
 fn clock_set_back() {
     let place = Place::new();
     let library = other_clock(&place);
-    let years = 5 * 365 * 24 * 3600_i64;
-    let at = |shift: i64, words: &[&str]| -> Said {
-        let mut command = place.command(words);
-        command.env("LD_PRELOAD", &library).env("CLOCK_SHIFT", shift.to_string());
-        command.output().expect("start").into()
-    };
+    let years = YEARS;
+    let at = |shift: i64, words: &[&str]| said_at(&place, &library, shift, words);
     let future =
         at(years, &["run", "--commit", "future", "--", "sh", "-c", "echo future >/content"]);
     future.code(0);

@@ -119,7 +119,7 @@ fn keep_nest(place: &Place) {
 }
 
 /// The flags by which the program is found inside, with the libraries that it wants.
-fn itself() -> Vec<String> {
+pub(crate) fn itself() -> Vec<String> {
     let program = crate::world::program().canonicalize().expect("the program");
     let said = Command::new("ldd").arg(&program).output().expect("ldd");
     let said = String::from_utf8(said.stdout).expect("text");
@@ -312,7 +312,7 @@ fn points(steps: &[String]) -> Vec<String> {
 }
 
 /// Whether there can be a store inside a run: not where root inside is root of this machine.
-fn has_nests() -> bool {
+pub(crate) fn has_nests() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").expect("uid_map");
     ids() != "identity" || !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
