@@ -5,6 +5,9 @@
 #
 # Needs a C++ compiler. `cargo fuzz run TARGET` does the same, where it and a nightly compiler are at hand. What was found lies in
 # fuzz/artifacts, what was tried in fuzz/corpus, where the next call goes on.
+#
+# The instrumented dependencies take minutes to build and seldom change. They are kept outside the checkout, where base-tree.sh
+# keeps its trees, under a name that changes with the compiler, its flags and the manifests, one for each user.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 PATH=$PATH:$HOME/.cargo/bin
@@ -19,7 +22,40 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions --cfg fuzzing"
 bins=()
 for name in "${targets[@]}"; do bins+=(--bin "$name"); done
-nice -n 19 cargo build --locked --release --target "$target" "${bins[@]}"
+
+cache=${SANDBOX_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sandbox-test}
+# The profiles and dependencies stand in the manifests, the versions in the lock file.
+key=$({ rustc -vV && cc --version && echo "$RUSTFLAGS" && cat Cargo.toml Cargo.lock ../Cargo.toml; } | sha256sum | cut -c1-12)
+export CARGO_TARGET_DIR=$cache/fuzz-$(id -u)-$key
+mkdir -p "$CARGO_TARGET_DIR"
+touch "$CARGO_TARGET_DIR"
+# What nobody has used for a month goes; it is this user's.
+find "$cache" -maxdepth 1 -name "fuzz-$(id -u)-*" -mtime +30 -exec rm -rf {} + 2>/dev/null || true
+
+# build: the fuzzers of this checkout, in $built. Another checkout builds programs of the same names in the same place, so it is ours
+# until they are copied. Cargo tells by times what has changed, which say nothing of files that came from elsewhere: our own
+# crates are built anew unless their content, and where they lie, is what was built last.
+built=$PWD/target/built
+build() {
+    local own name
+    own=$({ pwd && find .. -path ../target -prune -o -path ./target -prune -o -path ../fuzz/target -prune -o \
+        \( -name '*.rs' -o -path '../profiles/*' \) -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum)
+    if [ "$own" != "$(cat "$CARGO_TARGET_DIR/own" 2>/dev/null)" ]; then
+        rm -f "$CARGO_TARGET_DIR/own"
+        cargo clean --quiet --locked --release --target "$target" -p sandbox -p sandbox-fuzz
+    fi
+    nice -n 19 cargo build --locked --release --target "$target" "${bins[@]}"
+    echo "$own" >"$CARGO_TARGET_DIR/own"
+    mkdir -p "$built"
+    # A fuzzer that still runs keeps its file.
+    for name in "${targets[@]}"; do
+        cp "$CARGO_TARGET_DIR/$target/release/$name" "$built/.$name.$$" && mv "$built/.$name.$$" "$built/$name"
+    done
+}
+exec 9>"$CARGO_TARGET_DIR/lock"
+flock 9
+build 9>&-
+exec 9>&-
 
 # seed TARGET: whole ones to begin with, so that time is not lost on finding the form.
 seed() {
@@ -61,7 +97,7 @@ summary=() bad=no
 for name in "${targets[@]}"; do
     seed "$name"
     verdict=ok
-    nice -n 19 "target/$target/release/$name" "corpus/$name" -artifact_prefix="artifacts/$name/" \
+    nice -n 19 "$built/$name" "corpus/$name" -artifact_prefix="artifacts/$name/" \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
         >"artifacts/$name.log" 2>&1 || verdict=FAILED bad=yes
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "artifacts/$name.log")
