@@ -99,8 +99,9 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         begun: false,
         user_namespace: None,
     };
-    let ready = moments.ready().and_then(|()| supervisor.map_ids(&spec, child));
-    if let Err(fault) = ready.and_then(|()| supervisor.watch_disk(&spec, store)) {
+    // What is there before the command begins is not the command's: measured before anything can begin.
+    let watched = moments.ready().and_then(|()| supervisor.watch_disk(&spec, store));
+    if let Err(fault) = watched.and_then(|()| supervisor.map_ids(&spec, child)) {
         supervisor.kill();
         drop(supervisor.wait_gone());
         return Err(fault);
