@@ -1,7 +1,8 @@
 //! PID 1 of the sandbox: reaps, forwards signals, tells how the payload ended, and takes all with it.
 //!
 //! It never execs, so close-on-exec protects nothing: it closes every descriptor but its wire, the gate and
-//! its signalfd by list, is non-dumpable, keeps no capability but KILL, and has the run's own filter.
+//! its signalfd by list, is non-dumpable, keeps no capability but KILL, and has the run's own filter (where it may
+//! have to make the handler, with the calls by which that looks at who asks in front).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
