@@ -12,6 +12,7 @@ pub(crate) const CASES: &[Case] = &[
     ("no_ranges", no_ranges),
     ("missing_system_calls", missing_system_calls),
     ("ways_to_look", ways_to_look),
+    ("as_who_asks", as_who_asks),
 ];
 
 /// A shell line as root of a user namespace of one id. `$SANDBOX` is the program, `$TREE` the tree.
@@ -112,6 +113,44 @@ print $! + 0, "\n";
 chroot '/srv/d/new' or die $!;
 chown $who, $group, '/c' or die $!;
 "#;
+
+/// One that is another user, and has all capabilities all the same. They do not count for what has a group outside the map, so
+/// it gets to the file as its owner only; to remember an owner there is refused then.
+const OTHER: &str = r#"
+# prctl(PR_SET_KEEPCAPS), setresuid, capset with version 3, by their numbers on x86-64.
+syscall(157, 8, 1, 0, 0, 0) == 0 or die "prctl: $!";
+syscall(117, 1000, 1000, 1000) == 0 or die "setresuid: $!";
+my ($head, $all) = (pack('LL', 0x20080522, 0), pack('L6', 0x1b, 0x1b, 0, 0, 0, 0));
+syscall(126, $head, $all) == 0 or die "capset: $!";
+for (1..3) {
+    chown 3000000000, -1, '/mnt/closed/file' and die 'done';
+    print $! + 0, "\n";
+}
+"#;
+
+fn as_who_asks() {
+    // Only the machine's root can make such a file.
+    if !cfg!(target_arch = "x86_64") || ids() != "range" {
+        return;
+    }
+    let place = Place::new();
+    let said = place.said(&["show", "postinit", "--json"]).code(0);
+    let shown: serde_json::Value = serde_json::from_str(&said.out).expect("json");
+    let first = shown["id_map"]["uids"][0]["outside"].as_u64().expect("a range");
+    let closed = place.work().join("closed");
+    std::fs::create_dir(&closed).expect("mkdir");
+    std::fs::write(closed.join("file"), "").expect("write");
+    for path in [closed.join("file"), closed.clone()] {
+        let owner = u32::try_from(first + 1000).expect("an id");
+        std::os::unix::fs::chown(&path, Some(owner), Some(4242)).expect("chown");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&closed, mode).expect("chmod");
+    let bind = format!("{}:/mnt:rw", place.work().display());
+    // EINVAL, not EACCES.
+    let said = place.said(&["run", "--bind", &bind, "--", "perl", "-e", OTHER]);
+    assert_eq!(said.code(0).out, "22\n22\n22\n");
+}
 
 /// Two ways to look at who asks for another owner: by system calls made for it, and by /proc where those are refused.
 fn ways_to_look() {

@@ -6,9 +6,10 @@
 //! symbolic link to files of the host.) It is not dumpable, holds the listener, its journal and places of
 //! /proc, nothing of the store nor of the caller, and has the run's own filter, but for three calls to look by.
 //!
-//! For each call: what the kernel would look at is looked at by system calls made for that and by places of the calling
-//! thread (`/proc/TID/{root,cwd}`), or, where those calls are refused, by `/proc/TID/{mem,fd}`; then the kernel is asked whether the thread still waits (else the number
-//! may be another thread's), and only then is something done, with the capabilities that the thread has.
+//! For each call: what the kernel would look at is looked at by system calls made for that and by places of the
+//! calling thread (`/proc/TID/{root,cwd}`), or, where those calls are refused, by `/proc/TID/{mem,fd}`; then the kernel is
+//! asked whether the thread still waits (else the number may be another thread's), and only then is something done, with
+//! the capabilities that the thread has. (A filter around us that kills instead of refusing kills the handler.)
 //! The kernel is never told to go on with a call whose memory was read: the payload may have changed it. It
 //! is told so of calls of other user namespaces, which are not ours to judge, before anything is read.
 //!
@@ -47,8 +48,8 @@ use crate::sys::process::{exit_now, set_file_ids};
 /// CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID: what the calls themselves need; also MKNOD and
 /// SETFCAP, by their numbers in capabilities(7).
 const FILES: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << MKNOD | 1 << 31;
-/// CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID: who has these may change the owner of any file, and what becomes of it
-/// does not depend on whose thread it is.
+/// CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID: whoever is root and has these may do what we may. (Of another user
+/// protected_symlinks, inodes with ids outside the map, and servers of files beneath a bind take notice.)
 const ANY_OWNER: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4;
 /// CAP_CHOWN.
 const CHOWN: u32 = 0;
@@ -229,7 +230,8 @@ impl<'a> Handler<'a> {
     fn be_as(&mut self, caller: &Caller, form: Form) -> Result<(), Errno> {
         let chown = matches!(form, Form::Chown(..) | Form::Fchown(_) | Form::Fchownat);
         let any = chown && caller.effective & ANY_OWNER == ANY_OWNER;
-        if self.map.mode != IdMode::Single && !any {
+        let alike = self.map.mode == IdMode::Single || any && self.is_of_root(caller.thread);
+        if !alike {
             let status = caller.status(self)?;
             let id = |name| field(status, name).nth(3).and_then(|id| id.parse().ok());
             let (uid, gid) = id("Uid").zip(id("Gid")).ok_or(Errno::SRCH)?;

@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -17,7 +17,8 @@ use super::Handler;
 #[derive(Debug)]
 pub(super) struct Seen {
     thread: u32,
-    /// `ns/user` and `root` of it.
+    /// Its directory in /proc, and `ns/user` and `root` in that.
+    dir: OwnedFd,
     namespace: OwnedFd,
     root: OwnedFd,
     /// The process, if the thread is its first one.
@@ -47,6 +48,16 @@ impl Handler<'_> {
         Ok((says("ns/user")?, says("root")?))
     }
 
+    /// Whether the files of a thread in /proc belong to root inside: they belong to its effective user, or to nobody
+    /// here if it lets nobody look into it.
+    pub(super) fn is_of_root(&self, thread: u32) -> bool {
+        let stat = match &self.seen {
+            Some(seen) => fstat(&seen.dir),
+            None => statat(&self.proc, thread.to_string(), AtFlags::empty()),
+        };
+        stat.is_ok_and(|stat| stat.st_uid == 0)
+    }
+
     /// An open file of a thread (pidfd_getfd(2), Linux 5.6). Not if the thread is not the first of its process, or a filter
     /// around us refuses.
     pub(super) fn file(&self, thread: Pid, fd: i32) -> Result<OwnedFd, Errno> {
@@ -62,13 +73,13 @@ impl Handler<'_> {
 
 impl Seen {
     fn new(handler: &Handler<'_>, thread: u32) -> Result<Self, Errno> {
-        let link = |name: &str| {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            openat(&handler.proc, format!("{thread}/{name}"), flags, Mode::empty())
-        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = openat(&handler.proc, thread.to_string(), flags, Mode::empty())?;
+        let link = |name| openat(&dir, name, flags, Mode::empty());
+        let (namespace, root) = (link("ns/user")?, link("root")?);
         let pid = super::caller::pid(thread)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).ok();
-        Ok(Self { thread, namespace: link("ns/user")?, root: link("root")?, process })
+        Ok(Self { thread, dir, namespace, root, process })
     }
 
     /// An empty path names the link itself (readlinkat(2), Linux 2.6.39).
