@@ -61,8 +61,15 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         .map_err(Failure::at(Stage::Private))?;
     let base = Base::clone_cwd(store, spec.nested).map_err(Failure::at(Stage::Base))?;
     let mut lowers = open_lowers(spec, &base)?;
-    if spec.id_map.mode == IdMode::Single {
-        await_go(wire).map_err(Failure::at(Stage::Upper))?;
+    match spec.id_map.mode {
+        IdMode::Single => await_go(wire).map_err(Failure::at(Stage::Upper))?,
+        // No further without ids: overlayfs makes directories of mode 0 that only capabilities open, and those do not count
+        // for an owner who is not in the map.
+        IdMode::Subuid => {
+            await_go(wire).map_err(Failure::at(Stage::Ids))?;
+            ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
+        }
+        IdMode::Range | IdMode::Identity => {}
     }
     let run = base.open(&spec.run_dir).map_err(Failure::at(Stage::Upper))?;
     if spec.id_map.mode == IdMode::Range {
@@ -158,7 +165,8 @@ pub(super) fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// A `single` map we write ourselves, without a round trip, and go on with what needs no run directory,
-/// while the supervisor makes that; all other maps the supervisor writes, who then tells us.
+/// while the supervisor makes that; all other maps the supervisor writes, who then tells us. Those of `subuid` take
+/// longest, because two programs write them: what needs no ids is done before.
 ///
 /// The network is made where nothing waits for it: by the payload's process while we mount, or by us while
 /// newuidmap and newgidmap work.
@@ -174,6 +182,9 @@ fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
         return Ok(None);
     }
     own_network(spec)?;
+    if spec.id_map.mode == IdMode::Subuid {
+        return starts_early(spec).then(|| start_early(spec, wire, false)).transpose();
+    }
     await_go(wire).map_err(Failure::at(Stage::Ids))?;
     ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
     Ok(None)
