@@ -38,8 +38,7 @@ find "$cache" -maxdepth 1 -name "fuzz-$(id -u)-*" -mtime +30 -exec rm -rf {} + 2
 built=$PWD/target/built
 build() {
     local own name
-    own=$({ pwd && find .. -path ../target -prune -o -path ./target -prune -o -path ../fuzz/target -prune -o \
-        \( -name '*.rs' -o -path '../profiles/*' \) -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum)
+    own=$({ pwd && find ../src ../profiles fuzz_targets -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum)
     if [ "$own" != "$(cat "$CARGO_TARGET_DIR/own" 2>/dev/null)" ]; then
         rm -f "$CARGO_TARGET_DIR/own"
         cargo clean --quiet --locked --release --target "$target" -p sandbox -p sandbox-fuzz
