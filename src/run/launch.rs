@@ -106,8 +106,10 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         drop(supervisor.wait_gone());
         return Err(fault);
     }
-    moments.meanwhile();
     moments.born(child);
+    if spec.outside.is_none() {
+        moments.meanwhile();
+    }
     if let Err(fault) = supervisor.serve(&spec, moments) {
         supervisor.kill();
         drop(supervisor.wait_gone());
@@ -295,7 +297,11 @@ impl Supervisor {
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Held(what, fd)) => moments.held(what, fd),
             Some(Up::Begun) => self.begun = true,
-            Some(Up::Namespace(fd)) => self.make_network(spec, fd)?,
+            Some(Up::Namespace(fd)) => {
+                if self.make_network(spec, fd)? {
+                    moments.meanwhile();
+                }
+            }
             Some(Up::Terminal(master)) => {
                 if let (Some(master), Some(terminal)) = (moments.terminal(master), &spec.terminal) {
                     let relay = Relay::new(master, terminal, spec.output_limit);

@@ -20,8 +20,8 @@ const DEPTH: usize = 5;
 const HEAD: usize = 256;
 
 /// Refuses a program, or a script with an interpreter, whose path leads through a magic link of /proc. A relative
-/// interpreter is looked for in `workdir`, where the payload will be. To be asked while it still may read all files. False if there is no such file; what else cannot be
-/// opened passes: execve(2) will say why. The descriptors stay open, for PID 1 to close.
+/// interpreter is looked for in `workdir`, where the payload will be. To be asked while it still may read all files.
+/// False if there is no such file; what else cannot be opened passes: execve(2) will say why. The descriptors stay open, for PID 1 to close.
 ///
 /// # Errors
 /// ELOOP.

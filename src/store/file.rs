@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, ftruncate, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, read, retry_on_intr, write};
 
 use crate::tree::dir::Names;
@@ -94,21 +94,6 @@ pub(crate) fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> 
 /// Makes a file with this content, not durably: open, write, close.
 pub(crate) fn write_small(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Errno> {
     write_all(create(dir, name)?, bytes)
-}
-
-/// Makes what a file says this text and blank lines, not durably. It does not become shorter: to free its end is a wait
-/// for some disks.
-pub(crate) fn overwrite(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = retry_on_intr(|| openat(dir, name, flags, PRIVATE_FILE))?;
-    let length = usize::try_from(fstat(&file)?.st_size).map_err(|_| Errno::FBIG)?;
-    if length > FIRST_READ {
-        ftruncate(&file, 0)?;
-        return write_all(&file, text);
-    }
-    let mut bytes = text.to_vec();
-    bytes.resize(text.len().max(length), b'\n');
-    write_all(&file, &bytes)
 }
 
 /// The names in a directory (without `.` and `..`), sorted. Names that are not UTF-8 are none of ours

@@ -124,26 +124,18 @@ impl Run {
     }
 
     /// Writes the record, not durably: a power cut kills the run anyway. The first is three system calls;
-    /// later ones replace it by rename, so that a reader sees one or the other.
+    /// later ones replace it by rename, so that a reader sees one or the other. So does the first in a directory that was used
+    /// before, where there is an empty file for it. (Never over an older record: a power cut could bring that back.)
     pub fn write_record(&mut self, record: &RunRecord) -> Result<()> {
         let bytes = json_line(record)?;
-        let written = if self.recorded {
+        let written = if self.recorded || self.next != Next::None {
             self.replace_record(&bytes, false)
         } else {
-            step("run.record", || match self.next {
-                Next::None => file::write_small(self.dir(), layout::RUN_RECORD, &bytes),
-                _ => self.reuse_record(&bytes),
-            })
+            step("run.record", || file::write_small(self.dir(), layout::RUN_RECORD, &bytes))
         };
         written.context("write record of run", self.id)?;
         self.recorded = true;
         Ok(())
-    }
-
-    /// The same in the record that the run before has left, which costs a wait less for some disks.
-    fn reuse_record(&self, bytes: &[u8]) -> Result<(), Errno> {
-        file::overwrite(self.dir(), layout::RUN_RECORD_NEW, bytes)?;
-        renameat(self.dir(), layout::RUN_RECORD_NEW, self.dir(), layout::RUN_RECORD)
     }
 
     /// Keeps what the run changed: writes the record as [`RunState::Kept`], durably, and gives up the lock.
@@ -207,7 +199,7 @@ impl Store {
 
     fn try_new_run(&self, _lock: &SharedLock, map: &IdMap, id: RunId) -> Result<Option<Run>> {
         self.require_writable()?;
-        if let Some(run) = self.take_spare(id, map) {
+        if let Some(run) = self.take_spare(id, map).context("create run", id)? {
             return Ok(Some(run));
         }
         let new = layout::new_run(&id);

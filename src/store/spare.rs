@@ -9,13 +9,14 @@
 //! Whoever takes it takes its lock first; whoever puts it aside keeps the lock until nothing of his run
 //! lives any more.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use rustix::fs::{
     AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chmodat, chownat, flock, fstat,
-    mkdirat, openat, renameat, renameat_with, statat,
+    mkdirat, openat, renameat_with, statat,
 };
 use rustix::io::{Errno, retry_on_intr};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::discard::trash_name;
 use super::failpoint::step;
@@ -33,7 +34,7 @@ const READY: [&str; 6] = [
     layout::NEXT_WORK,
     layout::WORK,
 ];
-const USED: [&str; 4] = [layout::RUN_RECORD_NEW, layout::LAYER, layout::LOCK, layout::WORK];
+const USED: [&str; 3] = [layout::LAYER, layout::LOCK, layout::WORK];
 
 /// What a run's directory has for the run after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +50,23 @@ pub(super) enum Next {
 impl Store {
     /// A run in the spare directory, if there is one that nobody else takes. Whatever is wrong with it, a
     /// fresh one will do.
-    pub(super) fn take_spare(&self, id: RunId, map: &IdMap) -> Option<Run> {
-        self.try_take_spare(id, map).ok()
+    ///
+    /// # Errors
+    /// Only if it stands under the name of the run by now, and cannot be moved away.
+    pub(super) fn take_spare(&self, id: RunId, map: &IdMap) -> Result<Option<Run>, Errno> {
+        let Ok(mut run) = self.try_take_spare(id, map) else { return Ok(None) };
+        if run.renew(self, map).is_ok() {
+            run.next = Next::Used;
+            return Ok(Some(run));
+        }
+        // Not under this id, which will have a run yet.
+        self.spare_to_trash(&layout::run(&id))?;
+        Ok(None)
+    }
+
+    fn spare_to_trash(&self, name: &str) -> Result<(), Errno> {
+        let trash = trash_name(&RunId::random().map_err(|_| Errno::IO)?);
+        step("spare.trash", || self.to_trash(name, &trash))
     }
 
     fn try_take_spare(&self, id: RunId, map: &IdMap) -> Result<Run, Errno> {
@@ -65,19 +81,17 @@ impl Store {
         if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino) {
             return Err(Errno::STALE);
         }
-        let name = layout::run(&id);
+        // What a power cut has left of it may be anything: without a journal, the disk has the renames in any order.
+        if held.st_ctime < booted() {
+            self.spare_to_trash(&spare)?;
+            return Err(Errno::STALE);
+        }
         step("spare.take", || {
+            let name = layout::run(&id);
             renameat_with(self.dir(), &spare, self.dir(), &name, RenameFlags::NOREPLACE)
         })?;
         // From here on whoever finds it finds the remains of a run: nobody takes for new what was used.
-        let run = Run { id, dir, lock, recorded: false, kept: false, next: Next::Used };
-        if let Err(errno) = run.renew(self, map) {
-            // Not under this id, which will have a run yet.
-            let other = RunId::random().map_err(|_| errno)?;
-            self.to_trash(&name, &trash_name(&other)).ok();
-            return Err(errno);
-        }
-        Ok(run)
+        Ok(Run { id, dir, lock, recorded: false, kept: false, next: Next::None })
     }
 
     /// Makes ready, in the directory of a run, what the next one needs of it, if it is a spare one. To be called when there
@@ -94,12 +108,14 @@ impl Run {
     fn renew(&self, store: &Store, map: &IdMap) -> Result<(), Errno> {
         // If somebody made a symlink of it, nothing is exchanged with what it leads to (CVE-2021-26910).
         let layer = file::open_place(self.dir(), layout::LAYER)?;
-        let swap = |next, dir: BorrowedFd<'_>, used| {
-            renameat_with(&self.dir, next, dir, used, RenameFlags::EXCHANGE)
-        };
-        let swapped = step("spare.swap", || {
-            swap(layout::NEXT_WORK, self.dir(), layout::WORK)?;
-            swap(layout::NEXT_FS, layer.as_fd(), "fs")
+        let exchange = RenameFlags::EXCHANGE;
+        let work = step("spare.swap.work", || {
+            renameat_with(&self.dir, layout::NEXT_WORK, &self.dir, layout::WORK, exchange)
+        });
+        let swapped = work.and_then(|()| {
+            step("spare.swap.fs", || {
+                renameat_with(&self.dir, layout::NEXT_FS, &layer, "fs", exchange)
+            })
         });
         match swapped {
             // There was no run before it that could make them; or a file system that cannot exchange.
@@ -124,7 +140,9 @@ impl Run {
                 Err(Errno::EXIST) => {}
                 made => made?,
             }
-            self.make(store, map, layout::NEXT_FS, ROOT_MODE)
+            self.make(store, map, layout::NEXT_FS, ROOT_MODE)?;
+            drop(file::create(self.dir(), layout::RUN_RECORD_NEW)?);
+            Ok(())
         })
     }
 
@@ -149,24 +167,31 @@ impl Run {
             Next::Ready => &READY,
         };
         let names = |name| file::names(file::open_dir(self.dir(), name)?.as_fd());
-        let unused = names(layout::LAYER_FS)?.is_empty()
+        let (owner, upper) = (fstat(&self.dir)?, file::open_dir(self.dir(), layout::LAYER_FS)?);
+        let root = fstat(&upper)?;
+        // Whoever may not write to a directory may not exchange it for another one, either.
+        let given = Mode::from_raw_mode(root.st_mode) == ROOT_MODE && root.st_uid == owner.st_uid;
+        let unused = given
+            && file::is_empty(upper.as_fd())?
             && names(layout::LAYER)? == ["fs"]
             && names(layout::WORK)?.iter().all(|name| name == "work");
         if !unused {
             return Err(Errno::NOTEMPTY);
         }
-        // Its place on the disk serves the next one, too.
-        step("spare.record", || {
-            renameat(self.dir(), layout::RUN_RECORD, self.dir(), layout::RUN_RECORD_NEW)
-        })?;
+        step("spare.record", || file::unlink(self.dir(), layout::RUN_RECORD))?;
         if file::names(self.dir())? != content {
             return Err(Errno::NOTEMPTY);
         }
-        let owner = fstat(&self.dir)?;
         let spare = layout::spare(owner.st_uid, owner.st_gid);
         step("spare.put", || {
             let flags = RenameFlags::NOREPLACE;
             renameat_with(store.dir(), layout::run(&self.id), store.dir(), &spare, flags)
         })
     }
+}
+
+/// When the machine was started, in seconds since 1970, by its clock of now.
+fn booted() -> i64 {
+    let seconds = |clock| clock_gettime(clock).tv_sec;
+    seconds(ClockId::Realtime) - seconds(ClockId::Boottime)
 }

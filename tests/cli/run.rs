@@ -346,3 +346,30 @@ fn streams_may_be_anything() {
     assert!(status.success());
     assert_eq!(fs::read_to_string(path).unwrap(), "into a file\n");
 }
+
+/// Places of PATH that are not there, that are no directory, and that lack the command.
+#[test]
+fn a_command_is_looked_for_in_all_of_path() {
+    let env = Env::filled();
+    let words = |path: &str, flags: &[&str], command: &[&str]| {
+        let path = format!("PATH={path}");
+        let flags = [&["run", "--env", &path], flags, &["--"], command].concat();
+        env.sandbox(&flags).run()
+    };
+    let many = vec!["/none"; 300].join(":");
+    let binds = env.folder("host");
+    let bind = format!("{binds}:/mnt:rw");
+    for path in [
+        "/none:/bin",
+        "/none:/etc/passwd:/root:/bin",
+        "/etc/passwd:/bin:/none",
+        "none:/bin",
+        &format!("{many}:/bin"),
+    ] {
+        for flags in [&[][..], &["--bind", &bind], &["--as-user"], &["--workdir", "/tmp"]] {
+            drop(words(path, flags, &["echo", "found"]).ok().stdout("found\n"));
+        }
+        drop(words(path, &[], &["nosuch"]).fault(127, "nosuch", ""));
+    }
+    drop(words(&many, &[], &["echo"]).fault(127, "echo", ""));
+}

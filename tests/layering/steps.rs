@@ -45,6 +45,7 @@ const PARTS: &[(&str, &str)] = &[
     ("store/discard.rs", "remove_rest"),
     ("store/discard.rs", "empty_work"),
     ("store/log.rs", "append"),
+    ("store/spare.rs", "make"),
     // Inside, where the step is what `reached` hears of.
     ("store/nest/take.rs", "take_tree"),
     ("store/refs/write.rs", "exchange"),

@@ -40,17 +40,18 @@ impl Supervisor {
     }
 
     /// The child has its namespaces: the user namespace is told first, then the network, which is filled.
-    pub(super) fn make_network(&mut self, spec: &RunSpec, told: OwnedFd) -> Result<()> {
+    /// Whether it is now.
+    pub(super) fn make_network(&mut self, spec: &RunSpec, told: OwnedFd) -> Result<bool> {
         let (Some(outside), Some(user)) = (&spec.outside, &self.user_namespace) else {
             self.user_namespace = Some(told);
-            return Ok(());
+            return Ok(false);
         };
         let owner = spec.id_map.root_owner();
         let id = spec.first_id();
         let companion = network::start(outside, user.as_fd(), told.as_fd(), owner, id)?;
         self.companions.push(companion);
         send_down(self.wire.as_fd(), Down::Go).ok();
-        Ok(())
+        Ok(true)
     }
 
     /// A companion has ended.

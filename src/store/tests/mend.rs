@@ -90,9 +90,10 @@ pub(super) fn check(path: &Path, at: &str) {
     let second = store.open_box(&box_name("second")).expect(at);
     let kept = second.get(&snapshot("kept")).expect(at).expect(at).layer;
     assert_eq!(store.openable(&kept).expect(at).mount, [base, kept], "{at}");
-    assert_eq!(store.layers().expect(at), sorted([base, kept]), "{at}");
     assert!(store.runs().expect(at).is_empty(), "{at}");
+    // What the disk would not have moved away is named by nobody any more.
     store.gc(&strict_gc()).expect(at);
+    assert_eq!(store.layers().expect(at), sorted([base, kept]), "{at}");
 }
 
 #[test]

@@ -250,11 +250,14 @@ fn discard_two(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
 fn use_again(_: &Path, store: &Store, _: &Box_<'_>) -> Result<()> {
     let base = base(store)?;
     let lock = store.lock_shared()?;
-    for _ in 0..2 {
+    let (uid, gid) = map().root_owner();
+    for broken in [false, false, true] {
         let mut run = store.new_run(&lock, &map())?;
         run.write_record(&run_record(&run, &base.mount))?;
         store.prepare_next(&mut run, &map());
         run.remove_empty(store);
+        let layer = store.path().join(layout::spare(uid, gid)).join("layer");
+        drop(broken.then(|| fs::remove_dir_all(layer)));
     }
     store.new_run(&lock, &map())?.discard(store).map(drop)
 }
