@@ -128,10 +128,16 @@ impl Run {
     /// before, where there is an empty file for it. (Never over an older record: a power cut could bring that back.)
     pub fn write_record(&mut self, record: &RunRecord) -> Result<()> {
         let bytes = json_line(record)?;
-        let written = if self.recorded || self.next != Next::None {
+        let written = if self.recorded {
             self.replace_record(&bytes, false)
         } else {
-            step("run.record", || file::write_small(self.dir(), layout::RUN_RECORD, &bytes))
+            step("run.record", || {
+                if self.next == Next::None {
+                    return file::write_small(self.dir(), layout::RUN_RECORD, &bytes);
+                }
+                file::write_small(self.dir(), layout::RUN_RECORD_NEW, &bytes)?;
+                renameat(self.dir(), layout::RUN_RECORD_NEW, self.dir(), layout::RUN_RECORD)
+            })
         };
         written.context("write record of run", self.id)?;
         self.recorded = true;
