@@ -52,6 +52,7 @@ const ACTS: &[Act] = &[
     act(&["run", "--keep", "--", "sh", "-c", WRITE], grow_chain),
     act(&["run", "--", "sh", "-c", WRITE], no_more),
     act(&["run", "--", "true"], leave_a_spare),
+    act(&["run", "--", "true"], leave_a_ready_one),
     Act {
         words: &["run", "--keep-on-failure", "--env", "CODE=3", "--", "sh", "-c", WRITE],
         prepare: no_more,
@@ -145,6 +146,12 @@ fn grow_chain(place: &Place) {
 
 fn leave_a_spare(place: &Place) {
     place.said(&["run", "--", "true"]).code(0);
+}
+
+/// With what the run before has made for the next one.
+fn leave_a_ready_one(place: &Place) {
+    leave_a_spare(place);
+    leave_a_spare(place);
 }
 
 fn fill_log(place: &Place) {
@@ -413,6 +420,10 @@ const UNREACHED: &[(&str, &str)] = &[
     ("gc.cache", "of something that is a day old"),
     ("trash.foreign", "in the background"),
     ("box.remove", "of an init that fails"),
+    (
+        "spare.trash",
+        "of one that is damaged, or of before the machine was started: store/tests/scenario.rs",
+    ),
     ("repair.", "of a damaged store: store/tests/mend.rs"),
     ("fold.", "inside: FOLDING"),
     ("upper.", "inside, where a stranger may not write what it does"),
