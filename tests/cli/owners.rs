@@ -204,7 +204,7 @@ fn magic_links_mean_the_caller() {
     let env = Env::filled();
     let who = far().0;
     let line = format!(
-        "cd /opt && touch a b && mkdir d && touch d/c && exec 3<a 4<d && chown {who} /proc/self/fd/3 /dev/fd/4/c && \
+        "cd /opt && touch a b && mkdir d && touch d/c && exec 9<a 8<d && chown {who} /proc/self/fd/9 /dev/fd/8/c && \
          cd d && chown {who} /proc/self/cwd/../b && chown {who} . && \
          for p in /proc/[0-9]*; do chown {who} $p/root/etc/passwd 2>/dev/null; done; exit 0"
     );

@@ -73,8 +73,9 @@ impl Handler<'_> {
             let flags = flags | OFlags::CLOEXEC;
             let no_magic = ResolveFlags::NO_MAGICLINKS;
             match openat2(base, place.path.as_c_str(), flags, mode, no_magic) {
-                // There was a magic link, or a loop; kernels before 5.6, and filters that do not know the call.
-                Err(Errno::LOOP | Errno::NOSYS) => {
+                // There was a magic link, or a loop; or /proc/self/fd/N, which we do not have; kernels before 5.6, and
+                // filters that do not know the call.
+                Err(Errno::LOOP | Errno::NOENT | Errno::NOSYS) => {
                     Walk::new(self, caller)?.open(base, &place.path, flags, mode)
                 }
                 other => other,
