@@ -90,8 +90,8 @@ impl Run {
         file::rmdir(store.dir(), name)
     }
 
-    /// Removes what overlayfs has left in a work directory.
-    pub(super) fn empty_work(&self, work: &str) -> Result<(), Errno> {
+    /// Opens to their owner the directories that overlayfs has left in a work directory.
+    pub(super) fn open_work(&self, work: &str) -> Result<(), Errno> {
         // Nobody but the kernel and we can name anything in here: there is no symlink to follow. Where it
         // is not ours (a range of ids), we are root and need no permission.
         for name in LEFT_IN_WORK {
@@ -101,6 +101,12 @@ impl Run {
                 Err(errno) => return Err(errno),
             }
         }
+        Ok(())
+    }
+
+    /// Removes what overlayfs has left in a work directory.
+    pub(super) fn empty_work(&self, work: &str) -> Result<(), Errno> {
+        self.open_work(work)?;
         file::unlink(self.dir(), &format!("{work}/{MARK}"))?;
         LEFT_IN_WORK
             .iter()

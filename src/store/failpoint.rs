@@ -41,6 +41,7 @@ pub(crate) const STEPS: &[&str] = &[
     "spare.trash",
     "spare.clean",
     "spare.next",
+    "spare.open",
     "spare.record",
     "spare.put",
     "run.mkdir",

@@ -178,6 +178,8 @@ impl Run {
         if !unused {
             return Err(Errno::NOTEMPTY);
         }
+        // Or whoever removes the whole store by rm(1) could not.
+        step("spare.open", || self.open_work(layout::WORK))?;
         step("spare.record", || file::unlink(self.dir(), layout::RUN_RECORD))?;
         if file::names(self.dir())? != content {
             return Err(Errno::NOTEMPTY);

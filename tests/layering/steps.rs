@@ -44,6 +44,7 @@ const PARTS: &[(&str, &str)] = &[
     ("store/discard.rs", "to_trash"),
     ("store/discard.rs", "remove_rest"),
     ("store/discard.rs", "empty_work"),
+    ("store/discard.rs", "open_work"),
     ("store/log.rs", "append"),
     ("store/spare.rs", "make"),
     // Inside, where the step is what `reached` hears of.

@@ -12,6 +12,9 @@ fn ended(store: &Store) -> Run {
     let left = path(store, &run).join("work/work/incompat/volatile");
     fs::create_dir_all(&left).expect("mkdir");
     fs::write(left.join("dirty"), "").expect("write");
+    for dir in left.ancestors().take(3) {
+        fs::set_permissions(dir, PermissionsExt::from_mode(0)).expect("chmod");
+    }
     run
 }
 
@@ -37,6 +40,10 @@ fn the_directory_of_an_empty_run_serves_the_next_one() {
     assert_eq!(store.names(layout::RUNS).expect("names"), [""; 0]);
     let kept = store.names(spare(&store).to_str().expect("UTF-8")).expect("names");
     assert_eq!(kept, ["layer", "lock", "work"]);
+    for name in ["work", "work/incompat", "work/incompat/volatile"] {
+        let mode = fs::metadata(spare(&store).join("work").join(name)).expect("stat").mode();
+        assert_eq!(mode & 0o700, 0o700, "rm -r gets through");
+    }
     // Its overlay may still be on its way down, for as long as the lock is held.
     let other = ended(&store);
     assert_ne!(inode(&path(&store, &other)), dir);
