@@ -13,7 +13,7 @@ fn ended(store: &Store) -> Run {
     fs::create_dir_all(&left).expect("mkdir");
     fs::write(left.join("dirty"), "").expect("write");
     for dir in left.ancestors().take(3) {
-        fs::set_permissions(dir, PermissionsExt::from_mode(0)).expect("chmod");
+        fs::set_permissions(dir, PermissionsExt::from_mode(0o0)).expect("chmod");
     }
     run
 }
