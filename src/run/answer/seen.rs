@@ -1,8 +1,9 @@
 //! What is kept open of the thread that asked last.
 //!
 //! Whoever unpacks files asks thousands of times. To walk to its files in /proc takes the kernel longer each time than to
-//! say what is in them. What is kept are the places of two symbolic links there: what they say is asked for anew
-//! with each call, and of a thread that is gone they say nothing any more, even if its number is another's by now.
+//! say what is in them. What is kept are the places of its directory and of two symbolic links there, and a descriptor of its
+//! process: what they say is asked for anew with each call, and of a thread that is gone they say nothing any more, even
+//! if its number is another's by now.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
