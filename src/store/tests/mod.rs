@@ -170,14 +170,9 @@ fn inside(dir: BorrowedFd<'_>, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
-/// What `tree::remove` does, for trees that are ours.
+/// Without the namespaces of [`crate::ids`], for trees that are ours.
 fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name);
-    match std::fs::symlink_metadata(&path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
-        _ => std::fs::remove_file(&path),
-    }
-    .context("remove", path.display())
+    crate::tree::remove_tree(dir, name).map(drop)
 }
 
 /// Empties the trash in this process.
