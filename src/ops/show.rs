@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::fault::Result;
+use crate::fault::{Kind, Result};
 use crate::ids::IdMap;
 use crate::store::{BoxName, LayerId, SnapshotName, Store};
 
@@ -39,11 +39,15 @@ pub struct Shown {
 /// Everything about the snapshot that `spec` names.
 ///
 /// # Errors
-/// Not found if nothing is named so.
+/// Not found if nothing is named so; damaged if it, or a layer beneath it, is not there.
 pub fn show(store: &Store, box_name: &BoxName, spec: &str) -> Result<Shown> {
     let _lock = store.lock_shared()?;
     let found = store.resolve(box_name, spec)?;
-    let record = store.layer(&found.layer)?;
+    let record = match store.openable(&found.layer) {
+        // Folded away: no longer to be opened, and its record is there yet.
+        Err(fault) if fault.kind == Kind::NotFound => store.layer(&found.layer)?,
+        opened => opened?,
+    };
     let owners = store.layer_owners(&found.layer)?.unwrap_or_default();
     let remembered = owners.iter().filter(|byte| **byte == b'\n').count();
     let home = store.box_record(&found.box_name)?;

@@ -5,6 +5,7 @@
 //! Commands that move names may be at work: what seems wrong is looked at twice.
 
 mod boxes;
+mod closed;
 mod layers;
 mod ours;
 mod rebuild;
@@ -134,6 +135,8 @@ pub struct Survey {
     /// All runs whose records can be read, and whether they live.
     pub runs: Vec<(RunRecord, bool)>,
     pub(super) names: Vec<Named>,
+    /// Directories of ours that cannot be read: what they hold is not known, and nothing follows from it.
+    pub(super) unread: BTreeSet<String>,
 }
 
 impl Store {
@@ -141,8 +144,13 @@ impl Store {
     ///
     /// # Errors
     /// What the system calls say; damage is no error but what this is about. A store whose lock is missing is
-    /// looked at without it.
+    /// looked at without it. What is closed to us is found alone.
     pub fn survey(&self) -> Result<Survey> {
+        let mut survey = Survey::default();
+        self.look_for_closed(&mut survey)?;
+        if !survey.unread.is_empty() {
+            return Ok(survey);
+        }
         let _lock = match self.has_lock()? {
             true => Some(self.lock_shared()?),
             false => None,
@@ -164,7 +172,7 @@ impl Store {
 
     fn look_at_base(&self, survey: &mut Survey) -> Result<()> {
         for folder in layout::FOLDERS {
-            self.own_folder(survey, folder)?;
+            self.enter_folder(survey, folder)?;
         }
         self.own_file(survey, layout::LOCK, true)?;
         self.own_file(survey, layout::FORMAT, false)?;

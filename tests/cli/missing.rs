@@ -33,7 +33,8 @@ impl Chain {
         let target = env.path("target");
         let target = target.to_str().expect("UTF-8");
         let before = env.state();
-        let ours: [&[&str]; 15] = [
+        let ours: [&[&str]; 16] = [
+            &["show", "two"],
             &["diff"],
             &["diff", "two"],
             &["diff", "three"],
@@ -53,7 +54,8 @@ impl Chain {
         for words in ours {
             drop(env.sandbox(words).run().fault(7, what, "sandbox fsck"));
         }
-        let payloads: [&[&str]; 7] = [
+        let payloads: [&[&str]; 8] = [
+            &["run", "--dry-run", "--", "sh"],
             &["run", "--", "sh"],
             &["run", "--keep", "--", "sh"],
             &["run", "--commit", "never", "--", "sh"],

@@ -14,6 +14,7 @@ pub(crate) const CASES: &[Case] = &[
     ("cannot_write", || as_root("disk_cannot_write")),
     ("cannot_read", || as_root("disk_cannot_read")),
     ("broken_directories", || as_root("disk_broken_directories")),
+    ("broken_folders", || as_root("disk_broken_folders")),
 ];
 
 /// A disk of 64 MiB whose blocks lie in `image`, made when they are written first.
@@ -188,6 +189,42 @@ pub(crate) fn broken_directories_inside() {
     let left: Vec<_> = place.snapshots().into_iter().map(|(name, _)| name).collect();
     assert_eq!(left, ["postinit", "good", "after"]);
     place.line(&["--from", "after"], "[ -e /after ]").code(0);
+}
+
+/// Directories of ours that the disk cannot read: each is named, and a repair takes nothing of what may be in there.
+pub(crate) fn broken_folders_inside() {
+    let (mut place, image, disk) = on_a_disk();
+    place.line(&["--commit", "good"], "echo good >/good").code(0);
+    let layers = watch::names(&place.base.join("layers"));
+    unmount(&disk);
+    let whole = place.work().join("whole");
+    fs::rename(&image, &whole).expect("rename");
+    for folder in ["boxes", "boxes/default", "boxes/default/refs", "layers", "runs"] {
+        fs::copy(&whole, &image).expect("copy");
+        erase(&image, &format!("/store/{folder}"));
+        mount_image(&image, &disk);
+        place.look_again();
+        for repair in [false, true] {
+            let words = ["fsck", "--json", "--repair"];
+            let report = place.said(&words[..2 + usize::from(repair)]).code(7).out;
+            let report: serde_json::Value = serde_json::from_str(&report).expect("json");
+            let found = report["damage"].as_array().expect("damage");
+            assert!(
+                matches!(&found[..], [one] if one["path"] == folder && one["kind"] == "record"),
+                "{folder}: {report:#}"
+            );
+            assert_eq!(report["repaired"], serde_json::json!([]), "{folder}");
+        }
+        // Whoever needs what is in there says so, and takes no layer for one that nobody names.
+        if folder != "runs" {
+            let gc = place.said(&["gc", "--all"]);
+            assert!(gc.code != 0 && gc.err.contains(folder), "{folder}: {gc:?}");
+        }
+        if folder != "layers" {
+            assert_eq!(watch::names(&place.base.join("layers")), layers, "{folder}");
+        }
+        unmount(&disk);
+    }
 }
 
 /// Overwrites the one block of a directory of the file system in `image`, which is not mounted.

@@ -16,6 +16,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("disk_cannot_write", crate::disks::cannot_write_inside),
     ("disk_cannot_read", crate::disks::cannot_read_inside),
     ("disk_broken_directories", crate::disks::broken_directories_inside),
+    ("disk_broken_folders", crate::disks::broken_folders_inside),
     ("read_only", crate::full::read_only_inside),
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),

@@ -1,7 +1,7 @@
 //! Archives as tar programs write them.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use super::*;
 use crate::tree::owners::{Device, DeviceClass};
@@ -44,6 +44,8 @@ fn every_type_arrives_with_its_attributes() {
     let link = fs::read_link(to.path().join("d/link")).expect("link");
     assert_eq!(link, Path::new("../../etc/passwd"));
     assert_eq!(stat(to.path(), "d/link").mtime(), 1_000_000_000);
+    // A plain user could not remove it as it is.
+    fs::set_permissions(to.path().join("d"), fs::Permissions::from_mode(0o700)).expect("chmod");
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub struct DryRun {
 pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<DryRun> {
     let lock = store.lock_shared()?;
     let base = resolve::base(store, box_name, options)?;
+    // What the mount would find out.
+    store.openable(&base.layer.id)?;
     let options = &*defaults::fill_in(options, &base)?;
     let settings = resolve::settings(store, &lock, &base, options)?;
     drop(lock);

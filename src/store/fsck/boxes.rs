@@ -9,9 +9,16 @@ const KNOWN: [&str; 5] = ["box.json", "head", "lock", "log", "refs"];
 
 impl Store {
     pub(super) fn look_at_boxes(&self, survey: &mut Survey) -> Result<()> {
+        if survey.unread.contains(layout::BOXES) {
+            return Ok(());
+        }
         let mut names: Vec<BoxName> = Vec::new();
         for name in self.names(layout::BOXES).unwrap_or_default() {
-            names.extend(name.parse().ok());
+            let Ok(name) = name.parse() else { continue };
+            let folder = layout::boxed(&name);
+            if self.look(&folder)?.is_some() && self.enter_folder(survey, &folder)? {
+                names.push(name);
+            }
         }
         let known = |name: &str| name.parse::<BoxName>().is_ok();
         self.strays(survey, layout::BOXES, known)?;
@@ -39,21 +46,13 @@ impl Store {
     fn lost_record(&self, survey: &mut Survey, name: &BoxName) -> Result<()> {
         let (folder, file) = (layout::boxed(name), layout::box_record(name));
         if self.look(&folder)?.is_some() && self.look(&file)?.is_none() {
-            let remedy = match self.names(&folder) {
-                Ok(_) => Remedy::Box(name.clone()),
-                // No directory at all: told of, and mended, as such.
-                Err(_) => return Ok(()),
-            };
-            survey.record(None, &file, "the file is missing", remedy);
+            survey.record(None, &file, "the file is missing", Remedy::Box(name.clone()));
         }
         Ok(())
     }
 
     fn look_at_box(&self, survey: &mut Survey, name: &BoxName) -> Result<()> {
         let folder = layout::boxed(name);
-        if !self.own_folder(survey, &folder)? {
-            return Ok(());
-        }
         self.own_file_if_any(survey, &layout::box_record(name))?;
         self.own_file(survey, &layout::box_lock(name), true)?;
         self.own_file_if_any(survey, &layout::log(name))?;
@@ -61,7 +60,7 @@ impl Store {
             self.look_at_head(survey, name)?;
         }
         self.strays(survey, &folder, |entry| KNOWN.contains(&entry))?;
-        if self.own_folder(survey, &layout::refs(name))? {
+        if self.enter_folder(survey, &layout::refs(name))? {
             self.look_at_refs(survey, name)?;
         }
         self.look_at_log(survey, name)
@@ -127,6 +126,9 @@ impl Store {
     /// Every name must lead to a layer whose chain is there. (Not so a layer that only stands in the chain of
     /// others: what it was once mounted with may be folded away.)
     pub(super) fn follow_names(&self, survey: &mut Survey) -> Result<()> {
+        if survey.unread.contains(layout::LAYERS) {
+            return Ok(());
+        }
         let names = survey.names.clone();
         for named in &names {
             let path = match named.name.parse::<SnapshotName>() {

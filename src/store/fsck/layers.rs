@@ -13,6 +13,9 @@ const KNOWN: [&str; 4] = ["fs", "layer.json", "manifest", "owners"];
 
 impl Store {
     pub(super) fn look_at_layers(&self, survey: &mut Survey) -> Result<()> {
+        if survey.unread.contains(layout::LAYERS) {
+            return Ok(());
+        }
         self.strays(survey, layout::LAYERS, |entry| entry.parse::<LayerId>().is_ok())?;
         let mut broken = Vec::new();
         for id in self.layers().unwrap_or_default() {

@@ -6,8 +6,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use super::{DamageKind, Remedy, Survey};
-use crate::fault::Result;
+use crate::fault::{Result, is_of_the_disk, why};
 use crate::store::{Store, file, layout};
+use crate::tree::dir::Names;
 
 impl Store {
     pub(super) fn has_lock(&self) -> Result<bool> {
@@ -23,7 +24,7 @@ impl Store {
         }
     }
 
-    /// A directory that must be there; says whether it can be gone into.
+    /// A directory that must be there; says whether it is.
     pub(super) fn own_folder(&self, survey: &mut Survey, path: &str) -> Result<bool> {
         let Some(stat) = self.look(path)? else {
             survey.record(None, path, "the directory is missing", Remedy::MakeFolder);
@@ -35,6 +36,24 @@ impl Store {
         }
         self.own_mode(survey, path, &stat, 0o700);
         Ok(true)
+    }
+
+    /// A directory that must be there, and is looked into; says whether all of it can be read.
+    pub(super) fn enter_folder(&self, survey: &mut Survey, path: &str) -> Result<bool> {
+        if !self.own_folder(survey, path)? {
+            return Ok(false);
+        }
+        match file::open_dir(self.dir(), path).and_then(|dir| Names::read(dir.as_fd())) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            // What it holds may be there yet for whoever checks the file system: it is not taken away.
+            Err(errno) if is_of_the_disk(errno) => {
+                survey.record(None, path, &why(errno), Remedy::None);
+                survey.unread.insert(path.to_owned());
+                Ok(false)
+            }
+            Err(errno) => Err(self.unread("read directory", path, errno)),
+        }
     }
 
     /// A file that must be there, empty ones can be made again; says whether it can be read.
@@ -58,14 +77,17 @@ impl Store {
         Ok(true)
     }
 
-    fn own_mode(&self, survey: &mut Survey, path: &str, stat: &Stat, mode: u32) {
+    pub(super) fn own_mode(&self, survey: &mut Survey, path: &str, stat: &Stat, mode: u32) {
         let found = stat.st_mode & 0o7777;
         if found != mode {
             let why = format!("mode is {found:04o}, not {mode:04o}");
             survey.found(None, path.as_bytes(), DamageKind::Metadata, &why, Remedy::SetMode);
         }
-        // A layer that was made in `range` mode belongs to root inside.
-        let inside = || survey.boxes.iter().any(|one| one.id_map.root_owner().0 == stat.st_uid);
+        // A layer that was made in `range` mode belongs to root inside; who that is, records of boxes say.
+        let inside = || {
+            survey.unread.iter().any(|path| path.starts_with(layout::BOXES))
+                || survey.boxes.iter().any(|one| one.id_map.root_owner().0 == stat.st_uid)
+        };
         if stat.st_uid != self.owner && !inside() {
             let why = format!("belongs to user id {}", stat.st_uid);
             survey.found(None, path.as_bytes(), DamageKind::Metadata, &why, Remedy::None);

@@ -38,7 +38,7 @@ pub struct Action {
 type Damaged = BTreeMap<LayerId, Vec<(Vec<u8>, DamageKind, String)>>;
 
 impl Store {
-    /// Mends what can be mended. `found` is all that is known of damage; of it, what lies in trees is taken as
+    /// Mends what can be mended; if anything is closed to us, that alone. `found` is all that is known of damage; of it, what lies in trees is taken as
     /// it is, since trees never change, and the rest is looked at again. `boxes` are records for boxes that
     /// have lost theirs.
     ///
@@ -61,6 +61,9 @@ impl Store {
         if !self.has_lock()? {
             job.make_file(layout::LOCK)?;
         }
+        if job.open_closed()? {
+            return Ok(job.done);
+        }
         let _lock = self.lock_exclusive(wait)?;
         let mut survey = self.survey_locked()?;
         for (layer, all) in in_trees(found) {
@@ -72,6 +75,10 @@ impl Store {
         }
         counted(&mut survey, found);
         job.simple(&survey)?;
+        // Whatever names are or layers hold may be in there.
+        if !survey.unread.is_empty() {
+            return Ok(job.done);
+        }
         job.boxes(&survey, boxes)?;
         job.names(&survey)?;
         job.runs(&survey)?;
@@ -128,6 +135,21 @@ impl Repair<'_> {
             .context("make file", self.store.show(path))?;
         self.did(path, "made");
         Ok(())
+    }
+
+    /// Opens what its mode closes to us, and says whether there was anything: what lies in it has not been looked at.
+    fn open_closed(&mut self) -> Result<bool> {
+        let mut last = BTreeSet::new();
+        loop {
+            let mut survey = Survey::default();
+            self.store.look_for_closed(&mut survey)?;
+            // Nothing new: there is nothing more, or it is not ours to open.
+            if survey.unread.is_subset(&last) {
+                return Ok(!last.is_empty());
+            }
+            self.simple(&survey)?;
+            last.append(&mut survey.unread);
+        }
     }
 
     /// What needs nothing but itself.

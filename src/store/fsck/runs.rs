@@ -9,6 +9,9 @@ use crate::store::{RunId, RunState, Store, layout};
 
 impl Store {
     pub(super) fn look_at_runs(&self, survey: &mut Survey) -> Result<()> {
+        if survey.unread.contains(layout::RUNS) {
+            return Ok(());
+        }
         self.strays(survey, layout::RUNS, |entry| entry.parse::<RunId>().is_ok())?;
         for entry in self.names(layout::RUNS).unwrap_or_default() {
             if let Ok(id) = entry.parse() {
@@ -20,6 +23,10 @@ impl Store {
 
     fn look_at_run(&self, survey: &mut Survey, id: &RunId) -> Result<()> {
         let path = layout::run(id);
+        // It may be on its way out.
+        if let Some(stat) = self.look(&path)? {
+            self.own_mode(survey, &path, &stat, 0o700);
+        }
         // A shared lock: others who only look do not take each other for the supervisor.
         let probe = match self.probe(&path, FlockOperation::NonBlockingLockShared) {
             Ok(probe) => probe,
@@ -34,6 +41,7 @@ impl Store {
         let Some(mut probe) = probe else { return Ok(()) };
         let live = probe.lock.is_none();
         let file = format!("{path}/{}", layout::RUN_RECORD);
+        self.own_file_if_any(survey, &file)?;
         match probe.take_record() {
             Ok(Some(record)) if record.run != *id => {
                 survey.record(None, &file, "it is of another run", Remedy::Run(*id));

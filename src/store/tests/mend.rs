@@ -108,3 +108,61 @@ fn what_is_damaged_goes_and_the_rest_stays() {
     check(&path, "after it");
     assert_eq!(mend(&store).expect("again"), []);
 }
+
+/// Everything of ours in a store, but not what trees hold.
+fn all_of_ours(store: &Store) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), vec![String::from(".")]);
+    while let Some(folder) = open.pop() {
+        let dir = file::open_dir(store.dir(), &folder).expect("open");
+        for name in file::names(dir.as_fd()).expect("names") {
+            let path = if folder == "." { name } else { format!("{folder}/{name}") };
+            if path.ends_with("/fs") || path.matches('/').count() > 1 && path.starts_with("runs/") {
+                continue;
+            }
+            if fs::symlink_metadata(store.path().join(&path)).expect("stat").is_dir() {
+                open.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_closed_is_opened_and_no_more_done() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let store = Store::create(&path).expect("create");
+    let only = make_box(&store, "only").expect("box");
+    let base = commit_as(&store, &only, None, "base").expect("commit");
+    let top = commit_as(&store, &only, Some(&base), "top").expect("commit");
+    let lock = store.lock_shared().expect("lock");
+    only.set_head(&lock, &top.id, Expected::Absent).expect("head");
+    let run = run_with_file(&store, &lock, &top.mount).expect("run");
+    let record = run_record(&run, &top.mount);
+    run.keep(&record).expect("keep");
+    drop(lock);
+    mend(&store).expect("digests");
+    let ours = all_of_ours(&store);
+    assert!(ours.len() > 20, "{ours:?}");
+    let names = || (all_of_ours(&store), only.refs().expect("refs"), only.head().expect("head"));
+    let before = names();
+    for closed in ours {
+        let place = path.join(&closed);
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o000)).expect("chmod");
+        let survey = store.survey().unwrap_or_else(|fault| panic!("{closed}: {fault:?}"));
+        let found: Vec<_> =
+            survey.findings.iter().filter(|one| one.damage.path == closed.as_bytes()).collect();
+        assert!(
+            matches!(&found[..], [one] if one.damage.kind == DamageKind::Metadata),
+            "{closed}: {:#?}",
+            survey.findings
+        );
+        for _ in 0..2 {
+            mend(&store).unwrap_or_else(|fault| panic!("mend {closed}: {fault:?}"));
+        }
+        let survey = store.survey().expect("survey");
+        assert!(survey.findings.is_empty(), "{closed}: {:#?}", survey.findings);
+        assert_eq!(names(), before, "{closed}");
+    }
+}

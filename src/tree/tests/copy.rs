@@ -50,6 +50,11 @@ fn a_copy_is_equal() {
     assert_eq!(stat("a/file").mtime_nsec(), 123_456_789);
     assert_eq!(stat("set").mode() & 0o7777, 0o4755);
     assert!(stat("fifo").file_type().is_fifo());
+    // A plain user could not remove them as they are.
+    for dir in [&src, &dst] {
+        let open = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(dir.path().join("a"), open).expect("chmod");
+    }
 }
 
 #[test]
