@@ -96,6 +96,14 @@ pub(crate) fn write_small(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Resu
     write_all(create(dir, name)?, bytes)
 }
 
+/// Fills a file that is empty, if it is there. It is not truncated again: ext4 takes that for the replacement of its content,
+/// and writes the new one out when it is closed (`auto_da_alloc`), which is a wait here, and another when the blocks are
+/// freed.
+pub(crate) fn fill_empty(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    write_all(retry_on_intr(|| openat(dir, name, flags, PRIVATE_FILE))?, bytes)
+}
+
 /// The names in a directory (without `.` and `..`), sorted. Names that are not UTF-8 are none of ours
 /// and left out.
 pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {

@@ -135,7 +135,7 @@ impl Run {
                 if self.next == Next::None {
                     return file::write_small(self.dir(), layout::RUN_RECORD, &bytes);
                 }
-                file::write_small(self.dir(), layout::RUN_RECORD_NEW, &bytes)?;
+                file::fill_empty(self.dir(), layout::RUN_RECORD_NEW, &bytes)?;
                 renameat(self.dir(), layout::RUN_RECORD_NEW, self.dir(), layout::RUN_RECORD)
             })
         };
