@@ -10,8 +10,8 @@
 //!
 //! The first two are compiled with a verdict of their own for "nothing to say" ([`UNDECIDED`]), and each
 //! return of that verdict is rewritten to a jump behind the end of its tree. BPF jumps are relative, so
-//! nothing else changes. The first two are binary trees by call number (`SCMP_FLTATR_CTL_OPTIMIZE` 2);
-//! the third looks at no arguments and is rewritten to a shorter form where [`bpf`] can.
+//! nothing else changes. All are binary trees by call number (`SCMP_FLTATR_CTL_OPTIMIZE` 2). On x86 the whole is
+//! rewritten then to a form that loads faster ([`search`]).
 //!
 //! Rules of a file that was written for other runtimes ([`Order::AsRunc`]) are one tree instead of the last
 //! two, made as those make it; a program before it knows what libseccomp does not, and what runc does of its
@@ -28,6 +28,7 @@ use super::filter::{Arg, Order, Rule, Seccomp};
 use super::newer;
 use super::policy::{self, Conditional};
 use super::scmp::{action, architectures, comparison, returned, token};
+use super::search;
 use super::seccomp::Request;
 use crate::fault::{Context, Fault, Result};
 
@@ -58,14 +59,19 @@ type Table<'a> = BTreeMap<&'a str, Verdicts>;
 /// Compiles the filter: an array of struct sock_filter as bytes.
 pub(super) fn compile(seccomp: &Seccomp, request: &Request) -> Result<Vec<u8>> {
     let architectures = architectures(&seccomp.architectures);
-    let program = match seccomp.order {
-        Order::ArgsFirst => args_first(seccomp, request, &architectures)?,
-        Order::AsRunc => as_runc(seccomp, request, &architectures)?,
-    };
+    let program = shortened(in_trees(seccomp, request, &architectures)?, &architectures);
     if program.len() > MOST_INSTRUCTIONS * INSTRUCTION {
         return Err(Fault::usage("seccomp: the profile's filter is longer than the kernel takes"));
     }
     Ok(program)
+}
+
+/// The filter as libseccomp writes it.
+fn in_trees(seccomp: &Seccomp, request: &Request, architectures: &[ScmpArch]) -> Result<Vec<u8>> {
+    match seccomp.order {
+        Order::ArgsFirst => args_first(seccomp, request, architectures),
+        Order::AsRunc => as_runc(seccomp, request, architectures),
+    }
 }
 
 /// The kernel's name of this machine.
@@ -167,7 +173,7 @@ fn newest(seccomp: &Seccomp, architectures: &[ScmpArch]) -> Vec<u8> {
             Some((token(*arch)?, last.unwrap_or(bpf::X32)))
         })
         .collect();
-    let program = bpf::by_number(&lasts, UNDECIDED_RET, |arch, number| {
+    let program = search::by_number(&lasts, UNDECIDED_RET, |arch, number| {
         let last = lasts.iter().find(|(known, _)| *known == arch)?.1;
         let above = number > last && number < bpf::X32;
         let enosys = above.then(|| returned(ScmpAction::Errno(libc::ENOSYS)));
@@ -315,8 +321,7 @@ fn pass_on(mut tree: Vec<u8>) -> Vec<u8> {
     tree
 }
 
-/// The last tree in a shorter form with the same verdicts, and with those on calls in our table; elsewhere
-/// than on x86 behind a program for these, because ARM has calls of its own with large numbers.
+/// The last tree, behind the verdicts on calls in our table.
 fn last_tree(
     table: &Table<'_>,
     architectures: &[ScmpArch],
@@ -327,19 +332,22 @@ fn last_tree(
     let tree = tree(rules_of(table), architectures, default, unknown_architecture)?;
     let tokens: Vec<_> = architectures.iter().filter_map(|arch| token(*arch)).collect();
     let tokens: Vec<_> = tokens.into_iter().map(|token| (token, 0)).collect();
-    let of_tree = |arch, number| bpf::verdict(&tree, arch, number, [0; 6]);
-    let is_x86 = tokens.iter().all(|(token, _)| [bpf::X86_64, bpf::I386].contains(token));
-    if is_x86 && tokens.len() == architectures.len() {
-        let both = |arch, number| newer.get(&number).copied().or_else(|| of_tree(arch, number));
-        let other = of_tree(0, 0);
-        if let Some(short) = other.and_then(|other| bpf::by_number(&tokens, other, both)) {
-            return Ok(short);
-        }
-    }
     let ours = |_, number| Some(newer.get(&number).copied().unwrap_or(UNDECIDED_RET));
-    let mut program = bpf::by_number(&tokens, UNDECIDED_RET, ours).map(pass_on).unwrap_or_default();
+    let ours = search::by_number(&tokens, UNDECIDED_RET, ours);
+    let mut program = ours.map(pass_on).unwrap_or_default();
     program.extend(tree);
     Ok(program)
+}
+
+/// The same in a form that loads faster, if there is one: ARM has calls of its own with large numbers, and x32 is a whole
+/// table of them.
+fn shortened(program: Vec<u8>, architectures: &[ScmpArch]) -> Vec<u8> {
+    let tokens: Vec<_> = architectures.iter().filter_map(|arch| token(*arch)).collect();
+    let is_x86 = tokens.iter().all(|token| [bpf::X86_64, bpf::I386].contains(token));
+    if !is_x86 || tokens.len() != architectures.len() {
+        return program;
+    }
+    search::number_first(&program, &tokens).unwrap_or(program)
 }
 
 fn failed(what: &str, error: &libseccomp::error::SeccompError) -> Fault {

@@ -23,5 +23,6 @@ mod policy;
 pub mod profile;
 pub mod remember;
 mod scmp;
+mod search;
 pub mod seccomp;
 pub mod ulimit;

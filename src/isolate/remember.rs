@@ -7,27 +7,19 @@
 //! to allow these calls. It is short and made anew for each run; a call that it says nothing about costs
 //! nothing, because the kernel keeps "always allowed" per call number (Linux 5.11).
 
+use super::bpf::{
+    AND, ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_NOT_LESS, Instruction, JUMP, LOAD, NUMBER, RET,
+    encode,
+};
 use crate::ids::{IdMap, Mode};
-
-/// The size of struct sock_filter is 8 bytes: code, jump if true, jump if false, value.
-type Instruction = (u16, u8, u8, u32);
-
-const LOAD: u16 = 0x20;
-const AND: u16 = 0x54;
-const IF_EQUAL: u16 = 0x15;
-const IF_GREATER: u16 = 0x25;
-const IF_NOT_LESS: u16 = 0x35;
-const RET: u16 = 0x06;
 
 /// SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, SECCOMP_RET_ERRNO.
 const ALLOW: u32 = 0x7fff_0000;
 const ASK: u32 = 0x7fc0_0000;
 const SEEMS_DONE: u32 = 0x0005_0000;
 
-/// Offsets in struct seccomp_data, of the low half of an argument on little-endian machines (all that a
+/// The offset in struct seccomp_data of the low half of an argument, on little-endian machines (all that a
 /// profile may name are).
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
 const fn low(argument: u32) -> u32 {
     16 + 8 * argument
 }
@@ -157,18 +149,16 @@ pub fn programs(map: &IdMap, profile: &[u8]) -> Programs {
 /// process, in fewer calls.
 fn handler(profile: &[u8]) -> Vec<u8> {
     let looks = [libc::SYS_process_vm_readv, libc::SYS_pidfd_open, libc::SYS_pidfd_getfd];
-    let mut all = vec![
-        (LOAD, 0, 0, ARCHITECTURE),
-        (IF_EQUAL, 0, looks.len() as u8 + 2, OURS[0]),
-        (LOAD, 0, 0, NUMBER),
-    ];
+    let looks = looks.map(|number| number as u32);
+    // The smallest first: most numbers are below, and have nothing more to be compared with.
+    let mut all = vec![(LOAD, 0, 0, NUMBER), (IF_NOT_LESS, 0, looks.len() as u8 + 3, looks[0])];
     for (place, number) in looks.into_iter().enumerate() {
-        let allow = (looks.len() - place - 1) as u8;
-        let next = if allow == 0 { 1 } else { 0 };
-        all.push((IF_EQUAL, allow, next, number as u32));
+        let found = (looks.len() - place - 1) as u8;
+        let next = if found == 0 { 3 } else { 0 };
+        all.push((IF_EQUAL, found, next, number));
     }
-    all.push((RET, 0, 0, ALLOW));
-    [encode(&all), profile.to_vec()].concat()
+    all.extend([(LOAD, 0, 0, ARCHITECTURE), (IF_EQUAL, 0, 1, OURS[0]), (RET, 0, 0, ALLOW)]);
+    [encode(all), profile.to_vec()].concat()
 }
 
 fn program(map: &IdMap, verdict: u32) -> Vec<u8> {
@@ -177,38 +167,37 @@ fn program(map: &IdMap, verdict: u32) -> Vec<u8> {
         let block = block(calls, map, verdict);
         // Blocks may be longer than a conditional jump reaches.
         all.push((IF_EQUAL, 1, 0, *arch));
-        all.push((0x05, 0, 0, block.len() as u32));
+        all.push((JUMP, 0, 0, block.len() as u32));
         all.extend(block);
     }
     all.push((RET, 0, 0, ALLOW));
-    encode(&all)
-}
-
-/// As an array of struct sock_filter.
-fn encode(all: &[Instruction]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(all.len() * 8);
-    for (code, if_true, if_false, value) in all {
-        bytes.extend(code.to_ne_bytes());
-        bytes.extend([*if_true, *if_false]);
-        bytes.extend(value.to_ne_bytes());
-    }
-    bytes
+    encode(all)
 }
 
 /// The calls of one architecture. Ends by a return.
 fn block(calls: &[(u32, Form)], map: &IdMap, verdict: u32) -> Vec<Instruction> {
-    let mut block = vec![(LOAD, 0, 0, NUMBER)];
-    for (number, form) in calls {
-        let check = check(*form, map, verdict);
-        if check.is_empty() {
-            continue;
+    let checks = calls.iter().map(|(number, form)| (*number, check(*form, map, verdict)));
+    let mut checks: Vec<_> = checks.filter(|(_, check)| !check.is_empty()).collect();
+    checks.sort_unstable_by_key(|(number, _)| *number);
+    [vec![(LOAD, 0, 0, NUMBER)], search(&checks)].concat()
+}
+
+/// A binary search for the number in the accumulator: to load a filter, the kernel walks through it for every number
+/// that there is. Ends by a return.
+fn search(checks: &[(u32, Vec<Instruction>)]) -> Vec<Instruction> {
+    match checks {
+        [] => vec![(RET, 0, 0, ALLOW)],
+        [(number, check)] => {
+            [vec![(IF_EQUAL, 1, 0, *number), (RET, 0, 0, ALLOW)], check.clone()].concat()
         }
-        block.push((IF_EQUAL, 1, 0, *number));
-        block.push((0x05, 0, 0, check.len() as u32));
-        block.extend(check);
+        _ => {
+            let (low, high) = checks.split_at(checks.len() / 2);
+            let low = search(low);
+            // It may be longer than a conditional jump reaches.
+            let behind_low = (JUMP, 0, 0, low.len() as u32);
+            [vec![(IF_NOT_LESS, 0, 1, high[0].0), behind_low], low, search(high)].concat()
+        }
     }
-    block.push((RET, 0, 0, ALLOW));
-    block
 }
 
 /// The verdict on one call. Ends by a return; empty if it is always allowed.
@@ -266,7 +255,7 @@ fn owners(
             // Not below `low`, and not above `high`: held.
             out.push((IF_NOT_LESS, 0, 2, *low));
             out.push((IF_GREATER, 1, 0, *high));
-            out.push((0x05, 0, 0, u32::from(behind(left))));
+            out.push((JUMP, 0, 0, u32::from(behind(left))));
         }
         out.push((RET, 0, 0, verdict));
     }

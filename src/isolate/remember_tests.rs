@@ -114,7 +114,7 @@ fn everything_else_passes() {
 #[test]
 fn the_handler_may_look_and_otherwise_what_the_run_may() {
     let refused = 0x0005_0001;
-    let profile = encode(&[(RET, 0, 0, refused)]);
+    let profile = encode([(RET, 0, 0, refused)]);
     let program = programs(&map(Mode::Single, &[(0, 1)]), &profile).handler;
     let looks = [libc::SYS_process_vm_readv, libc::SYS_pidfd_open, libc::SYS_pidfd_getfd];
     for arch in [OURS[0], OURS[1], 0x1234] {

@@ -19,7 +19,7 @@ use crate::fault::{Fault, Result};
 
 /// Marks a file of ours. The number changes with the way programs are made: since 3 what is remembered is not pretended
 /// by this program, whose word would count more than the handler's.
-const MARK: [u8; 4] = *b"sbx3";
+const MARK: [u8; 4] = *b"sbx4";
 const HEADER: usize = 16;
 /// The longest program the kernel takes: BPF_MAXINSNS times sizeof(struct sock_filter).
 const MOST_BYTES: usize = 4096 * 8;

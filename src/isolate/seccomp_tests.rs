@@ -313,5 +313,5 @@ fn the_mark_stands_for_what_is_pretended() {
     let single = Filter::of("build", true, false);
     let verdict = |name: &str| single.on(X86_64, name, &[0, 0, 0]);
     let all = ["chown", "fchown", "setuid", "setgroups"].map(verdict);
-    assert_eq!((&MARK, all), (b"sbx3", [ALLOW, ALLOW, errno(0), errno(0)]));
+    assert_eq!((&MARK, all), (b"sbx4", [ALLOW, ALLOW, errno(0), errno(0)]));
 }
