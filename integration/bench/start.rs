@@ -5,7 +5,7 @@
 //!
 //! The rivals take turns within one loop, so that whatever else the machine does hits all of them alike.
 //! `SANDBOX_BENCH_ROUNDS` (300), `SANDBOX_BENCH_LAYERS` (3, and for example `3,100`: against bubblewrap),
-//! `SANDBOX_BENCH_CHAINS` (100,400: against a chain of 3).
+//! `SANDBOX_BENCH_CHAINS` (64,100,400: against a chain of 3).
 #![expect(clippy::print_stdout, reason = "the tables are its output")]
 
 mod common;
@@ -32,13 +32,13 @@ fn main() -> Result<()> {
     let depths = variable("SANDBOX_BENCH_LAYERS").unwrap_or_else(|_| "3".to_owned());
     for depth in depths.split(',') {
         let depth: usize = depth.trim().parse()?;
-        let tip = stack(&sandbox, "single", depth)?;
-        let sub = stack(&sandbox, "subuid", depth)?;
+        let tip = stack(&sandbox, "single", depth, true)?;
+        let sub = stack(&sandbox, "subuid", depth, true)?;
         println!("## Start of `true`, {depth} layers, {rounds} rounds\n");
         starts(rounds, &tree, Some((&sandbox, &tip, &sub)))?;
     }
     chains(&sandbox, rounds)?;
-    let tip = stack(&sandbox, "single", 3)?;
+    let tip = stack(&sandbox, "single", 3, true)?;
     println!("\n## System calls and memory\n\n| what | figure |\n| --- | --- |");
     let log = traced(&sandbox, &tip, scratch.path())?;
     let (count, processes) = (calls(&log)?, processes(&log));
@@ -75,17 +75,25 @@ fn unpacked(folder: &Path) -> Result<String> {
     Ok(tree.to_string_lossy().into_owned())
 }
 
-/// Puts layers onto the postinit of a box until it has `depth`; gives the name of the topmost.
-fn stack(sandbox: &Sandbox, name: &str, depth: usize) -> Result<String> {
-    let tip = |layer: usize| if layer == 1 { "postinit".to_owned() } else { format!("l{layer}") };
+/// Puts layers onto the postinit of a box until it has `depth`; gives the name of the topmost. Folded as always, or not
+/// at all.
+fn stack(sandbox: &Sandbox, name: &str, depth: usize, folded: bool) -> Result<String> {
+    let letter = if folded { "l" } else { "u" };
+    let tip = |layer: usize| match layer {
+        1 => "postinit".to_owned(),
+        _ => format!("{letter}{layer}"),
+    };
     for layer in 2..=depth {
         let new = tip(layer);
         // Already there from a smaller stack.
         if sandbox.call(&format!("--box {name} show {new}")).is_err() {
             let from = tip(layer - 1);
-            sandbox.call(&format!(
-                "--box {name} run --from {from} --commit {new} -- touch /srv/{new}"
-            ))?;
+            let line = format!("--box {name} run --from {from} --commit {new} -- touch /srv/{new}");
+            let mut command = sandbox.command(line.split_whitespace());
+            if !folded {
+                command.env("SANDBOX_LONGEST_CHAIN", "400");
+            }
+            output(&mut command)?;
         }
     }
     Ok(tip(depth))
@@ -140,15 +148,23 @@ fn starts(rounds: usize, tree: &str, ours: Option<(&Sandbox, &str, &str)>) -> Re
 /// Chains of the single box against one of three layers, by the kernel's best way to take layers and, the
 /// longest, by the oldest.
 fn chains(sandbox: &Sandbox, rounds: usize) -> Result<()> {
-    let depths = variable("SANDBOX_BENCH_CHAINS").unwrap_or_else(|_| "100,400".to_owned());
-    let mut rivals =
-        vec![("3 layers".to_owned(), run(sandbox, "single", &stack(sandbox, "single", 3)?))];
+    let depths = variable("SANDBOX_BENCH_CHAINS").unwrap_or_else(|_| "64,100,400".to_owned());
+    let base = stack(sandbox, "single", 3, true)?;
+    let mut rivals = vec![("3 layers".to_owned(), run(sandbox, "single", &base))];
+    let mut deepest = 0;
     for depth in depths.split(',').filter(|depth| !depth.is_empty()) {
-        let tip = stack(sandbox, "single", depth.trim().parse()?)?;
+        let depth: usize = depth.trim().parse()?;
+        deepest = depth.max(deepest);
+        let tip = stack(sandbox, "single", depth, true)?;
         rivals.push((format!("{depth} layers"), run(sandbox, "single", &tip)));
         let old =
             ["--box", "single", "run", "--from", &tip, "--overlay-way", "mount", "--", "/bin/true"];
         rivals.push((format!("{depth} layers, by mount(2)"), sandbox.command(old)));
+    }
+    // What folding saves.
+    if deepest > 0 {
+        let tip = stack(sandbox, "single", deepest, false)?;
+        rivals.push((format!("{deepest} layers, not folded"), run(sandbox, "single", &tip)));
     }
     let mut times = vec![Times::default(); rivals.len()];
     for round in 0..rounds {

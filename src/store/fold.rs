@@ -8,9 +8,12 @@
 use super::{BoxName, LayerId, LayerRecord, Store};
 use crate::fault::{Fault, Kind, Result};
 
-/// The most layers that a new layer is mounted with, itself included. overlayfs takes 500 lowers; a run adds
-/// one of its own.
-const LONGEST: usize = 400;
+/// The most layers that a new layer is mounted with, itself included. With as many a run starts in not much more than the
+/// time of one from three layers: each is a mount more, and is looked into for each name that is new.
+const LONGEST: usize = 64;
+
+/// The most that may be wished for. overlayfs takes 500 lowers; a run adds one of its own.
+const MOST: usize = 400;
 
 /// Of as many layers one is left as it is.
 const NEWEST: usize = 8;
@@ -22,7 +25,7 @@ const SHORTEST: usize = 4;
 /// link leads to another mount, and is when the new layers are taken in.
 const LONGER_INSIDE: usize = 5;
 
-/// A hidden variable of the environment, for tests: fold earlier.
+/// A hidden variable of the environment, for tests: fold earlier, or later.
 const LONGEST_VARIABLE: &str = "SANDBOX_LONGEST_CHAIN";
 
 /// What a fold layer is to be.
@@ -113,5 +116,5 @@ impl Store {
 
 fn longest() -> usize {
     let wished = std::env::var(LONGEST_VARIABLE).ok().and_then(|text| text.parse().ok());
-    wished.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST)
+    wished.unwrap_or(LONGEST).clamp(SHORTEST, MOST)
 }
