@@ -21,7 +21,7 @@ const NEWEST: usize = 8;
 /// The fewest that leave something to fold.
 const SHORTEST: usize = 4;
 
-/// In a store inside a run a chain may be longer by such a part: what was lent cannot be folded there, since no hard
+/// In a store inside a run a chain may be so many times as long: what was lent cannot be folded there, since no hard
 /// link leads to another mount, and is when the new layers are taken in.
 const LONGER_INSIDE: usize = 5;
 
@@ -66,7 +66,7 @@ impl Store {
             .split_first()
             .ok_or_else(|| Fault::damaged(format!("fold chain: {}: it has no base", parent.id)))?;
         if layers.iter().any(|id| self.is_outer(id)) {
-            if parent.mount.len() < longest + longest / LONGER_INSIDE {
+            if parent.mount.len() < (longest * LONGER_INSIDE).min(MOST) {
                 return Ok(None);
             }
             return Err(Fault::conflict(format!(

@@ -345,20 +345,37 @@ fn long_chains_are_folded_when_they_are_taken_in() {
     assert_eq!(env.snapshots(), ["postinit"]);
     drop(env.sandbox(&["gc", "--all"]).run().ok());
     assert_eq!(env.entries("layers").len(), 1);
+    // The same when gc has left only the fold layer of what was beneath.
+    let gone = "for n in a1 a2 a4 a5 a6 a7 a8; do sandbox rm -q $n; done; sandbox gc -q --all";
+    let line = format!("{}; {gone}", more("postinit", names));
+    drop(short(nest(&env, &["--env", &limit], &line)).run().ok());
+    assert_eq!(env.snapshots(), ["postinit", "a3", "a9"]);
+    for name in ["a3", "a9"] {
+        holds(name, name);
+    }
+    drop(env.sandbox(&["diff", "postinit", "a9"]).run().ok().stdout("A /opt/a9\n"));
+    assert_eq!(env.json(&["fsck"])["ok"], true);
+    drop(env.sandbox(&["undo"]).run().ok());
+    drop(env.sandbox(&["gc", "--all"]).run().ok());
+    assert_eq!(env.entries("layers").len(), 1);
     // On a chain with room for one.
     for n in 1..LONGEST - 1 {
         drop(short(env.line(&["--keep"], &format!("echo {n} >/opt/b{n}"))).run().ok());
     }
     drop(env.sandbox(&["snapshot", "tip"]).run().ok());
     assert_eq!(chain(&env, "tip").len(), LONGEST - 1);
-    let refused = "sandbox run --from c2 --commit c3 -- sh -c 'echo begun' && exit 9; true";
-    let line = format!("{}; {refused}", more("tip", "c1 c2"));
+    // Five times as many, of which the scaffold is none.
+    let inside: Vec<_> = (1..=LONGEST * 5 - (LONGEST - 1)).map(|n| format!("c{n}")).collect();
+    let last = inside.last().expect("some");
+    let refused =
+        format!("sandbox run --from {last} --commit more -- sh -c 'echo begun' && exit 9; true");
+    let line = format!("{}; {refused}", more("tip", &inside.join(" ")));
     let out = short(nest(&env, &["--env", &limit], &line)).run().ok();
     assert!(!out.text().contains("begun"));
     drop(out.warns("cannot be folded in here").warns("hint: end the command around with 0"));
     holds("c1", "b1 b2 b3 b4 c1");
     holds("c2", "b1 b2 b3 b4 c2");
-    assert_eq!(env.snapshots(), ["postinit", "tip", "c1", "c2"]);
+    assert_eq!(env.snapshots().len(), 2 + inside.len());
     // And on that again, by adopt.
     let line = format!("{}; exit 3", more("c2", "d1"));
     let flags = ["--env", &limit, "--keep-on-failure"];

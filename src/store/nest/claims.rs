@@ -83,35 +83,70 @@ impl Claims {
     }
 
     /// The layers beneath one, down to one that was lent.
-    fn read_chain(
-        &mut self,
-        layers: BorrowedFd<'_>,
-        mut layer: LayerId,
-        lent: &Lent,
-    ) -> Result<()> {
+    fn read_chain(&mut self, layers: BorrowedFd<'_>, tip: LayerId, lent: &Lent) -> Result<()> {
+        let (mut layer, mut chain) = (tip, Vec::new());
         while !lent.layers.contains(&layer) && !self.layers.contains_key(&layer) {
             if self.layers.len() >= MOST {
                 return Err(too_many("layers"));
             }
-            let claim = claim(layers, &layer)?;
-            let parent = claim.parent;
-            self.layers.insert(layer, claim);
+            let found = found(layers, &layer)?;
+            if layer == tip {
+                chain.clone_from(&found.mount);
+            }
+            let below = chain.iter().position(|member| *member == layer);
+            let below = below.and_then(|place| chain.get(place.checked_sub(1)?).copied());
+            let parent = match found.parent {
+                Some(parent) if found.folds.is_empty() => {
+                    self.instead_of(layers, parent, below, lent)?
+                }
+                // Where gc has taken what it stands for, a fold layer is a layer like others.
+                None if !found.folds.is_empty() && layer != tip => below,
+                _ => None,
+            };
+            let strange = || strange("the record of a layer", layer.as_str());
+            let parent = parent.ok_or_else(strange)?;
+            self.layers.insert(layer, claim(found, parent));
             layer = parent;
         }
         Ok(())
     }
+
+    /// The parent of a layer, or the fold layer below it in the chain, if that stands for a parent that gc has taken.
+    fn instead_of(
+        &self,
+        layers: BorrowedFd<'_>,
+        parent: LayerId,
+        below: Option<LayerId>,
+        lent: &Lent,
+    ) -> Result<Option<LayerId>> {
+        let known = lent.layers.contains(&parent) || self.layers.contains_key(&parent);
+        if known || folder(layers, &[parent.as_str()])?.is_some() {
+            return Ok(Some(parent));
+        }
+        let below = below.filter(|below| !lent.layers.contains(below) && *below != parent);
+        let stands = match below {
+            Some(below) => found(layers, &below)?.folds.contains(&parent),
+            None => false,
+        };
+        Ok(if stands { below } else { Some(parent) })
+    }
 }
 
-fn claim(layers: BorrowedFd<'_>, layer: &LayerId) -> Result<Claim> {
+/// The record of a layer inside, which may lie but is in form.
+fn found(layers: BorrowedFd<'_>, layer: &LayerId) -> Result<LayerRecord> {
     let gone = || {
         Fault::failed(format!("read inner store: layer {layer}: it is not there"))
             .hint("what a snapshot was made on must be in the inner store, or in this one")
     };
     let dir = folder(layers, &[layer.as_str()])?.ok_or_else(gone)?;
     let found: LayerRecord = record(dir.as_fd(), "layer.json")?.ok_or_else(gone)?;
-    let parent =
-        found.parent.filter(|_| found.id == *layer && found.is_sound() && found.folds.is_empty());
-    let parent = parent.ok_or_else(|| strange("the record of a layer", layer.as_str()))?;
+    match found.id == *layer && found.is_sound() {
+        true => Ok(found),
+        false => Err(strange("the record of a layer", layer.as_str())),
+    }
+}
+
+fn claim(found: LayerRecord, parent: LayerId) -> Claim {
     let mut room = LONGEST;
     let word = |word: &String| {
         let word: String = tame(word).chars().take(room).collect();
@@ -119,7 +154,7 @@ fn claim(layers: BorrowedFd<'_>, layer: &LayerId) -> Result<Claim> {
         word
     };
     let argv = found.argv.iter().take(LONGEST).map(word).collect();
-    Ok(Claim { parent, created: found.created, argv, exit: found.exit })
+    Claim { parent, created: found.created, argv, exit: found.exit }
 }
 
 /// A directory beneath another one, through no symlink; none if it is not there.
