@@ -1,8 +1,8 @@
 #!/bin/bash
 # powercut.sh [CUTS [ext4|xfs]]: a virtual machine commits as a plain user and is killed at a random moment,
 # as often as CUTS says (default 5). After each cut it starts from the same disk again, and everything that it
-# had acknowledged must be there, whole; what it had not must be there whole or not at all; gc and the next
-# commit must work. Then it goes on, and is cut again.
+# had acknowledged must be there, whole; what it had not must be there whole or not at all; of the runs that were
+# cut in the midst none has the record of another; gc and the next commit must work. Then it goes on, and is cut again.
 #
 # qemu is killed, so what the guest had only in memory is lost, but not what it had written without a flush:
 # that is for flushes.sh. SANDBOX_VM_SEED=N repeats a sequence of moments.
@@ -17,7 +17,7 @@ most=${SANDBOX_VM_MOST:-800}
 use "${SANDBOX_VM_KERNEL:-6.12}"
 disk=$(disk disk 512 "$fs")
 # What the machine has acknowledged: the last commit (-: not even `init`), removal and kept run.
-state=- gone=0 head=- commits=0
+state=- gone=0 head=- commits=0 found=0
 note() {
     local said
     # A line that was cut short says nothing.
@@ -29,6 +29,8 @@ note() {
     gone=${said:-$gone}
     said=$(sed -n 's/^HEAD \([0-9]*\)$/\1/p' "$work/said" | tail -n 1)
     head=${said:-$head}
+    said=$(sed -n 's/^FOUND \([0-9]*\)$/\1/p' "$work/said" | tail -n 1)
+    found=$((found + ${said:-0}))
     commits=$((commits + $(grep -Ec '^(COMMIT|HEAD) ' "$work/said" || true)))
 }
 # look CUT: starts from the disk as it is, until everything was checked.
@@ -62,4 +64,4 @@ finished 120 || {
     exit 1
 }
 note
-echo "powercut: $fs, Linux $(cat "$kernel/release"): $done_cuts cuts (seed $seed), $commits acknowledged commits, 0 violations"
+echo "powercut: $fs, Linux $(cat "$kernel/release"): $done_cuts cuts (seed $seed), $commits acknowledged commits, $found runs cut in the midst, 0 violations"

@@ -60,6 +60,36 @@ verify_head() {
         2>/tmp/why || violation "head, which was acknowledged at $1: $(cat /tmp/why)"
 }
 
+# passing: runs without end that are thrown away; each leaves its number in its record and in its upper. Somewhere in each
+# the disk is written to, so that a cut finds runs at each of their steps.
+passing() {
+    local n=0 run
+    while :; do
+        n=$((n + 1))
+        sandbox run -q --from postinit -- /bin/sh -c "echo $n >/passing; sleep 1" 2>/tmp/passing &
+        run=$!
+        sleep 0.$((n % 10))
+        sync
+        wait $run && continue
+        echo "PASSING ended: $(cat /tmp/passing)" >&3
+        return
+    done
+}
+
+# as_recorded: of the runs that a power cut has ended none has the record of another. Before anybody removes them.
+as_recorded() {
+    local run record upper
+    for run in /mnt/store/runs/r-*; do
+        record=$(sed -n 's/.*echo \([0-9]*\) >.passing.*/\1/p' "$run/run.json" 2>/dev/null)
+        upper=$(cat "$run/layer/fs/passing" 2>/dev/null)
+        [ -n "$record" ] && [ -n "$upper" ] || continue
+        found=$((found + 1))
+        [ "$record" = "$upper" ] || violation "$run: its record is of run $record, its upper of $upper"
+    done
+    echo "FOUND $found" >&3
+}
+found=0
+
 # swept: gc and fsck find nothing wrong, and then nothing is left of runs that a power cut ended.
 swept() {
     sandbox gc -q 2>/tmp/why || violation "gc: $(cat /tmp/why)"
