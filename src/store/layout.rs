@@ -34,6 +34,8 @@ pub(crate) const TRASHED_CACHE: &str = "boxcache-";
 pub(crate) const SECCOMP: &str = "seccomp-";
 /// How the name of a scaffold in the cache starts.
 pub(crate) const SCAFFOLD: &str = "scaffold-";
+/// What was listed last.
+pub(crate) const LISTING: &str = "cache/listing.json";
 /// How the name of a spare run directory in the cache starts.
 pub(crate) const SPARE: &str = "spare-";
 

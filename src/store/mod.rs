@@ -29,6 +29,7 @@ mod id;
 mod journal;
 mod layer;
 mod layout;
+mod listing;
 mod lock;
 mod log;
 mod manifest;
@@ -72,6 +73,7 @@ pub use fsck::{Action, Damage, DamageKind, Finding, Note, Remedy, Survey, Survey
 pub use gc::{Collected, GcOptions};
 pub use id::{LayerId, MoveId, RunId};
 pub use layer::{LayerRecord, LayerSize, LayerSizes};
+pub use listing::{Listed, Listings};
 pub use lock::{ExclusiveLock, SharedLock};
 pub use log::{LogEntry, Moved, Pair, RefMoved};
 pub use manifest::Manifest;

@@ -1,6 +1,6 @@
 //! Many boxes in one store: what they share, and what each has for itself.
 
-use crate::common::{Env, Ids, ids};
+use crate::common::{Env, Ids, ids, tree};
 
 /// Another id mode that this user can have, whose files belong to others on disk.
 fn other_ids() -> Option<&'static str> {
@@ -219,4 +219,73 @@ fn the_snapshots_of_all_boxes() {
     assert_eq!(json["damaged"][0]["box"], "_foreign");
     assert_eq!(json["boxes"].as_array().unwrap().len(), 2);
     std::fs::remove_dir(env.base().join("boxes/_foreign")).unwrap();
+}
+
+/// Changes the file of what was listed last.
+fn remember(env: &Env, change: impl Fn(&str) -> String) {
+    let file = env.base().join("cache/listing.json");
+    let text = std::fs::read_to_string(&file).expect("what was listed");
+    let changed = change(&text);
+    assert_ne!(text, changed);
+    std::fs::write(file, changed).expect("write");
+}
+
+/// A change gives the directory of a box's names a new time, and what is that old is as it was listed.
+#[test]
+fn what_was_listed_is_used_until_it_changes() {
+    let env = Env::filled();
+    let line = |words: &[&str]| env.sandbox(words).run().ok();
+    drop(env.init(&["other", "--from", "scratch"]).run().ok());
+    drop(env.line(&["--commit", "one"], "echo 1 >/one").run().ok());
+    drop(line(&["snapshot", "one", "-m", "said", "--force"]));
+    let all = || env.json(&["list", "--all-boxes"]);
+    let said = || {
+        let all = all();
+        let snapshots = all["boxes"][0]["snapshots"].as_array().unwrap().iter();
+        snapshots.filter_map(|one| one["message"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let fresh = all();
+    // Too young: the next change could have the same time.
+    assert_eq!(env.entries("cache").iter().filter(|name| name.contains("listing")).count(), 0);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(all(), fresh);
+    assert_eq!(all(), fresh);
+    // It is really used.
+    remember(&env, |text| text.replace("\"said\"", "\"remembered\""));
+    assert_eq!(said(), ["remembered"]);
+    // Each box for itself: a change in one makes that one be read.
+    drop(line(&["snapshot", "two", "-b", "other"]));
+    assert_eq!(said(), ["remembered"]);
+    assert_eq!(all()["boxes"][1]["snapshots"].as_array().unwrap().len(), 2);
+    for change in [&["snapshot", "two"][..], &["rename", "two", "deux"], &["rm", "deux"], &["undo"]]
+    {
+        drop(line(change));
+        assert_eq!(said(), ["said"], "{change:?}");
+        let names = env.snapshots();
+        let listed = all();
+        let listed = listed["boxes"][0]["snapshots"].as_array().unwrap().clone();
+        assert_eq!(
+            listed.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(),
+            names
+        );
+    }
+    // Head is read each time.
+    drop(line(&["rollback", "postinit"]));
+    assert_eq!(all()["boxes"][0]["head"], env.json(&["show", "postinit"])["layer"]);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let fresh = all();
+    // Of another start of the machine, torn, or of nothing: it is not believed, and made again.
+    remember(&env, |text| text.replace("\"boot\":\"", "\"boot\":\"x").replace("said", "wrong"));
+    assert_eq!(all(), fresh);
+    remember(&env, |text| text[..text.len() / 2].to_owned());
+    assert_eq!(all(), fresh);
+    remember(&env, |_| "{}".to_owned());
+    assert_eq!(all(), fresh);
+    remember(&env, |text| text.replace("\"said\"", "\"remembered\""));
+    assert_eq!(said(), ["remembered"]);
+    // What somebody has taken away is found all the same.
+    tree::remove(env.layer("one").parent().unwrap());
+    drop(env.sandbox(&["list", "--all-boxes"]).run().code(7).warns("it is missing"));
+    drop(env.sandbox(&["fsck", "--repair"]).run().code(0));
+    drop(line(&["gc", "--all"]));
 }

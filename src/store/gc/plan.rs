@@ -122,6 +122,7 @@ impl<'s> Plan<'s> {
             let limit = match name.as_str() {
                 name if name.starts_with(layout::SCAFFOLD) => age,
                 name if name.starts_with(layout::SPARE) => age,
+                _ if path == layout::LISTING => age,
                 // Of another profile, kernel or library; one that is used is made again now and then.
                 name if name.starts_with(layout::SECCOMP) => age.saturating_mul(30),
                 name if name.starts_with('.') => age.min(STALE),
