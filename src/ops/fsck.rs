@@ -95,7 +95,8 @@ fn damage_of(survey: &Survey) -> Vec<Damage> {
 /// Everything that can be found.
 fn look(store: &Store, only: Option<LayerId>) -> Result<Survey> {
     let mut survey = store.survey()?;
-    if let Some(id) = only.filter(|id| !survey.layers.contains_key(id)) {
+    let unknown = |id: &LayerId| survey.is_all_read() && !survey.layers.contains_key(id);
+    if let Some(id) = only.filter(unknown) {
         return Err(Fault::not_found(format!("check layer: {id}: there is no such layer"))
             .hint("`sandbox show` tells the layers of a snapshot"));
     }

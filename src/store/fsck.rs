@@ -210,6 +210,11 @@ impl Survey {
         self.notes.push(Note { path: path.to_owned(), detail: detail.to_owned() });
     }
 
+    /// Whether all directories of the store could be read, so that what is not found is not there.
+    pub fn is_all_read(&self) -> bool {
+        self.unread.is_empty()
+    }
+
     /// Adds damage in the tree of a layer, which then is of no use.
     pub fn add_tree_damage(&mut self, layer: LayerId, path: &[u8], kind: DamageKind, detail: &str) {
         let path = if path.is_empty() { b"." } else { path };

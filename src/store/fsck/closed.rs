@@ -5,7 +5,7 @@
 
 use rustix::fs::{Access, AtFlags, FileType, accessat};
 
-use super::Survey;
+use super::{Remedy, Survey};
 use crate::fault::Result;
 use crate::store::{Store, layout};
 
@@ -29,6 +29,9 @@ impl Store {
     }
 
     fn closed_at(&self, survey: &mut Survey, path: &str) -> Result<()> {
+        if is_foreign(path) {
+            return Ok(());
+        }
         let Some(stat) = self.look(path)? else { return Ok(()) };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mode = match kind {
@@ -38,9 +41,14 @@ impl Store {
             _ => return Ok(()),
         };
         if self.is_closed(path, kind) {
+            let known = survey.findings.len();
             self.own_mode(survey, path, &stat, mode);
+            if survey.findings.len() == known {
+                // Mode and owner are right: an access control list, or a security module.
+                survey.record(None, path, "it cannot be read: permission denied", Remedy::None);
+            }
             survey.unread.insert(path.to_owned());
-        } else if kind == FileType::Directory && is_ours_beneath(path) {
+        } else if kind == FileType::Directory && ![layout::TRASH, layout::CACHE].contains(&path) {
             for name in self.names(path).unwrap_or_default() {
                 self.closed_at(survey, &format!("{path}/{name}"))?;
             }
@@ -49,13 +57,12 @@ impl Store {
     }
 }
 
-/// Whether what a directory holds is ours, and not of those who run things inside.
-fn is_ours_beneath(path: &str) -> bool {
+/// Whether it belongs to those who run things inside, with whatever mode they gave it.
+fn is_foreign(path: &str) -> bool {
     let mut parts = path.splitn(3, '/');
     match (parts.next(), parts.nth(1)) {
-        (Some(layout::TRASH | layout::CACHE), _) => false,
-        (Some(layout::LAYERS), Some(inner)) => inner != "fs",
-        (Some(layout::RUNS), Some(inner)) => !layout::FOREIGN_IN_RUN.contains(&inner),
-        _ => true,
+        (Some(layout::LAYERS), Some(inner)) => inner == "fs",
+        (Some(layout::RUNS), Some(inner)) => layout::FOREIGN_IN_RUN.contains(&inner),
+        _ => false,
     }
 }

@@ -66,6 +66,8 @@ impl Store {
         }
         let _lock = self.lock_exclusive(wait)?;
         let mut survey = self.survey_locked()?;
+        // It knows nothing of records that are written anew.
+        file::unlink(self.dir(), layout::LISTING).ok();
         for (layer, all) in in_trees(found) {
             for (path, kind, detail) in all {
                 if survey.layers.contains_key(&layer) {
@@ -76,7 +78,7 @@ impl Store {
         counted(&mut survey, found);
         job.simple(&survey)?;
         // Whatever names are or layers hold may be in there.
-        if !survey.unread.is_empty() {
+        if !survey.is_all_read() || !found.is_all_read() {
             return Ok(job.done);
         }
         job.boxes(&survey, boxes)?;
@@ -143,7 +145,7 @@ impl Repair<'_> {
         loop {
             let mut survey = Survey::default();
             self.store.look_for_closed(&mut survey)?;
-            // Nothing new: there is nothing more, or it is not ours to open.
+            // Nothing new: there is nothing more, or it is not for us to open.
             if survey.unread.is_subset(&last) {
                 return Ok(!last.is_empty());
             }

@@ -1,6 +1,6 @@
 //! Runs: those that were kept must be whole; those that live may be in the middle of anything.
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FileType, FlockOperation};
 
 use super::boxes::last_part;
 use super::{Remedy, Survey};
@@ -31,8 +31,14 @@ impl Store {
         let probe = match self.probe(&path, FlockOperation::NonBlockingLockShared) {
             Ok(probe) => probe,
             Err(fault) => {
-                if self.look(&path)?.is_some() {
-                    survey.record(None, &path, &last_part(&fault.message), Remedy::Remove);
+                let kind = self.look(&path)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
+                if let Some(kind) = kind {
+                    // Whether it lives or was kept is not known of a directory: it is not taken away.
+                    let remedy = match kind {
+                        FileType::Directory => Remedy::None,
+                        _ => Remedy::Remove,
+                    };
+                    survey.record(None, &path, &last_part(&fault.message), remedy);
                 }
                 return Ok(());
             }

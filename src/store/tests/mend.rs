@@ -139,12 +139,19 @@ fn what_is_closed_is_opened_and_no_more_done() {
     let lock = store.lock_shared().expect("lock");
     only.set_head(&lock, &top.id, Expected::Absent).expect("head");
     let run = run_with_file(&store, &lock, &top.mount).expect("run");
-    let record = run_record(&run, &top.mount);
+    let (record, run_id) = (run_record(&run, &top.mount), run.id());
     run.keep(&record).expect("keep");
     drop(lock);
     mend(&store).expect("digests");
     let ours = all_of_ours(&store);
     assert!(ours.len() > 20, "{ours:?}");
+    // Those who run things inside give theirs what modes they like.
+    for inside in [layout::tree(&top.id), format!("{}/{}", layout::run(&run_id), layout::LAYER_FS)]
+    {
+        fs::set_permissions(path.join(inside), fs::Permissions::from_mode(0o000)).expect("chmod");
+    }
+    assert_eq!(store.survey().expect("survey").findings, []);
+    assert_eq!(mend(&store).expect("mend"), []);
     let names = || (all_of_ours(&store), only.refs().expect("refs"), only.head().expect("head"));
     let before = names();
     for closed in ours {
