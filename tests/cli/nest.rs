@@ -358,6 +358,24 @@ fn long_chains_are_folded_when_they_are_taken_in() {
     drop(env.sandbox(&["undo"]).run().ok());
     drop(env.sandbox(&["gc", "--all"]).run().ok());
     assert_eq!(env.entries("layers").len(), 1);
+    // Folded twice, and the older of two that are left has kept what the younger one's chain no longer has.
+    for (older, younger) in [("y", "z"), ("z", "y")] {
+        let made = more("postinit", &format!("e1 e2 e3 e4 e5 e6 {older} {younger}"));
+        let gone = "for n in e1 e2 e3 e4 e5 e6; do sandbox rm -q $n; done; sandbox gc -q --all";
+        let limit = "SANDBOX_LONGEST_CHAIN=4";
+        let line = format!("{made}; {gone}; sandbox fsck");
+        drop(short(nest(&env, &["--env", limit], &line)).run().ok());
+        for name in [older, younger] {
+            let out = env.line(&["--from", name], "cd /opt; ls").run().ok().text();
+            assert_eq!(
+                out.split_whitespace().filter(|one| one.len() < 3).collect::<Vec<_>>(),
+                [name]
+            );
+        }
+        assert_eq!(env.json(&["fsck"])["ok"], true);
+        drop(env.sandbox(&["undo"]).run().ok());
+        drop(env.sandbox(&["gc", "--all"]).run().ok());
+    }
     // On a chain with room for one.
     for n in 1..LONGEST - 1 {
         drop(short(env.line(&["--keep"], &format!("echo {n} >/opt/b{n}"))).run().ok());

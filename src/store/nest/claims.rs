@@ -2,7 +2,7 @@
 //! or believed: each name is checked, each file is read beneath the directory, none is larger than it may be.
 //! To be called inside, when the run is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jiff::Timestamp;
@@ -82,62 +82,75 @@ impl Claims {
         Ok(())
     }
 
-    /// The layers beneath one, down to one that was lent.
+    /// The layers beneath one, down to one that was lent or is known: by their parents or, where gc has taken one of these
+    /// because a fold layer stands for it, as they are mounted.
     fn read_chain(&mut self, layers: BorrowedFd<'_>, tip: LayerId, lent: &Lent) -> Result<()> {
-        let (mut layer, mut chain) = (tip, Vec::new());
-        while !lent.layers.contains(&layer) && !self.layers.contains_key(&layer) {
-            if self.layers.len() >= MOST {
-                return Err(too_many("layers"));
+        let mut chain: Vec<(LayerId, LayerRecord, LayerId)> = Vec::new();
+        let (mut layer, mut seen) = (tip, BTreeSet::new());
+        // A circle ends, too.
+        while !self.is_known(&layer, lent) && seen.insert(layer) {
+            if layer != tip && folder(layers, &[layer.as_str()])?.is_none() {
+                let mount = chain.first().map(|(_, record, _)| record.mount.clone());
+                chain = self.as_mounted(layers, &mount.unwrap_or_default(), &layer, lent)?;
+                break;
             }
             let found = found(layers, &layer)?;
-            if layer == tip {
-                chain.clone_from(&found.mount);
-            }
-            let below = chain.iter().position(|member| *member == layer);
-            let below = below.and_then(|place| chain.get(place.checked_sub(1)?).copied());
-            let parent = match found.parent {
-                Some(parent) if found.folds.is_empty() => {
-                    self.instead_of(layers, parent, below, lent)?
-                }
-                // Where gc has taken what it stands for, a fold layer is a layer like others.
-                None if !found.folds.is_empty() && layer != tip => below,
-                _ => None,
-            };
-            let strange = || strange("the record of a layer", layer.as_str());
-            let parent = parent.ok_or_else(strange)?;
-            self.layers.insert(layer, claim(found, parent));
+            let parent = found.parent.filter(|_| found.folds.is_empty());
+            let parent = parent.ok_or_else(|| strange("the record of a layer", layer.as_str()))?;
+            chain.push((layer, found, parent));
             layer = parent;
+            if self.layers.len() + chain.len() > MOST {
+                return Err(too_many("layers"));
+            }
+        }
+        for (layer, found, parent) in chain {
+            self.layers.insert(layer, claim(found, parent));
         }
         Ok(())
     }
 
-    /// The parent of a layer, or the fold layer below it in the chain, if that stands for a parent that gc has taken.
-    fn instead_of(
+    fn is_known(&self, layer: &LayerId, lent: &Lent) -> bool {
+        lent.layers.contains(layer) || self.layers.contains_key(layer)
+    }
+
+    /// The members of `mount` that are not known, each on the one below it, a fold layer being a layer like others. One of
+    /// them must stand for the layer that is `gone`.
+    fn as_mounted(
         &self,
         layers: BorrowedFd<'_>,
-        parent: LayerId,
-        below: Option<LayerId>,
+        mount: &[LayerId],
+        gone: &LayerId,
         lent: &Lent,
-    ) -> Result<Option<LayerId>> {
-        let known = lent.layers.contains(&parent) || self.layers.contains_key(&parent);
-        if known || folder(layers, &[parent.as_str()])?.is_some() {
-            return Ok(Some(parent));
+    ) -> Result<Vec<(LayerId, LayerRecord, LayerId)>> {
+        let (mut chain, mut stands) = (Vec::new(), false);
+        for pair in mount.windows(2).rev() {
+            let (below, layer) = (pair[0], pair[1]);
+            if self.is_known(&layer, lent) {
+                stands |= self.layers.contains_key(&layer);
+                break;
+            }
+            let found = found(layers, &layer)?;
+            if found.parent.is_none() == found.folds.is_empty() {
+                return Err(strange("the record of a layer", layer.as_str()));
+            }
+            stands |= found.folds.contains(gone);
+            chain.push((layer, found, below));
+            if self.layers.len() + chain.len() > MOST {
+                return Err(too_many("layers"));
+            }
         }
-        let below = below.filter(|below| !lent.layers.contains(below) && *below != parent);
-        let stands = match below {
-            Some(below) => found(layers, &below)?.folds.contains(&parent),
-            None => false,
-        };
-        Ok(if stands { below } else { Some(parent) })
+        if stands { Ok(chain) } else { Err(is_gone(gone)) }
     }
+}
+
+fn is_gone(layer: &LayerId) -> Fault {
+    Fault::failed(format!("read inner store: layer {layer}: it is not there"))
+        .hint("what a snapshot was made on must be in the inner store, or in this one")
 }
 
 /// The record of a layer inside, which may lie but is in form.
 fn found(layers: BorrowedFd<'_>, layer: &LayerId) -> Result<LayerRecord> {
-    let gone = || {
-        Fault::failed(format!("read inner store: layer {layer}: it is not there"))
-            .hint("what a snapshot was made on must be in the inner store, or in this one")
-    };
+    let gone = || is_gone(layer);
     let dir = folder(layers, &[layer.as_str()])?.ok_or_else(gone)?;
     let found: LayerRecord = record(dir.as_fd(), "layer.json")?.ok_or_else(gone)?;
     match found.id == *layer && found.is_sound() {
