@@ -82,7 +82,7 @@ pub fn list_all(store: &Store) -> Result<Everything> {
             Err(error) => all.damaged.push(Damage { box_name, error }),
         }
     }
-    store.keep_listings(&known);
+    store.keep_listings(known);
     Ok(all)
 }
 

@@ -51,6 +51,9 @@ pub struct Listings {
     /// Of which start of the machine: after a power cut a file system without a journal may have any of its parts.
     boot: String,
     boxes: BTreeMap<BoxName, (Stamp, Vec<Listed>)>,
+    /// What is to be known the next time: of the boxes that there are now.
+    #[serde(skip)]
+    next: BTreeMap<BoxName, (Stamp, Vec<Listed>)>,
     /// The layers that are there. One that somebody has taken away is for whoever reads the files to tell.
     #[serde(skip)]
     there: BTreeSet<LayerId>,
@@ -66,11 +69,10 @@ impl Listings {
         (Some(known) == stamp && all_there()).then_some(listed)
     }
 
-    /// Keeps what was read of a box, whose directory had this stamp before.
-    pub fn add(&mut self, name: &BoxName, stamp: Option<Stamp>, listed: &[Listed], read: bool) {
-        let now = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-        if let Some(stamp) = stamp.filter(|stamp| stamp.1 < now - SETTLED) {
-            self.boxes.insert(name.clone(), (stamp, listed.to_vec()));
+    /// Keeps what a box has, if its directory had this stamp, and had settled, before that was `read`.
+    pub fn add(&mut self, name: &BoxName, settled: Option<Stamp>, listed: &[Listed], read: bool) {
+        if let Some(stamp) = settled {
+            self.next.insert(name.clone(), (stamp, listed.to_vec()));
             self.changed |= read;
         }
     }
@@ -89,17 +91,22 @@ impl Store {
         known().unwrap_or(Listings { boot, ..Listings::default() })
     }
 
-    /// The stamp of the names of a box; none if they are not there.
+    /// The stamp of the names of a box; none if they are not there, or were changed only now.
     pub fn names_stamp(&self, name: &BoxName) -> Option<Stamp> {
+        let now = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
         let stat = statat(self.dir(), layout::refs(name), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(Stamp(stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
+        let settled = stat.st_ctime < now - SETTLED;
+        settled.then_some(Stamp(stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
     }
 
     /// Keeps what was read for the next time, if that is worth it. It is only a saving: that a disk is full or read-only is
     /// no fault.
-    pub fn keep_listings(&self, listings: &Listings) {
-        if listings.changed && !listings.boot.is_empty() {
-            self.write_listings(listings).ok();
+    pub fn keep_listings(&self, mut listings: Listings) {
+        // What is left was of boxes that are gone.
+        let gone = !listings.boxes.is_empty();
+        if (listings.changed || gone) && !listings.boot.is_empty() {
+            listings.boxes = std::mem::take(&mut listings.next);
+            self.write_listings(&listings).ok();
         }
     }
 
