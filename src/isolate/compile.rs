@@ -347,7 +347,11 @@ fn shortened(program: Vec<u8>, architectures: &[ScmpArch]) -> Vec<u8> {
     if !is_x86 || tokens.len() != architectures.len() {
         return program;
     }
-    search::number_first(&program, &tokens).unwrap_or(program)
+    match search::number_first(&program, &tokens) {
+        // Blocks that many calls share may have become one for each.
+        Some(other) if other.len() <= program.len() => other,
+        _ => program,
+    }
 }
 
 fn failed(what: &str, error: &libseccomp::error::SeccompError) -> Fault {

@@ -63,7 +63,8 @@ verify_head() {
 # passing: runs without end that are thrown away; each leaves its number in its record and in its upper. Somewhere in each
 # the disk is written to, so that a cut finds runs at each of their steps.
 passing() {
-    local n=0 run
+    # Also those of an earlier start have other numbers.
+    local n=$(($(date +%s) * 1000)) run
     while :; do
         n=$((n + 1))
         sandbox run -q --from postinit -- /bin/sh -c "echo $n >/passing; sleep 1" 2>/tmp/passing &
