@@ -344,7 +344,9 @@ fn last_tree(
 fn shortened(program: Vec<u8>, architectures: &[ScmpArch]) -> Vec<u8> {
     let tokens: Vec<_> = architectures.iter().filter_map(|arch| token(*arch)).collect();
     let is_x86 = tokens.iter().all(|token| [bpf::X86_64, bpf::I386].contains(token));
-    if !is_x86 || tokens.len() != architectures.len() {
+    // One that is so long will not fit anyway, and is walked through by recursion.
+    let longest = 2 * MOST_INSTRUCTIONS * INSTRUCTION;
+    if !is_x86 || tokens.len() != architectures.len() || program.len() > longest {
         return program;
     }
     match search::number_first(&program, &tokens) {
