@@ -14,6 +14,7 @@ mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
 
 use super::{BoxName, BoxRecord, LayerId, LayerRecord, RunId, RunRecord, Store, layout};
@@ -204,6 +205,15 @@ impl Survey {
         let (path, detail) = (path.to_vec(), detail.to_owned());
         let damage = Damage { layer, path, kind, detail, snapshots: Vec::new(), runs: Vec::new() };
         self.findings.push(Finding { damage, remedy });
+    }
+
+    /// What must have these mode bits, whoever owns it.
+    pub(super) fn mode(&mut self, path: &str, stat: &Stat, mode: u32) {
+        let found = stat.st_mode & 0o7777;
+        if found != mode {
+            let why = format!("mode is {found:04o}, not {mode:04o}");
+            self.found(None, path.as_bytes(), DamageKind::Metadata, &why, Remedy::SetMode);
+        }
     }
 
     pub(super) fn note(&mut self, path: &str, detail: &str) {

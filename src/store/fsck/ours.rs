@@ -78,11 +78,7 @@ impl Store {
     }
 
     pub(super) fn own_mode(&self, survey: &mut Survey, path: &str, stat: &Stat, mode: u32) {
-        let found = stat.st_mode & 0o7777;
-        if found != mode {
-            let why = format!("mode is {found:04o}, not {mode:04o}");
-            survey.found(None, path.as_bytes(), DamageKind::Metadata, &why, Remedy::SetMode);
-        }
+        survey.mode(path, stat, mode);
         // A layer that was made in `range` mode belongs to root inside; who that is, records of boxes say.
         let inside = || {
             survey.unread.iter().any(|path| path.starts_with(layout::BOXES))

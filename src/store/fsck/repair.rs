@@ -38,9 +38,9 @@ pub struct Action {
 type Damaged = BTreeMap<LayerId, Vec<(Vec<u8>, DamageKind, String)>>;
 
 impl Store {
-    /// Mends what can be mended; if anything is closed to us, that alone. `found` is all that is known of damage; of it, what lies in trees is taken as
-    /// it is, since trees never change, and the rest is looked at again. `boxes` are records for boxes that
-    /// have lost theirs.
+    /// Mends what can be mended; if anything is closed to us, that alone. `found` is all that is known of damage;
+    /// of it, what lies in trees is taken as it is, since trees never change, and the rest is looked at again.
+    /// `boxes` are records for boxes that have lost theirs.
     ///
     /// # Errors
     /// Busy if others hold the store for longer than `wait`; what the system calls say. What was done is done.

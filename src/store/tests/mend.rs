@@ -150,6 +150,10 @@ fn what_is_closed_is_opened_and_no_more_done() {
     {
         fs::set_permissions(path.join(inside), fs::Permissions::from_mode(0o000)).expect("chmod");
     }
+    // Only root can have runs of others, in `range` mode: by a map that no box need have any more.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path.join(layout::run(&run_id)), Some(4242), None).expect("chown");
+    }
     assert_eq!(store.survey().expect("survey").findings, []);
     assert_eq!(mend(&store).expect("mend"), []);
     let names = || (all_of_ours(&store), only.refs().expect("refs"), only.head().expect("head"));
