@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dlmalloc::{Allocator, Dlmalloc};
 
 /// What a usual run needs in all, in bytes; a power of two.
-const AT_ONCE: usize = 128 << 10;
+const AT_ONCE: usize = 64 << 10;
 
 /// The allocator of the program. One thread is the rule; others wait for each other.
 #[derive(Debug)]
