@@ -5,18 +5,27 @@
 //! up the command, as it would without us, and nothing else.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Gid, Uid, fchown, fstat};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
 
 use super::companion::{Companion, FAILED, FINE, OVER};
 use super::outcome::Reason;
 use super::terminal::standard;
 
-/// What one call moves at most, and the size of our pipes.
-const CHUNK: usize = 1 << 20;
+/// What one call moves at most, and the size of our pipes and of the caller's.
+const CHUNK: usize = 512 << 10;
+
+/// Who writes that much at once will write more in a moment.
+const FAST: u64 = 64 << 10;
+/// How long such a one is left alone, so that he and the reader are not held up by each other, nor by us on their
+/// processors, at each page: a fraction of the time that he takes to fill a pipe. The kernel adds some 50 microseconds.
+const NAP: Duration = Duration::from_micros(20);
 
 /// The command's ends, in place of 1 and 2.
 pub(super) type Ends = [Option<OwnedFd>; 2];
@@ -51,7 +60,11 @@ pub(super) fn start(
         // Root of the machine may give it away; for others inside root is the caller.
         fchown(&write, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))).ok();
         ends[at] = Some(write);
-        streams.push(Stream { read: Some(read), target, full: false, copies: false });
+        // A smaller one on the way would hold up all. It stays the caller's: only larger.
+        if fcntl_getpipe_size(target).is_ok_and(|size| size < CHUNK) {
+            fcntl_setpipe_size(target, CHUNK).ok();
+        }
+        streams.push(Stream { read: Some(read), target, full: false, fast: false, copies: false });
     }
     if streams.is_empty() {
         return Ok(None);
@@ -77,6 +90,8 @@ struct Stream {
     target: BorrowedFd<'static>,
     /// Whether the caller's side takes no more for now.
     full: bool,
+    /// Whether much came the last time.
+    fast: bool,
     /// Whether the caller's side is nothing that splice(2) writes to: a file opened for appending.
     copies: bool,
 }
@@ -86,6 +101,9 @@ fn carry(streams: &mut [Stream], mut left: u64) -> i32 {
     let mut answer = FINE;
     while streams.iter().any(|stream| stream.read.is_some()) {
         let Ok(ready) = wait(streams) else { return FAILED };
+        if streams.iter().any(|stream| stream.fast && !stream.full) {
+            std::thread::sleep(NAP);
+        }
         for stream in ready.into_iter().zip(&mut *streams).filter_map(|(is, one)| is.then_some(one))
         {
             match stream.advance(left) {
@@ -138,6 +156,7 @@ impl Stream {
         match splice(read, None, self.target, None, most, flags) {
             Ok(bytes) => {
                 self.full = false;
+                self.fast = bytes as u64 >= FAST;
                 Ok(Some(bytes as u64))
             }
             // It was readable: the other side has no room. Or it has now, and there is nothing to read.
@@ -185,8 +204,13 @@ mod tests {
         let (out, target) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
         rustix::io::write(&write, &vec![7; bytes]).expect("write");
         drop(write);
-        let mut streams =
-            [Stream { read: Some(read), target: leave_open(target), full: false, copies: false }];
+        let mut streams = [Stream {
+            read: Some(read),
+            target: leave_open(target),
+            full: false,
+            fast: false,
+            copies: false,
+        }];
         let answer = carry(&mut streams, limit);
         let mut buffer = vec![0; bytes + 1];
         rustix::io::ioctl_fionbio(&out, true).expect("non-blocking");
