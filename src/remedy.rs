@@ -205,6 +205,17 @@ pub fn base_dir(place: &str, host: Host) -> String {
     }
 }
 
+/// Namespaces of IPC and of the host name that cannot be made, where a user namespace can.
+pub fn other_namespaces(errno: Errno, host: Host) -> String {
+    match errno {
+        Errno::NOSPC | Errno::USERS => {
+            "as root: `sysctl -w user.max_ipc_namespaces=15000 user.max_uts_namespaces=15000`"
+                .to_owned()
+        }
+        other => user_namespace(other, host),
+    }
+}
+
 /// A network namespace that cannot be made, where a user namespace can.
 pub fn network(errno: Errno, host: Host) -> String {
     match errno {

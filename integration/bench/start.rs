@@ -59,8 +59,9 @@ fn main() -> Result<()> {
 
 /// How many system calls a start may take at most: what it took when this was last looked at, by the static
 /// binary and on a tree with rpm. Twenty-nine of them empty the bounding set, five are for remembered owners and a keyring
-/// of its own. Goes down when the start gets better; the goal is 150.
-const MOST_CALLS: usize = 267;
+/// of its own, eight and at most six more send the processes to different processors. Goes down when the start gets better; the
+/// goal is 150.
+const MOST_CALLS: usize = 277;
 
 /// The supervisor, PID 1 and the payload.
 const MOST_PROCESSES: usize = 3;

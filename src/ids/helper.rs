@@ -42,23 +42,52 @@ impl Helpers {
         Ok(Self { uid: find("newuidmap", &path)?, gid: find("newgidmap", &path)? })
     }
 
-    /// Has both write the maps of the process that procfs calls `child`.
+    /// Has both begin to write the maps of the process that procfs calls `child`.
     ///
     /// # Errors
-    /// A host fault with what the helper wrote to its stderr.
-    pub(super) fn write(&self, child: i32, map: &IdMap) -> Result<()> {
-        let uid = start(&self.uid, child, &map.uids)?;
-        let gid = start(&self.gid, child, &map.gids);
-        let uid = uid.wait_with_output();
-        let gid = gid?.wait_with_output();
-        judge(&self.uid, uid)?;
-        judge(&self.gid, gid)
+    /// If one cannot be started.
+    pub(super) fn start(self, child: i32, map: &IdMap) -> Result<Writing> {
+        let uid = start(self.uid, child, &map.uids)?;
+        let gid = start(self.gid, child, &map.gids);
+        let mut writing = Writing { helpers: vec![uid] };
+        writing.helpers.push(gid?);
+        Ok(writing)
     }
 }
 
-fn start(program: &Path, child: i32, extents: &[Extent]) -> Result<Child> {
+/// Maps that are being written by others. Whoever drops it waits for them.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Writing {
+    helpers: Vec<(PathBuf, Child)>,
+}
+
+impl Writing {
+    /// Waits until they are there.
+    ///
+    /// # Errors
+    /// A host fault with what a helper wrote to its stderr.
+    pub fn finish(mut self) -> Result<()> {
+        let helpers = std::mem::take(&mut self.helpers);
+        let ended: Vec<_> = helpers
+            .into_iter()
+            .map(|(program, child)| (program, child.wait_with_output()))
+            .collect();
+        ended.into_iter().try_for_each(|(program, output)| judge(&program, output))
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        for (_, helper) in &mut self.helpers {
+            helper.wait().ok();
+        }
+    }
+}
+
+fn start(program: PathBuf, child: i32, extents: &[Extent]) -> Result<(PathBuf, Child)> {
     let numbers = extents.iter().flat_map(|e| [e.inside, e.outside, e.count]);
-    Command::new(program)
+    let child = Command::new(&program)
         .arg(child.to_string())
         .args(numbers.map(|number| number.to_string()))
         .env_clear()
@@ -67,7 +96,8 @@ fn start(program: &Path, child: i32, extents: &[Extent]) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .context("run", program.display())
+        .context("run", program.display())?;
+    Ok((program, child))
 }
 
 fn judge(program: &Path, output: io::Result<Output>) -> Result<()> {

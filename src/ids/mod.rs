@@ -24,12 +24,13 @@ mod work;
 mod write;
 
 pub use enter::{Entry, Powers};
+pub use helper::Writing;
 pub use map::{Extent, IdMap, Mode};
 pub use refused::namespace_refused;
 pub use select::{check, choose};
 pub use span::Span;
 pub use work::{beside, inside, inside_prepared};
-pub use write::{number_in_proc, write_maps, write_own_map};
+pub use write::{number_in_proc, start_maps, write_maps, write_own_map};
 
 /// The user and the group, inside, of who is an ordinary user there (`run --as-user`).
 pub const ORDINARY: u32 = 1000;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{self, DumpableBehavior, Pid, PidfdFlags};
 
 use super::accounts;
-use super::helper::Helpers;
+use super::helper::{Helpers, Writing};
 use super::map::{Extent, IdMap, Mode};
 use super::refused::map_refused;
 use super::span::{Span, covers, within};
@@ -17,20 +17,29 @@ use crate::fault::{Context, Fault, Result};
 
 /// Writes the maps of `child`, a child of this process in a fresh user namespace that waits for them.
 ///
+/// # Errors
+/// As [`start_maps`] and [`Writing::finish`].
+pub fn write_maps(child: Pid, map: &IdMap) -> Result<()> {
+    start_maps(child, map)?.finish()
+}
+
+/// The same, for a caller that has something else to do meanwhile.
+///
 /// For [`Mode::Subuid`] newuidmap(1) and newgidmap(1) do it, both at the same time; for [`Mode::Range`]
 /// and [`Mode::Identity`] this process itself, which needs CAP_SETUID, CAP_SETGID and, if the outside
 /// contains 0, CAP_SETFCAP (Linux 5.12). [`Mode::Single`] is done here too, for a caller that likes it so.
 ///
 /// # Errors
 /// A host fault with the remedy.
-pub fn write_maps(child: Pid, map: &IdMap) -> Result<()> {
+pub fn start_maps(child: Pid, map: &IdMap) -> Result<Writing> {
     let number = number_in_proc(child)?;
     let map = aligned(map);
     if map.mode == Mode::Subuid {
-        return Helpers::find()?.write(number, &map);
+        return Helpers::find()?.start(number, &map);
     }
     write_all(&format!("/proc/{number}"), &map)
-        .map_err(|(file, errno)| map_refused(&format!("/proc/{number}/{file}"), errno))
+        .map_err(|(file, errno)| map_refused(&format!("/proc/{number}/{file}"), errno))?;
+    Ok(Writing::default())
 }
 
 /// Writes the map of this process's own fresh user namespace, of one id each: the caller's.

@@ -197,6 +197,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         output_limit: None,
         disk_limit: None,
         counted: [None, None],
+        processors: Default::default(),
     })
 }
 

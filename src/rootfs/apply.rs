@@ -1,19 +1,20 @@
 //! Executes a [`MountPlan`](super::plan::MountPlan) in the child. It decides nothing.
 //!
-//! Two halves, because the root switch lies between them: [`prepare`] takes everything that needs the
+//! In parts, because the root switch lies between them: [`prepare`] takes everything that needs the
 //! host's view of files (device nodes, bind sources, a fresh proc, which the kernel grants only while an
 //! unmasked one is visible) as detached mounts; [`apply`] runs after pivot_root, when the host is no longer
 //! in the namespace at all, so that no symlink of a layer can lead a target out of the new root
-//! (CVE-2026-87766, CVE-2023-27561). /proc is mounted last: until then no magic link exists either.
+//! (CVE-2026-87766, CVE-2023-27561). /proc is mounted last: until then no magic link exists either. Between the two,
+//! [`apply_fresh`] makes our own /dev and /run, where no path leads through anything of a layer.
 //!
 //! Nothing is closed one by one: PID 1 closes all it has at once, and a tree that is attached does not
 //! notice.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, statat};
-use rustix::fs::{mkdirat, openat, openat2, readlinkat, symlinkat, unlinkat};
+use rustix::fs::{mkdirat, openat, openat2, symlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -22,7 +23,8 @@ use rustix::mount::{
 
 use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
-use super::plan::{Op, Source};
+use super::plan::{FRESH, Op, Source};
+use super::target::{make_file, make_in_run, relative, resolve, resolve_or_make};
 use crate::sys;
 use crate::sys::exec::leave_open;
 
@@ -180,19 +182,47 @@ fn detach(source: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-/// Executes the steps in the new root, which is the process's root and working directory.
+/// Executes the first steps, as far as they concern our own /dev and /run; the new root is only the working directory
+/// yet. How many that were. (So that the old root goes when the process on the other processor has made its network:
+/// then the kernel, which waits for all processors, waits less.)
 ///
 /// # Errors
 /// The first step that failed.
-pub fn apply(ops: &[Op], prepared: Prepared) -> Result<(), Failed> {
-    for (index, op) in ops.iter().enumerate() {
+pub fn apply_fresh(ops: &[Op], prepared: &Prepared) -> Result<usize, Failed> {
+    for (index, (op, tree)) in ops.iter().zip(prepared).enumerate() {
+        let of_ours = match op {
+            Op::Tmpfs { target, .. } if FRESH.iter().any(|root| target == Path::new(root)) => {
+                is_directory(target).is_ok()
+            }
+            Op::Directory { target, .. } | Op::Devpts { target } | Op::Symlink { target, .. } => {
+                FRESH.iter().any(|root| target.starts_with(root))
+            }
+            Op::Device { .. } => true,
+            _ => false,
+        };
+        if !of_ours {
+            return Ok(index);
+        }
+        apply_one(op, tree.as_ref(), None, &Shown::default())
+            .map_err(|errno| Failed { op: index, errno })?;
+    }
+    Ok(ops.len())
+}
+
+/// Executes the steps in the new root, which is the process's root and working directory, but for the first, which were
+/// `done` already.
+///
+/// # Errors
+/// The first step that failed.
+pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<(), Failed> {
+    for (index, op) in ops.iter().enumerate().skip(done) {
         plain_directory(op).map_err(|errno| Failed { op: index, errno })?;
     }
     // The null device itself, whatever a bind has put over /dev/null meanwhile.
     let null = ops.iter().position(|op| matches!(op, Op::Device { name: "null" }));
     let null = null.and_then(|index| prepared[index].as_ref());
     let shown = Shown::default();
-    for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate() {
+    for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate().skip(done) {
         apply_one(op, tree.as_ref(), null, &shown).map_err(|errno| Failed { op: index, errno })?;
     }
     std::mem::forget(prepared);
@@ -202,12 +232,15 @@ pub fn apply(ops: &[Op], prepared: Prepared) -> Result<(), Failed> {
 /// /dev and /proc are named by path, before and after something is mounted there: a layer that has a symlink
 /// instead could have them mean two places (CVE-2019-19921, CVE-2026-41579).
 fn plain_directory(op: &Op) -> Result<(), Errno> {
-    let name = match op {
-        Op::Proc => "/proc",
-        Op::Tmpfs { target, .. } if target == Path::new("/dev") => "/dev",
-        _ => return Ok(()),
-    };
-    let mode = statat(CWD, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+    match op {
+        Op::Proc => is_directory(Path::new("/proc")),
+        Op::Tmpfs { target, .. } if target == Path::new("/dev") => is_directory(target),
+        _ => Ok(()),
+    }
+}
+
+fn is_directory(target: &Path) -> Result<(), Errno> {
+    let mode = statat(CWD, relative(target), AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
     match FileType::from_raw_mode(mode) {
         FileType::Directory => Ok(()),
         _ => Err(Errno::NOTDIR),
@@ -225,17 +258,25 @@ fn apply_one(
         Op::Tmpfs { target, mode, limits, exec } => mount_tmpfs(target, *mode, *limits, *exec),
         Op::Devpts { target } => {
             let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-            mount("devpts", target, "devpts", flags, c"newinstance,ptmxmode=0666,mode=0620")
+            mount(
+                "devpts",
+                relative(target),
+                "devpts",
+                flags,
+                c"newinstance,ptmxmode=0666,mode=0620",
+            )
         }
-        Op::Directory { target, mode } => match mkdirat(CWD, target, Mode::from_raw_mode(*mode)) {
-            Err(Errno::EXIST) => Ok(()),
-            other => other,
-        },
+        Op::Directory { target, mode } => {
+            match mkdirat(CWD, relative(target), Mode::from_raw_mode(*mode)) {
+                Err(Errno::EXIST) => Ok(()),
+                other => other,
+            }
+        }
         Op::File { target } => make_file(target),
         Op::Note { target, content } => note(target, content),
-        Op::Symlink { target, to } => symlinkat(*to, CWD, target),
+        Op::Symlink { target, to } => symlinkat(*to, CWD, relative(target)),
         Op::Device { name } => {
-            let target = format!("/dev/{name}");
+            let target = format!("dev/{name}");
             make_file(Path::new(&target))?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(tree()?, "", CWD, target, flags)
@@ -262,76 +303,7 @@ fn mount_tmpfs(target: &Path, mode: u32, limits: Option<&str>, exec: bool) -> Re
     if !exec {
         flags |= MountFlags::NOEXEC;
     }
-    mount("tmpfs", target, "tmpfs", flags, options.as_c_str())
-}
-
-fn make_file(target: &Path) -> Result<(), Errno> {
-    let kind = FileType::RegularFile;
-    match rustix::fs::mknodat(CWD, target, kind, Mode::from_raw_mode(0o666), 0) {
-        Err(Errno::EXIST) => Ok(()),
-        other => other,
-    }
-}
-
-/// Resolves a target in the new root, never through a magic link.
-fn resolve(target: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    loop {
-        match openat2(CWD, relative(target), flags, Mode::empty(), how) {
-            // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
-            Err(Errno::AGAIN) => {}
-            Err(Errno::NOSYS) => return openat(CWD, target, flags, Mode::empty()),
-            other => return other,
-        }
-    }
-}
-
-fn relative(target: &Path) -> &Path {
-    target.strip_prefix("/").unwrap_or(target)
-}
-
-/// Like [`resolve`]; a target that is a dangling symlink into our /run (as systemd-resolved leaves
-/// /etc/resolv.conf) gets its file there.
-fn resolve_or_make(target: &Path) -> Result<OwnedFd, Errno> {
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match resolve(target, how) {
-        Err(Errno::NOENT) => make_in_run(target),
-        other => other,
-    }
-}
-
-/// The file in our /run that a symlink of the layer means.
-fn make_in_run(target: &Path) -> Result<OwnedFd, Errno> {
-    let link = readlinkat(CWD, target, Vec::new()).map_err(|_| Errno::NOENT)?;
-    let place = beside(target, Path::new(link.to_str().map_err(|_| Errno::NOENT)?));
-    if !place.starts_with("/run") {
-        return Err(Errno::NOENT);
-    }
-    let parents: Vec<&Path> = place.ancestors().skip(1).collect();
-    for parent in parents.into_iter().rev().skip(2) {
-        match mkdirat(CWD, parent, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    make_file(&place)?;
-    resolve(target, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-}
-
-/// The path that a symlink at `target` with content `link` means, by its text.
-fn beside(target: &Path, link: &Path) -> PathBuf {
-    let mut place = target.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    for part in link.components() {
-        match part {
-            std::path::Component::RootDir => place = PathBuf::from("/"),
-            std::path::Component::ParentDir => {
-                place.pop();
-            }
-            std::path::Component::Normal(name) => place.push(name),
-            _ => {}
-        }
-    }
-    place
+    mount("tmpfs", relative(target), "tmpfs", flags, options.as_c_str())
 }
 
 /// A file of ours over one of the layer: in the memory of /run, without a name there once it is mounted.
@@ -363,17 +335,4 @@ fn note(target: &Path, content: &str) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = leave_open(openat(CWD, target, flags, Mode::from_raw_mode(0o644))?);
     rustix::io::write(file, content.as_bytes()).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dangling_link_is_read_by_its_text() {
-        let meant = |link: &str| beside(Path::new("/etc/resolv.conf"), Path::new(link));
-        assert_eq!(meant("../run/r/stub"), Path::new("/run/r/stub"));
-        assert_eq!(meant("/run/x"), Path::new("/run/x"));
-        assert_eq!(meant("../../../../x"), Path::new("/x"));
-    }
 }

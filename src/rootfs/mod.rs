@@ -10,3 +10,4 @@ mod hide;
 pub mod overlay;
 pub mod plan;
 pub mod scaffold;
+mod target;

@@ -207,7 +207,7 @@ const RUN: &str = "size=10%,nr_inodes=256k";
 const TMP: &str = "size=25%,nr_inodes=1m";
 
 /// Places where we mount a file system of our own: what a bind needs there is made in it.
-const FRESH: [&str; 2] = ["/dev", "/run"];
+pub(super) const FRESH: [&str; 2] = ["/dev", "/run"];
 
 /// Makes the plan of a run.
 ///

@@ -155,6 +155,7 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         Stage::Upper => "prepare the upper: in the store",
         Stage::Overlay => "mount overlay: of the layers",
         Stage::Root => "switch the root: to the overlay",
+        Stage::Namespaces => "make: namespaces of IPC and of the host name",
         Stage::Network => "make: a network namespace",
         Stage::Hostname => "set: the host name",
         Stage::Loopback => "bring up: the loopback device",
@@ -196,6 +197,8 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         ),
         Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Network => Fault::host(message)
             .hint(remedy::in_one_line(&remedy::network(errno, Host::read()))),
+        Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Namespaces => Fault::host(message)
+            .hint(remedy::in_one_line(&remedy::other_namespaces(errno, Host::read()))),
         Errno::ACCESS | Errno::PERM if stage == Stage::Cgroup => Fault::host(message).hint(
             "join from a cgroup beneath one that is yours, as the run is: `systemd-run --user --scope sandbox ...`",
         ),

@@ -19,16 +19,18 @@ use rustix::mount::{
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 
+use super::gate::{GateEnd, NewGate};
 use super::hold;
 use super::payload::{self, Begin};
+use super::processor::Here;
 use super::program;
-use super::reap::{self, Gate, Started};
+use super::reap::{self, Gate, Joins, Started};
 use super::spec::{RunSpec, TerminalSpec, Upper};
 use super::user;
 use super::weaker::{self, Switched};
-use super::wire::{self, Down, Failure, Stage, Up, receive_down, send_up};
+use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
 use crate::ids::{self, Mode as IdMode};
-use crate::isolate::{caps, net};
+use crate::isolate::net;
 use crate::rootfs::apply::{self, Failed};
 use crate::rootfs::copy_up;
 use crate::rootfs::overlay::{Base, Writable, assemble};
@@ -89,11 +91,14 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     weaker::proc(spec, &mut given, wire)?;
     let prepared = apply::prepare(&spec.plan.ops, given, &base, run.as_fd(), spec.way)
         .map_err(|failed| at_step(Stage::Prepare, failed))?;
-    let switched = weaker::switch_root(spec, &base, &root, wire);
+    weaker::enter_root(&base, &root).map_err(Failure::at(Stage::Root))?;
+    let done = apply::apply_fresh(&spec.plan.ops, &prepared)
+        .map_err(|failed| at_step(Stage::Mount, failed))?;
+    let switched = weaker::switch_root(spec, &root, wire);
     if switched.map_err(Failure::at(Stage::Root))? == Switched::Moved {
         early.take().map_or(Ok(()), weaker::retire)?;
     }
-    apply::apply(&spec.plan.ops, prepared).map_err(|failed| at_step(Stage::Mount, failed))?;
+    apply::apply(&spec.plan.ops, prepared, done).map_err(|failed| at_step(Stage::Mount, failed))?;
     copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
     user::settle(spec).map_err(Failure::at(Stage::User))?;
     let absent = check_program(spec)?;
@@ -154,10 +159,10 @@ pub(super) fn die_with_parent() -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
-/// The same, once the supervisor has said all that it has to say.
-pub(super) fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
+/// The same, once the parent has said all that it has to say on this wire.
+pub(super) fn die_with_parent_still(wire: impl AsFd) -> Result<(), Errno> {
     die_with_parent()?;
-    let mut fds = [PollFd::new(wire, PollFlags::empty())];
+    let mut fds = [PollFd::new(&wire, PollFlags::empty())];
     if poll(&mut fds, Some(&Timespec::default()))? > 0 {
         exit_now(i32::from(super::outcome::OURS));
     }
@@ -169,13 +174,13 @@ pub(super) fn die_with_parent_still(wire: &OwnedFd) -> Result<(), Errno> {
 /// longest, because two programs write them: what needs no ids is done before.
 ///
 /// The network is made where nothing waits for it: by the payload's process while we mount, or by us while
-/// newuidmap and newgidmap work.
+/// newuidmap and newgidmap work. In the first case so are the namespaces of [`makes_others_later`].
 fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     if spec.id_map.mode == IdMode::Single {
         let map = spec.id_map.known_as(spec.first_id());
         ids::write_own_map(&map).map_err(Failure::at(Stage::Ids))?;
-        if starts_early(spec) && spec.outside.is_none() {
-            return start_early(spec, wire, spec.own_network).map(Some);
+        if makes_others_later(spec) {
+            return start_early(spec, wire, true).map(Some);
         }
         own_network(spec)?;
         ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
@@ -311,21 +316,32 @@ pub(super) fn open_terminal(
     Ok(Some(slave))
 }
 
+/// Whether the payload's process makes the namespaces that the root does not need, those of IPC and of the host name,
+/// together with the network, and PID 1 joins them. It cannot join those of a program that its caller may not read, and has
+/// others then; so not if it hands them on to those who join the run.
+pub(super) fn makes_others_later(spec: &RunSpec) -> bool {
+    let alone = spec.outside.is_none() && !spec.stays;
+    spec.id_map.mode == IdMode::Single && starts_early(spec) && alone
+}
+
 /// Whether the payload's process needs nothing of the root before its exec.
 fn starts_early(spec: &RunSpec) -> bool {
     spec.user.is_none() && spec.terminal.is_none()
 }
 
-/// Makes the payload's process before there is a root: it makes the network if it is told so, names the
+/// Makes the payload's process before there is a root: it makes namespaces if it is told so, names the
 /// host and gives up its rights on another processor while we mount. pivot_root(2) moves it along, and
 /// the gate tells it when all is ready.
-fn start_early(spec: &RunSpec, wire: &OwnedFd, network: bool) -> Result<Started, Failure> {
-    let (theirs, ours) = wire::pair().map_err(Failure::at(Stage::Fork))?;
-    let (payload, pidfd) = fork(spec, || {
-        payload::become_command(spec, wire, Begin::WhenTold { gate: leave_open(theirs), network })
+fn start_early(spec: &RunSpec, wire: &OwnedFd, namespaces: bool) -> Result<Started, Failure> {
+    let mut gate = Some(NewGate::new().map_err(Failure::at(Stage::Fork))?);
+    let here = Here::now(spec.processors);
+    let (payload, pidfd) = fork(here, || {
+        let Some(gate) = gate.take().map(NewGate::theirs) else { return };
+        payload::become_command(spec, wire, Begin::WhenTold { gate, namespaces })
     })?;
-    let network = network.then_some(pidfd);
-    let gate = Some(Gate { ours: leave_open(ours), network });
+    here.send_away(payload);
+    let joins = namespaces.then_some(Joins { from: pidfd, network: spec.own_network });
+    let gate = gate.map(|gate| Gate { end: gate.ours(), joins });
     Ok(Started { payload, gate, absent: 0, joined: false })
 }
 
@@ -342,22 +358,25 @@ fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<St
 /// Makes the payload's process when all is there, with a gate if it has a listener to hand over.
 pub(super) fn fork_at_gate(
     spec: &RunSpec,
-    child: impl FnOnce(Option<BorrowedFd<'static>>),
+    child: impl FnOnce(Option<GateEnd>),
 ) -> Result<(Pid, Option<Gate>), Failure> {
-    let gate = spec.remember.as_ref().map(|_| wire::pair().map_err(Failure::at(Stage::Fork)));
-    let (theirs, ours) = gate.transpose()?.unzip();
-    let (payload, _) = fork(spec, || child(theirs.map(leave_open)))?;
-    Ok((payload, ours.map(|ours| Gate { ours: leave_open(ours), network: None })))
+    let gate = spec.remember.as_ref().map(|_| NewGate::new().map_err(Failure::at(Stage::Fork)));
+    let mut gate = gate.transpose()?;
+    let here = Here::now(spec.processors);
+    let (payload, _) = fork(here, || child(gate.take().map(NewGate::theirs)))?;
+    if gate.is_some() {
+        here.send_away(payload);
+    }
+    Ok((payload, gate.map(|gate| Gate { end: gate.ours(), joins: None })))
 }
 
-fn fork(spec: &RunSpec, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {
-    // Once for both processes: neither can exec itself any capability back.
-    caps::limit(spec.capabilities, spec.last_capability)
-        .map_err(Failure::at(Stage::Capabilities))?;
+fn fork(here: Here, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {
+    // Once for both processes.
     rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::NoNewPrivs))?;
     reap::block_signals().map_err(Failure::at(Stage::Fork))?;
     match clone(0).map_err(Failure::at(Stage::Fork))? {
         Side::Child => {
+            here.give_way();
             child();
             exit_now(i32::from(super::outcome::OURS))
         }

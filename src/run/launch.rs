@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::companion::Companion;
 use super::moments::Moments;
 use super::outcome::{Ended, Reason};
+use super::processor::{Here, Processors};
 use super::signals::Signals;
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
@@ -25,9 +26,7 @@ use super::{explain, init};
 use crate::fault::{Context, Result};
 use crate::ids::{self, Mode as IdMode};
 use crate::isolate::cgroup::live::Entrance;
-use crate::sys::process::{
-    NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
-};
+use crate::sys::process::Side;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -55,18 +54,12 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     let raw = enter_raw_mode(&spec)?;
     let executing = heed::watch_exec(&mut spec).context("make a pipe", "for the sandbox")?;
     let started = Instant::now();
-    // The network, which takes longest, comes when there is somebody who has nothing else to do.
-    let namespaces = NEW_USER | NEW_MOUNT | NEW_PID | NEW_IPC | NEW_UTS;
-    let (cloned, entered) = match &spec.cgroup {
-        None => (clone(namespaces | NEW_CGROUP), true),
-        // Whose root is the cgroup of its maker, so the child makes that one itself.
-        Some(cgroup) => match clone_into(namespaces, cgroup.dir.as_fd()) {
-            Ok((side, entered)) => (Ok(side), entered),
-            Err(errno) => (Err(errno), false),
-        },
-    };
+    spec.processors = Processors::allowed();
+    let here = Here::now(spec.processors);
+    let (cloned, entered) = rest::clone_for(&spec);
     let (child, pidfd) = match cloned {
         Ok(Side::Child) => {
+            here.give_way();
             drop(ours);
             // Never back into the frames of the parent, whose destructors would discard the run and set its
             // terminal.
@@ -76,6 +69,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         Ok(Side::Parent { child, pidfd }) => (child, pidfd),
         Err(errno) => return Err(ids::namespace_refused(errno)),
     };
+    here.send_away(child);
     drop(theirs);
     // The child has its own copies; ours would keep the sources busy.
     spec.prepared.clear();
@@ -83,6 +77,8 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     spec.counted = [None, None];
     let mut supervisor = Supervisor {
         wire: ours,
+        child,
+        processors: spec.processors,
         pidfd,
         signals,
         relay: None,
@@ -99,17 +95,12 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         begun: false,
         user_namespace: None,
     };
-    // What is there before the command begins is not the command's: measured before anything can begin.
-    let watched = moments.ready().and_then(|()| supervisor.watch_disk(&spec, store));
-    if let Err(fault) = watched.and_then(|()| supervisor.map_ids(&spec, child)) {
+    if let Err(fault) = supervisor.make_ready(&spec, store, moments) {
         supervisor.kill();
         drop(supervisor.wait_gone());
         return Err(fault);
     }
     moments.born(child);
-    if spec.outside.is_none() {
-        moments.meanwhile();
-    }
     if let Err(fault) = supervisor.serve(&spec, moments) {
         supervisor.kill();
         drop(supervisor.wait_gone());
@@ -141,6 +132,9 @@ fn enter_raw_mode(spec: &RunSpec) -> Result<Option<RawMode>> {
 
 struct Supervisor {
     wire: OwnedFd,
+    /// PID 1, and a descriptor of it.
+    child: Pid,
+    processors: Processors,
     pidfd: OwnedFd,
     signals: Signals,
     relay: Option<Relay>,
@@ -157,17 +151,28 @@ struct Supervisor {
     reason: Option<Reason>,
     /// What goes beside the run and may end it.
     companions: Vec<Companion>,
-    /// Whether PID 1 hears us; told only where there is a time-out.
+    /// Whether PID 1 hears us.
     begun: bool,
     /// Where what makes the network goes.
     user_namespace: Option<OwnedFd>,
 }
 
 impl Supervisor {
-    fn map_ids(&mut self, spec: &RunSpec, child: Pid) -> Result<()> {
-        if spec.id_map.mode != IdMode::Single {
-            ids::write_maps(child, &spec.id_map)?;
-        }
+    /// All that the child waits for.
+    fn make_ready(
+        &mut self,
+        spec: &RunSpec,
+        store: BorrowedFd<'_>,
+        moments: &mut dyn Moments,
+    ) -> Result<()> {
+        let writing = match spec.id_map.mode {
+            IdMode::Single => None,
+            _ => Some(ids::start_maps(self.child, &spec.id_map)?),
+        };
+        moments.ready()?;
+        // What is there before the command begins is not the command's: measured before anything can begin.
+        self.watch_disk(spec, store)?;
+        writing.map_or(Ok(()), ids::Writing::finish)?;
         // A child that died meanwhile is seen by its descriptor.
         send_down(self.wire.as_fd(), Down::Go).ok();
         Ok(())
@@ -286,6 +291,7 @@ impl Supervisor {
                 self.ended.get_or_insert(Err(failure));
             }
             Some(Up::Exited(status)) => {
+                self.clear_way();
                 // A payload that failed before its exec has told why already.
                 let ended = *self.ended.get_or_insert(Ok(Ended::from_wait(status)));
                 if let Ok(ended) = ended {
@@ -296,11 +302,14 @@ impl Supervisor {
             Some(Up::Journal(journal)) => self.journal = Some(journal),
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Held(what, fd)) => moments.held(what, fd),
-            Some(Up::Begun) => self.begun = true,
-            Some(Up::Namespace(fd)) => {
-                if self.make_network(spec, fd)? {
+            Some(Up::Begun) => {
+                self.begun = true;
+                if self.ended.is_none() {
                     moments.meanwhile();
                 }
+            }
+            Some(Up::Namespace(fd)) => {
+                self.make_network(spec, fd)?;
             }
             Some(Up::Terminal(master)) => {
                 if let (Some(master), Some(terminal)) = (moments.terminal(master), &spec.terminal) {

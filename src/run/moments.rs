@@ -19,7 +19,8 @@ pub trait Moments {
     /// Then nothing is run.
     fn ready(&mut self) -> Result<()>;
 
-    /// The sandbox has all that it needs of us, and makes its root: there is time for what can also be left undone.
+    /// The command begins, on another processor: there is time for what can also be left undone. (While the root is made,
+    /// it would take a processor from those who make it.)
     fn meanwhile(&mut self) {}
 
     /// PID 1 of the sandbox is there and has its ids: this is its pid outside.

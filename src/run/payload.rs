@@ -1,21 +1,21 @@
 //! The process that becomes the user's command: gives up everything, then execs.
 //!
 //! The order matters. Descriptors come first: whatever of ours is open is a way out of the new root for a
-//! symlink of a layer to /proc/self/fd/N (CVE-2024-21626). Then the session; limits before capabilities
-//! (the bounding set was dropped before the fork, while SETPCAP was left, and no_new_privs was set, which
-//! seccomp needs); the user is changed before the capabilities are set, because that change clears them;
-//! the exec last.
+//! symlink of a layer to /proc/self/fd/N (CVE-2024-21626). Then the session and the bounding set, while SETPCAP is
+//! left; limits before capabilities; the user is changed before the capabilities are set, because that change
+//! clears them; the exec last. (no_new_privs, which seccomp needs, was set before the fork.)
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::byfd;
+use super::gate::GateEnd;
 use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
 use super::reap;
@@ -38,21 +38,21 @@ pub enum Begin {
         /// The terminal.
         terminal: Option<OwnedFd>,
         /// The payload's end of the gate.
-        gate: Option<BorrowedFd<'static>>,
+        gate: Option<GateEnd>,
     },
     /// It is, and has been since the run that is joined began; so is the terminal.
     Joined {
         /// The terminal.
         terminal: Option<OwnedFd>,
         /// The payload's end of the gate.
-        gate: Option<BorrowedFd<'static>>,
+        gate: Option<GateEnd>,
     },
     /// When the gate says so.
     WhenTold {
         /// The payload's end of it.
-        gate: BorrowedFd<'static>,
-        /// Whether the payload's process makes the network of the sandbox.
-        network: bool,
+        gate: GateEnd,
+        /// Whether the payload's process makes the namespaces of the sandbox that are not there yet.
+        namespaces: bool,
     },
 }
 
@@ -72,6 +72,9 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     descriptors(spec, wire, &begin).map_err(Failure::at(Stage::Descriptors))?;
     rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Here alone: PID 1 never execs, and no_new_privs keeps an exec from giving back what was given up.
+    caps::limit(spec.capabilities, spec.last_capability)
+        .map_err(Failure::at(Stage::Capabilities))?;
     limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     let mut user = None;
     let mut absent = 0;
@@ -81,17 +84,17 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
             take_terminal(spec, terminal).map_err(Failure::at(Stage::Session))?;
             let resolved = spec.user.as_ref().map(user::resolve).transpose();
             user = resolved.map_err(Failure::at(Stage::User))?;
-            let listener = give_up(spec, wire, user.as_ref(), joined)?;
+            let listener = give_up(spec, wire, user.as_ref(), joined.then_some(gate))?;
             if let Some(gate) = gate {
                 absent = pass(gate, listener);
             }
         }
-        Begin::WhenTold { gate, network } => {
-            if network {
-                namespace::unshare_network().map_err(Failure::at(Stage::Network))?;
+        Begin::WhenTold { gate, namespaces } => {
+            if namespaces {
+                make_namespaces(spec.own_network)?;
             }
             init::name_and_network(spec, wire)?;
-            let listener = give_up(spec, wire, None, false)?;
+            let listener = give_up(spec, wire, None, None)?;
             absent = pass(gate, listener);
         }
     }
@@ -105,13 +108,21 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     .map_err(Failure::at(Stage::Exec))
 }
 
+/// In one call, because each takes the kernel a while; if it fails, the network may be what is refused.
+fn make_namespaces(network: bool) -> Result<(), Failure> {
+    let Err(errno) = namespace::unshare_others(network) else { return Ok(()) };
+    namespace::unshare_others(false).map_err(Failure::at(Stage::Namespaces))?;
+    if network { Err(Failure::at(Stage::Network)(errno)) } else { Ok(()) }
+}
+
 /// Everything that the command must not have: signals' leftovers, ids, capabilities, system calls. After
-/// this only what the filter of the run allows can be done. Gives the listener of calls that are remembered.
+/// this only what the filter of the run allows can be done. `joined`: the gate, if it has one, of who joins a run. Gives
+/// the listener of calls that are remembered.
 fn give_up(
     spec: &RunSpec,
     wire: &OwnedFd,
     user: Option<&Resolved>,
-    joined: bool,
+    joined: Option<Option<GateEnd>>,
 ) -> Result<Option<OwnedFd>, Failure> {
     if let Some(user) = user {
         change_user(user).map_err(Failure::at(Stage::User))?;
@@ -119,10 +130,14 @@ fn give_up(
     let inside_root = user.is_none_or(|user| user.uid == 0);
     let left = if inside_root { spec.capabilities } else { caps::CapSet::NONE };
     caps::hold(left).map_err(Failure::at(Stage::Capabilities))?;
-    if joined {
+    if let Some(gate) = joined {
         // After the last change of credentials, which takes both away. Nobody but PID 1 has the kernel end all that
         // is left; and who is in the run already shall not look into us before our exec (CVE-2016-9962).
-        init::die_with_parent().map_err(Failure::at(Stage::Join))?;
+        match gate {
+            Some(gate) => init::die_with_parent_still(gate.wire),
+            None => init::die_with_parent(),
+        }
+        .map_err(Failure::at(Stage::Join))?;
         reap::hide().map_err(Failure::at(Stage::Join))?;
     }
     default_signals().map_err(Failure::at(Stage::Session))?;
@@ -138,17 +153,14 @@ fn give_up(
 
 /// Says that nothing is left to be given up, and waits until PID 1 has made the root. If it failed instead,
 /// it has told why, and we do not live to see it. How many of the candidates it did not find.
-fn pass(gate: BorrowedFd<'_>, listener: Option<OwnedFd>) -> usize {
+fn pass(gate: GateEnd, listener: Option<OwnedFd>) -> usize {
     // PID 1 has the listener then. Ours goes with the exec: whoever else held it would keep callers waiting if the
     // handler dies.
     let listener = listener.map(sys::exec::leave_open);
-    let told = send_ready(gate, listener);
-    let mut absent = [0_u8];
-    let open = told.and_then(|_| retry_on_intr(|| rustix::io::read(gate, &mut absent)));
-    if open != Ok(1) {
-        exit_now(i32::from(super::outcome::OURS));
+    match send_ready(gate.wire, listener).and_then(|()| gate.await_open()) {
+        Ok(Some(absent)) => usize::from(absent),
+        _ => exit_now(i32::from(super::outcome::OURS)),
     }
-    usize::from(absent[0])
 }
 
 /// Our pty in place of every standard descriptor that is a terminal. The session of our own keeps the
@@ -216,14 +228,15 @@ fn environment(spec: &RunSpec, user: Option<&Resolved>) -> Strings {
 /// Nothing above 2 stays open but what the caller asked to keep, and until the exec the wire, the terminal
 /// or the gate, and what tells of the exec.
 fn descriptors(spec: &RunSpec, wire: &OwnedFd, begin: &Begin) -> Result<(), Errno> {
-    let other = match begin {
+    let (terminal, gate) = match begin {
         Begin::Now { terminal, gate } | Begin::Joined { terminal, gate } => {
-            [terminal.as_ref().map(AsFd::as_fd), *gate]
+            (terminal.as_ref().map(AsFd::as_fd), *gate)
         }
-        Begin::WhenTold { gate, .. } => [None, Some(*gate)],
+        Begin::WhenTold { gate, .. } => (None, Some(*gate)),
     };
     let executing = spec.executing.as_ref().map(AsFd::as_fd);
-    let ours = [Some(wire.as_fd()), other[0], other[1], executing];
+    let gate = [gate.map(|gate| gate.wire), gate.map(|gate| gate.opens)];
+    let ours = [Some(wire.as_fd()), terminal, gate[0], gate[1], executing];
     let ours = ours.into_iter().flatten().map(|fd| fd.as_raw_fd());
     let mut keep: Vec<_> = spec.preserve_fds.iter().copied().chain(ours).collect();
     keep.sort_unstable();

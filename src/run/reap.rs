@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus};
 
 use super::answer;
+use super::gate::GateEnd;
 use super::hold;
 use super::spec::RunSpec;
 use super::wire::{Down, Failure, Stage, Up, receive_down, receive_ready, send_up};
@@ -65,15 +66,22 @@ pub struct Started {
     pub joined: bool,
 }
 
-/// Between PID 1 and a payload's process that was made early, or that has a listener to hand over: the word
-/// that it has given up all ([`send_ready`](super::wire::send_ready)), and a byte that the root is ready, which is
-/// [`Started::absent`].
+/// Between PID 1 and a payload's process that was made early, or that has a listener to hand over.
 #[derive(Debug)]
 pub struct Gate {
-    /// The end of PID 1. It reads the end of file if that process died.
-    pub ours: BorrowedFd<'static>,
-    /// That process, if it has made the network that PID 1 joins.
-    pub network: Option<BorrowedFd<'static>>,
+    /// The end of PID 1.
+    pub end: GateEnd,
+    /// Whose namespaces PID 1 joins.
+    pub joins: Option<Joins>,
+}
+
+/// Namespaces that the payload's process has made and PID 1 joins: IPC and host name.
+#[derive(Debug, Clone, Copy)]
+pub struct Joins {
+    /// That process.
+    pub from: BorrowedFd<'static>,
+    /// Whether the network is another one, too.
+    pub network: bool,
 }
 
 /// The life of PID 1, until the payload ends or the supervisor is gone.
@@ -90,24 +98,22 @@ pub fn run(
     let mut listener = None;
     match &started.gate {
         // Nobody but us would reap what was killed before it came to its command.
-        Some(gate) if started.joined => match receive_ready(gate.ours) {
+        Some(gate) if started.joined => match receive_ready(gate.end.wire) {
             Ok(Some(found)) => listener = found,
             Ok(None) => await_end(wire.as_fd(), &started),
             Err(_) => leave(&started),
         },
-        Some(gate) => listener = meet(gate).map_err(Failure::at(Stage::Network))?,
+        Some(gate) => listener = meet(gate)?,
         None => {}
     }
     if let Some(place) = place {
         hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
     }
-    if spec.timeout.is_some() {
-        send_up(wire.as_fd(), &Up::Begun);
-    }
     // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors.
-    let gate = started.gate.as_ref().map(|gate| gate.ours);
+    let gate = started.gate.as_ref().map(|gate| gate.end);
     let asked = listener.as_ref().map(AsFd::as_fd);
-    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), gate, asked];
+    let [told, opens] = [gate.map(|gate| gate.wire), gate.map(|gate| gate.opens)];
+    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, asked];
     let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
     kept.sort_unstable();
     sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
@@ -119,8 +125,9 @@ pub fn run(
         hide()?;
         if let Some(gate) = gate {
             // A payload that failed early has told why, and is reaped in a moment.
-            rustix::io::write(gate, &[started.absent]).ok();
+            gate.open(started.absent).ok();
         }
+        send_up(wire.as_fd(), &Up::Begun);
         let handler = spec.remember.as_ref().filter(|_| asked.is_some());
         sys::seccomp::load(handler.map_or(&spec.seccomp, |programs| &programs.handler))
     };
@@ -132,20 +139,22 @@ pub fn run(
     init.serve(&started)
 }
 
-/// Waits until the payload's process has given up all, and joins the network that it has made. It holds no
-/// secrets then, but must not be left in the host's network: /proc/1/net shows what is there. Gives the
+/// Waits until the payload's process has given up all, and joins the namespaces that it has made. It holds no
+/// secrets then, but must not be left in the host's: /proc/1/net shows what is there. Gives the
 /// listener of calls that are remembered, if it has one.
-pub(super) fn meet(gate: &Gate) -> Result<Option<OwnedFd>, Errno> {
-    let Ok(Some(listener)) = receive_ready(gate.ours) else {
+pub(super) fn meet(gate: &Gate) -> Result<Option<OwnedFd>, Failure> {
+    let Ok(Some(listener)) = receive_ready(gate.end.wire) else {
         // It has told why.
         exit_now(1);
     };
-    match gate.network.map(namespace::join_network) {
-        // A program that its caller may not read runs as a process that nobody may look into.
-        Some(Err(Errno::PERM | Errno::ACCESS)) => namespace::unshare_network(),
-        joined => joined.unwrap_or(Ok(())),
-    }?;
-    Ok(listener)
+    let Some(Joins { from, network }) = gate.joins else { return Ok(listener) };
+    let done = match namespace::join_others(from, network) {
+        // A program that its caller may not read runs as a process that nobody may look into; or a filter around us.
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => namespace::unshare_others(network),
+        joined => joined,
+    };
+    let stage = if network { Stage::Network } else { Stage::Namespaces };
+    done.map(|()| listener).map_err(Failure::at(stage))
 }
 
 /// What PID 1 waits for.

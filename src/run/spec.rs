@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::termios::{Termios, Winsize};
 
 use super::network::Outside;
+use super::processor::Processors;
 use super::user::User;
 use crate::ids::{IdMap, Mode, ORDINARY};
 use crate::isolate::caps::CapSet;
@@ -103,6 +104,8 @@ pub struct RunSpec {
     pub disk_limit: Option<u64>,
     /// What it gets in place of stdout and stderr, where they are counted; filled in when it is launched.
     pub counted: [Option<OwnedFd>; 2],
+    /// The processors that it may use; filled in when it is launched.
+    pub processors: Processors,
 }
 
 impl RunSpec {

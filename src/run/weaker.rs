@@ -169,8 +169,17 @@ pub(super) enum Switched {
     Moved,
 }
 
-/// Makes `root` the root and takes the host out of the namespace. The overlay is put over the clone of base_dir
-/// for a moment, because pivot_root(2) wants a mount point.
+/// Goes into the new root. The overlay is put over the clone of base_dir for a moment, because pivot_root(2) wants a
+/// mount point.
+pub(super) fn enter_root(base: &Base, root: &OwnedFd) -> Result<(), Errno> {
+    // So that it goes with the old root: a detached tree that is closed on its own costs a wait for all
+    // processors (synchronize_rcu), on the path of the payload's exec.
+    base.attach()?;
+    attach(root.as_fd(), base.tree())?;
+    rustix::process::fchdir(root)
+}
+
+/// Makes `root`, which is the working directory, the root, and takes the host out of the namespace.
 ///
 /// Docker's default filter never allows pivot_root. Then the overlay is moved over `/` and is our root by
 /// chroot(2). That is no boundary to whoever can move mounts or make them; to anybody else every way up ends
@@ -179,15 +188,9 @@ pub(super) enum Switched {
 /// Descriptors of the old root would lead there; PID 1 and the payload close them, as always.
 pub(super) fn switch_root(
     spec: &RunSpec,
-    base: &Base,
     root: &OwnedFd,
     wire: &OwnedFd,
 ) -> Result<Switched, Errno> {
-    // So that it goes with the old root: a detached tree that is closed on its own costs a wait for all
-    // processors (synchronize_rcu), on the path of the payload's exec.
-    base.attach()?;
-    attach(root.as_fd(), base.tree())?;
-    rustix::process::fchdir(root)?;
     match rustix::process::pivot_root(".", ".") {
         Err(Errno::PERM | Errno::NOSYS)
             if spec.may_lose && !spec.capabilities.holds(CAP_SYS_ADMIN) =>
@@ -207,10 +210,10 @@ pub(super) fn switch_root(
 }
 
 /// Ends a payload's process that was made early: its root is the old one, and it has no right left to leave
-/// that. The network that it has made is ours before.
+/// that. The namespaces that it has made are ours before.
 pub(super) fn retire(started: Started) -> Result<(), Failure> {
     if let Some(gate) = &started.gate {
-        reap::meet(gate).map_err(Failure::at(Stage::Network))?;
+        reap::meet(gate)?;
     }
     let fork = Failure::at(Stage::Fork);
     rustix::process::kill_process(started.payload, Signal::KILL).map_err(&fork)?;

@@ -42,6 +42,8 @@ pub enum Stage {
     Mount,
     /// Copying up files before the command; the detail is the place.
     CopyUp,
+    /// Making the namespaces of IPC and of the host name, or joining them.
+    Namespaces,
     /// Making the network namespace, or joining the one that the payload's process has made.
     Network,
     /// Setting the host name.
@@ -80,7 +82,7 @@ pub enum Stage {
     Scope,
 }
 
-const STAGES: [Stage; 28] = [
+const STAGES: [Stage; 29] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -91,6 +93,7 @@ const STAGES: [Stage; 28] = [
     Stage::Root,
     Stage::Mount,
     Stage::CopyUp,
+    Stage::Namespaces,
     Stage::Network,
     Stage::Hostname,
     Stage::Loopback,

@@ -4,7 +4,7 @@
 //! next one is work for the disk on the path of every command, and on some disks (`discard`, no journal) a
 //! wait for each. So the directory goes to `cache/` as it is. An upper is never used twice, only what stands
 //! around it: whoever takes the directory exchanges upper and work directory for others that the run before has made
-//! in it. While its own root is assembled it makes such for the one after in place of the used ones.
+//! in it. While its own command runs it makes such for the one after in place of the used ones.
 //!
 //! Whoever takes it takes its lock first; whoever puts it aside keeps the lock until nothing of his run
 //! lives any more.

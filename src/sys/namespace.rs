@@ -30,6 +30,17 @@ pub fn show() {
     rustix::process::set_dumpable_behavior(seen).ok();
 }
 
+/// Moves this process, which has one thread, into fresh namespaces of System V IPC and POSIX message queues, of the host
+/// name, and with `network` of the network.
+///
+/// # Errors
+/// As [`unshare_network`]; which of them is refused it does not tell.
+pub fn unshare_others(network: bool) -> Result<(), Errno> {
+    let mut flags = UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    flags.set(UnshareFlags::NEWNET, network);
+    unshare(flags)
+}
+
 /// Gives this process a view of cgroups whose root is the cgroup it is in.
 ///
 /// # Errors
@@ -38,12 +49,15 @@ pub fn unshare_cgroup() -> Result<(), Errno> {
     unshare(UnshareFlags::NEWCGROUP)
 }
 
-/// Moves this process, which has one thread, into the network namespace of another. See setns(2).
+/// Moves this process, which has one thread, into the namespaces of another that [`unshare_others`] makes. See setns(2).
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN over both, or if that process may not be looked into.
-pub fn join_network(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
-    move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::NETWORK)
+pub fn join_others(pidfd: BorrowedFd<'_>, network: bool) -> Result<(), Errno> {
+    let mut kinds = ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    kinds.set(ThreadNameSpaceType::NETWORK, network);
+    move_into_thread_name_spaces(pidfd, kinds)
 }
 
 /// Moves this process, which has one thread, into a namespace by a descriptor of it, as of /proc/PID/ns; into a pid

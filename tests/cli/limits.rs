@@ -225,3 +225,17 @@ fn changes_on_disk_are_limited() {
         drop(out.warns(why));
     }
 }
+
+#[test]
+fn a_command_may_use_the_processors_of_its_caller() {
+    let env = Env::filled();
+    let line = "sed -n 's/^Cpus_allowed_list:\\t//p' /proc/self/status";
+    let bare = env.program("sh").args(["-c", line]).run().ok().text().to_owned();
+    let first: String = bare.chars().take_while(char::is_ascii_digit).collect();
+    for flags in [&[][..], &["--user", "0"], &["--net", "host"]] {
+        drop(env.line(flags, line).run().ok().stdout(&bare));
+        // Also one who is bound to some.
+        let bound = env.program("taskset").args(["-c", &first]).args(env.line(flags, line).words());
+        drop(bound.run().ok().stdout(&format!("{first}\n")));
+    }
+}

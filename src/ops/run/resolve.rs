@@ -332,6 +332,7 @@ pub(super) fn spec(
         output_limit: options.limits.output,
         disk_limit: options.limits.disk,
         counted: [None, None],
+        processors: Default::default(),
     })
 }
 

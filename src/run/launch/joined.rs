@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::super::join::{self, Door};
 use super::super::moments::Moments;
 use super::super::outcome::Ended;
+use super::super::processor::Processors;
 use super::super::weaker::Weaker;
 use super::{Outcome, Signals, Supervisor, enter_raw_mode, explain, wire};
 use crate::fault::{Context, Fault, Result};
@@ -50,7 +51,9 @@ pub struct Joined {
 /// # Errors
 /// If no process can be made, for one because the run has as many as it may have; a fault of joining is told by
 /// [`Outcome::ended`].
-pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
+pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
+    spec.processors = Processors::allowed();
+    let processors = spec.processors;
     let signals = Signals::block()?;
     let (ours, theirs) = wire::pair().context("make a socket pair", "for the command")?;
     let raw = enter_raw_mode(&spec)?;
@@ -63,19 +66,21 @@ pub fn run(spec: RunSpec, door: Door) -> Result<Joined> {
             Err(errno) => (Err(errno), false),
         },
     };
-    let pidfd = match cloned {
+    let (child, pidfd) = match cloned {
         Ok(Side::Child) => {
             drop(ours);
             // Never back into the frames of the parent, whose destructors would set its terminal.
             catch_unwind(AssertUnwindSafe(|| join::child(spec, &door, &theirs, entered))).ok();
             std::process::abort()
         }
-        Ok(Side::Parent { pidfd, .. }) => pidfd,
+        Ok(Side::Parent { child, pidfd }) => (child, pidfd),
         Err(errno) => return Err(refused(errno)),
     };
     drop((theirs, door));
     let mut supervisor = Supervisor {
         wire: ours,
+        child,
+        processors,
         pidfd,
         signals,
         relay: None,

@@ -13,9 +13,13 @@ use super::Supervisor;
 use crate::fault::{Context, Result};
 use crate::run::companion::{Companion, FINE, OVER};
 use crate::run::outcome::{Ended, Reason};
+use crate::run::processor::send_off;
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::wire::{Down, send_down};
-use crate::run::{disk, network, pump};
+use crate::run::{disk, init, network, pump};
+use crate::sys::process::{
+    NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
+};
 
 /// Puts pipes that are counted in place of stdout and stderr, if that is asked for.
 pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {
@@ -32,6 +36,24 @@ pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {
     Ok(vec![companion])
 }
 
+/// Makes the child, and tells whether it was born into its cgroup, if it has one.
+pub(super) fn clone_for(spec: &RunSpec) -> (std::result::Result<Side, Errno>, bool) {
+    // The network, which takes longest, comes when there is somebody who has nothing else to do; others with it, if
+    // that is beside the root.
+    let mut namespaces = NEW_USER | NEW_MOUNT | NEW_PID;
+    if !init::makes_others_later(spec) {
+        namespaces |= NEW_IPC | NEW_UTS;
+    }
+    match &spec.cgroup {
+        None => (clone(namespaces | NEW_CGROUP), true),
+        // Whose root is the cgroup of its maker, so the child makes that one itself.
+        Some(cgroup) => match clone_into(namespaces, cgroup.dir.as_fd()) {
+            Ok((side, entered)) => (Ok(side), entered),
+            Err(errno) => (Err(errno), false),
+        },
+    }
+}
+
 impl Supervisor {
     /// Has the upper measured, if that is asked for. The run's directory is there.
     pub(super) fn watch_disk(&mut self, spec: &RunSpec, store: BorrowedFd<'_>) -> Result<()> {
@@ -40,18 +62,17 @@ impl Supervisor {
     }
 
     /// The child has its namespaces: the user namespace is told first, then the network, which is filled.
-    /// Whether it is now.
-    pub(super) fn make_network(&mut self, spec: &RunSpec, told: OwnedFd) -> Result<bool> {
+    pub(super) fn make_network(&mut self, spec: &RunSpec, told: OwnedFd) -> Result<()> {
         let (Some(outside), Some(user)) = (&spec.outside, &self.user_namespace) else {
             self.user_namespace = Some(told);
-            return Ok(false);
+            return Ok(());
         };
         let owner = spec.id_map.root_owner();
         let id = spec.first_id();
         let companion = network::start(outside, user.as_fd(), told.as_fd(), owner, id)?;
         self.companions.push(companion);
         send_down(self.wire.as_fd(), Down::Go).ok();
-        Ok(true)
+        Ok(())
     }
 
     /// A companion has ended.
@@ -74,6 +95,15 @@ impl Supervisor {
             if self.ended.as_ref().is_none_or(std::result::Result::is_ok) {
                 self.ended = Some(Ok(Ended::Signal(9)));
             }
+        }
+    }
+
+    /// PID 1 has itself and its mounts to take down, and we what is around them. (Where SIGCHLD is ignored the kernel may
+    /// have reaped it already.)
+    pub(super) fn clear_way(&self) {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        if poll(&mut fds, Some(&Timespec::default())) == Ok(0) {
+            send_off(self.child, self.processors);
         }
     }
 
