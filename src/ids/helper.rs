@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::fs::StatVfsMountFlags;
+use rustix::process::Pid;
 
 use super::map::{Extent, IdMap};
 use crate::fault::{Context, Fault, Result, printable};
+use crate::sys::processor::{Here, Processors};
 
 /// Looked at after the directories of PATH, which often lacks the sbin ones for a plain user.
 const USUAL: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"];
@@ -47,7 +49,12 @@ impl Helpers {
     /// # Errors
     /// If one cannot be started.
     pub(super) fn start(self, child: i32, map: &IdMap) -> Result<Writing> {
+        let here = Here::now(Processors::allowed());
         let uid = start(self.uid, child, &map.uids)?;
+        // Or the other one would begin behind it.
+        if let Some(pid) = Pid::from_raw(uid.1.id() as i32) {
+            here.send_away(pid);
+        }
         let gid = start(self.gid, child, &map.gids);
         let mut writing = Writing { helpers: vec![uid] };
         writing.helpers.push(gid?);

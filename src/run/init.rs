@@ -22,7 +22,6 @@ use rustix::pty::OpenptFlags;
 use super::gate::{GateEnd, NewGate};
 use super::hold;
 use super::payload::{self, Begin};
-use super::processor::Here;
 use super::program;
 use super::reap::{self, Gate, Joins, Started};
 use super::spec::{RunSpec, TerminalSpec, Upper};
@@ -37,6 +36,7 @@ use crate::rootfs::overlay::{Base, Writable, assemble};
 use crate::sys::exec::leave_open;
 use crate::sys::namespace;
 use crate::sys::process::{Side, clone, exit_now};
+use crate::sys::processor::Here;
 use crate::sys::title;
 use crate::tree::xattr;
 

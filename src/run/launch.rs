@@ -17,7 +17,6 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::companion::Companion;
 use super::moments::Moments;
 use super::outcome::{Ended, Reason};
-use super::processor::{Here, Processors};
 use super::signals::Signals;
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
@@ -27,6 +26,7 @@ use crate::fault::{Context, Result};
 use crate::ids::{self, Mode as IdMode};
 use crate::isolate::cgroup::live::Entrance;
 use crate::sys::process::Side;
+use crate::sys::processor::{Here, Processors};
 
 /// What came of a run.
 #[derive(Debug)]

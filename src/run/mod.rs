@@ -19,7 +19,6 @@ pub mod moments;
 pub mod network;
 pub mod outcome;
 pub mod payload;
-pub mod processor;
 pub mod program;
 mod pump;
 pub mod reap;

@@ -9,7 +9,6 @@ use rustix::process::{Resource, Rlimit};
 use rustix::termios::{Termios, Winsize};
 
 use super::network::Outside;
-use super::processor::Processors;
 use super::user::User;
 use crate::ids::{IdMap, Mode, ORDINARY};
 use crate::isolate::caps::CapSet;
@@ -20,6 +19,7 @@ use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::MountPlan;
 use crate::rootfs::scaffold::Fleeting;
 use crate::sys::exec::Strings;
+use crate::sys::processor::Processors;
 
 /// Everything that one execution needs.
 #[derive(Debug)]

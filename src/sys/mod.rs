@@ -19,6 +19,7 @@ pub mod notify;
 pub mod peer;
 pub mod probe;
 pub mod process;
+pub mod processor;
 pub mod seccomp;
 pub mod signal;
 pub mod title;

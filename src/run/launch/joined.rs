@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use super::super::join::{self, Door};
 use super::super::moments::Moments;
 use super::super::outcome::Ended;
-use super::super::processor::Processors;
 use super::super::weaker::Weaker;
 use super::{Outcome, Signals, Supervisor, enter_raw_mode, explain, wire};
 use crate::fault::{Context, Fault, Result};
@@ -17,6 +16,7 @@ use crate::isolate::cgroup::live::is_full;
 use crate::isolate::lost::Lost;
 use crate::run::spec::RunSpec;
 use crate::sys::process::{Side, clone, clone_into};
+use crate::sys::processor::Processors;
 
 /// Nobody owns a joined command but who waits for it.
 #[derive(Default)]

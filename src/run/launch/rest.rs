@@ -13,13 +13,13 @@ use super::Supervisor;
 use crate::fault::{Context, Result};
 use crate::run::companion::{Companion, FINE, OVER};
 use crate::run::outcome::{Ended, Reason};
-use crate::run::processor::send_off;
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::wire::{Down, send_down};
 use crate::run::{disk, init, network, pump};
 use crate::sys::process::{
     NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
 };
+use crate::sys::processor::send_off;
 
 /// Puts pipes that are counted in place of stdout and stderr, if that is asked for.
 pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {

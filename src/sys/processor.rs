@@ -11,7 +11,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid as NixPid;
 use rustix::process::Pid;
 
-/// The processors that a run may use: what the caller may, as it was before anything was moved.
+/// The processors that a run may use: what the caller may, as it was before anything was moved. None if the kernel does not
+/// say.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Processors(Option<CpuSet>);
 
@@ -24,19 +25,19 @@ impl Processors {
 
 /// Where a process is that makes another one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Here {
+pub struct Here {
     number: Option<usize>,
     allowed: Processors,
 }
 
 impl Here {
     /// To be asked just before.
-    pub(super) fn now(allowed: Processors) -> Self {
+    pub fn now(allowed: Processors) -> Self {
         Self { number: sched_getcpu().ok(), allowed }
     }
 
     /// For the child, which may have come first: leaves the processor to the parent.
-    pub(super) fn give_way(self) {
+    pub fn give_way(self) {
         if self.number.is_some() && sched_getcpu().ok() == self.number {
             self.move_away(own());
         }
@@ -44,7 +45,7 @@ impl Here {
 
     /// For the parent: moves the child to another processor than ours. Not once it may be the command, which has a say in
     /// this itself.
-    pub(super) fn send_away(self, child: Pid) {
+    pub fn send_away(self, child: Pid) {
         self.move_away(raw(child));
     }
 
@@ -73,7 +74,7 @@ impl Here {
 }
 
 /// Sends a child that is about to end to other processors than ours; it does not come back.
-pub(super) fn send_off(child: Pid, allowed: Processors) {
+pub fn send_off(child: Pid, allowed: Processors) {
     if let Some(others) = Here::now(allowed).others() {
         sched_setaffinity(raw(child), &others).ok();
     }
