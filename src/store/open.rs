@@ -192,6 +192,7 @@ fn fill(dir: OwnedFd, shown: &str, made: &mut Made) -> Result<()> {
             Err(errno) => return Err(Fault::errno("create directory", shown, errno)),
         }
     }
+    file::spread(dir.as_fd(), layout::RUNS);
     names.push(layout::LOCK);
     step("create.lock", || file::write_small(dir.as_fd(), layout::LOCK, b""))
         .context("create lock", shown)?;

@@ -36,6 +36,20 @@ fn makes_parents_and_everything_is_private() {
     drop(Store::open(&path).expect("open"));
 }
 
+/// EXT4_SUPER_MAGIC.
+const EXT4: i64 = 0xef53;
+
+#[test]
+fn runs_are_spread_over_the_disk_where_it_knows_that() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    drop(Store::create(&path).expect("create"));
+    let runs = fs::File::open(path.join("runs")).expect("open");
+    let on_ext4 = rustix::fs::fstatfs(&runs).expect("statfs").f_type == EXT4;
+    let flags = rustix::fs::ioctl_getflags(&runs).unwrap_or(rustix::fs::IFlags::empty());
+    assert_eq!(flags.contains(rustix::fs::IFlags::TOPDIR), on_ext4);
+}
+
 #[test]
 fn an_empty_directory_of_ours_is_made_private() {
     let folder = folder();
