@@ -30,6 +30,7 @@ pub(super) fn resolve(target: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno
     }
 }
 
+/// The target as it is named from the new root, be that the root already or only the working directory.
 pub(super) fn relative(target: &Path) -> &Path {
     target.strip_prefix("/").unwrap_or(target)
 }
