@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::*;
 use crate::store::spare::Next;
 
@@ -16,6 +18,19 @@ fn ended(store: &Store) -> Run {
         fs::set_permissions(dir, PermissionsExt::from_mode(0o0)).expect("chmod");
     }
     run
+}
+
+/// Ends a run: whether its directory was put aside or removed, and its lock is free. To close the lock is not enough
+/// here: what another test forks at this moment has it, too, until its exec.
+fn end(store: &Store, run: Run) -> bool {
+    let empty = run.remove_empty(store);
+    let_go(run);
+    empty
+}
+
+fn let_go(run: Run) {
+    flock(&run.lock, FlockOperation::Unlock).expect("unlock");
+    drop(run);
 }
 
 fn path(store: &Store, run: &Run) -> PathBuf {
@@ -47,7 +62,7 @@ fn the_directory_of_an_empty_run_serves_the_next_one() {
     // Its overlay may still be on its way down, for as long as the lock is held.
     let other = ended(&store);
     assert_ne!(inode(&path(&store, &other)), dir);
-    drop(first);
+    let_go(first);
     let second = ended(&store);
     assert_eq!(inode(&path(&store, &second)), dir);
     let mode = fs::metadata(path(&store, &second).join("layer/fs")).expect("stat").mode();
@@ -59,17 +74,16 @@ fn the_directory_of_an_empty_run_serves_the_next_one() {
 #[test]
 fn one_run_makes_ready_what_the_next_one_needs() {
     let (_folder, store) = store();
-    assert!(ended(&store).remove_empty(&store));
+    assert!(end(&store, ended(&store)));
     let mut second = ended(&store);
     // Unless it is told that there is time, its directory is not used again.
     assert!(second.next == Next::Used);
     store.prepare_next(&mut second, &map());
     let at = |run: &Run, name: &str| inode(&path(&store, run).join(name));
     let next = [at(&second, "next-fs"), at(&second, "next-work")];
-    assert!(second.remove_empty(&store));
+    assert!(end(&store, second));
     let kept = store.names(spare(&store).to_str().expect("UTF-8")).expect("names");
     assert_eq!(kept, [".new-run.json", "layer", "lock", "next-fs", "next-work", "work"]);
-    drop(second);
 
     let lock = store.lock_shared().expect("lock");
     let mut third = store.new_run(&lock, &map()).expect("run");
@@ -92,14 +106,13 @@ fn one_run_makes_ready_what_the_next_one_needs() {
 #[test]
 fn what_was_not_made_ready_is_not_used_again() {
     let (_folder, store) = store();
-    assert!(ended(&store).remove_empty(&store));
-    assert!(ended(&store).remove_empty(&store), "the second is removed");
+    assert!(end(&store, ended(&store)));
+    assert!(end(&store, ended(&store)), "the second is removed");
     assert!(!spare(&store).exists());
-    assert!(ended(&store).remove_empty(&store));
+    assert!(end(&store, ended(&store)));
     let mut run = ended(&store);
     store.prepare_next(&mut run, &map());
-    assert!(run.remove_empty(&store));
-    drop(run);
+    assert!(end(&store, run));
     let mut run = ended(&store);
     fs::write(path(&store, &run).join("next-work/work/#1"), "").expect("write");
     store.prepare_next(&mut run, &map());
@@ -121,7 +134,7 @@ fn only_one_is_kept_and_none_that_holds_anything() {
     let written = ended(&store);
     fs::write(path(&store, &written).join("layer/fs/file"), "").expect("write");
     assert!(!written.remove_empty(&store));
-    drop((first, second, third, written));
+    [first, second, third, written].into_iter().for_each(let_go);
     store.gc(&strict_gc()).expect("gc");
     drain(&store).expect("drain");
     assert!(!spare(&store).exists());
@@ -142,7 +155,7 @@ fn one_whose_root_was_changed_is_not_used_again() {
 #[test]
 fn a_damaged_one_is_thrown_away() {
     let (_folder, store) = store();
-    assert!(ended(&store).remove_empty(&store));
+    assert!(end(&store, ended(&store)));
     fs::write(spare(&store).join("layer/fs/file"), "").expect("write");
     let run = ended(&store);
     assert!(!spare(&store).exists());
