@@ -82,3 +82,13 @@ fn only_small_regular_files_are_read() {
     assert_eq!(profile.network, Network::None);
     assert_eq!(Profile::named("nothing").expect_err("unknown").kind, Kind::Usage);
 }
+
+#[test]
+fn built_in_settings_are_the_whole_ones() {
+    for builtin in &BUILTIN {
+        let whole: Settings = parse(builtin.name, builtin.text).expect(builtin.name);
+        let read = Profile::builtin(builtin.name).expect(builtin.name);
+        assert_eq!(format!("{:?}", read.settings), format!("{whole:?}"));
+        assert!(without_calls(builtin.text).len() * 3 < builtin.text.len(), "{}", builtin.name);
+    }
+}
