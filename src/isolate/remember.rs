@@ -2,14 +2,14 @@
 //! changes of owner that the id map cannot hold, device nodes and, where there is one id only, attributes,
 //! among which may be access control lists of ids that are not there.
 //!
-//! It is a program of its own beside that of the profile, because a thread may have one listener, and
-//! because it hangs on the id map. The kernel takes the strictest verdict of both: the profile's program has
-//! to allow these calls. It is short and made anew for each run; a call that it says nothing about costs
+//! It hangs on the id map, so it is made anew for each run, in front of the profile's program: to load one program takes
+//! the kernel less than to load two. Where the profile's verdict on one of these calls hangs on its arguments, it
+//! is a program of its own, and the kernel takes the strictest verdict of both. A call that it says nothing about costs
 //! nothing, because the kernel keeps "always allowed" per call number (Linux 5.11).
 
 use super::bpf::{
-    AND, ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_NOT_LESS, Instruction, JUMP, LOAD, NUMBER, RET,
-    encode,
+    self, AND, ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_NOT_LESS, Instruction, JUMP, LOAD, NUMBER,
+    RET, encode,
 };
 use crate::ids::{IdMap, Mode};
 
@@ -129,6 +129,8 @@ pub fn form(arch: u32, number: u32) -> Option<Form> {
 pub struct Programs {
     /// Asks the handler.
     pub ask: Vec<u8>,
+    /// Whether that is the run's own program, too, so that nothing more is to be loaded.
+    pub whole: bool,
     /// For whoever cannot have a handler. Where there is one id only, says that it is done; else nothing.
     pub pretend: Option<Vec<u8>>,
     /// In place of the run's own, for PID 1 and the handler: the same, and what it takes to look at who asks.
@@ -138,11 +140,35 @@ pub struct Programs {
 /// The programs for runs with this map and this program of the profile.
 pub fn programs(map: &IdMap, profile: &[u8]) -> Programs {
     let single = map.mode == Mode::Single;
+    let front = in_front(map, profile);
     Programs {
-        ask: program(map, ASK),
-        pretend: single.then(|| program(map, SEEMS_DONE)),
+        whole: front.is_some(),
+        ask: front.unwrap_or_else(|| encode(program(map, ASK, |_, _| true))),
+        pretend: single.then(|| encode(program(map, SEEMS_DONE, |_, _| true))),
         handler: handler(profile),
     }
+}
+
+/// What asks, and behind it the profile's program. Only if that gives each of the calls one verdict whatever the arguments
+/// are: what it refuses is not asked about.
+fn in_front(map: &IdMap, profile: &[u8]) -> Option<Vec<u8>> {
+    let verdict = |arch, number| bpf::constant(profile, arch, number);
+    let ours = TABLES.iter().filter(|(arch, _)| OURS.contains(arch));
+    let mut calls = ours.flat_map(|(arch, calls)| calls.iter().map(|(number, _)| (*arch, *number)));
+    if !calls.all(|(arch, number)| verdict(arch, number).is_some()) {
+        return None;
+    }
+    // As the kernel orders them (ACTION_ONLY in kernel/seccomp.c): as signed numbers, the strictest is the smallest.
+    let action = |verdict: u32| (verdict & 0xffff_0000).cast_signed();
+    let asked = |arch, number| verdict(arch, number).is_some_and(|one| action(one) > action(ASK));
+    let mut all = program(map, ASK, asked);
+    let length = all.len();
+    for (at, instruction) in all.iter_mut().enumerate() {
+        if *instruction == (RET, 0, 0, ALLOW) {
+            *instruction = (JUMP, 0, 0, (length - at - 1) as u32);
+        }
+    }
+    Some([encode(all), profile.to_vec()].concat())
 }
 
 /// The profile's program behind three calls that it may refuse. They give nothing that /proc does not give to the same
@@ -161,9 +187,10 @@ fn handler(profile: &[u8]) -> Vec<u8> {
     [encode(all), profile.to_vec()].concat()
 }
 
-fn program(map: &IdMap, verdict: u32) -> Vec<u8> {
+fn program(map: &IdMap, verdict: u32, wanted: impl Fn(u32, u32) -> bool) -> Vec<Instruction> {
     let mut all: Vec<Instruction> = vec![(LOAD, 0, 0, ARCHITECTURE)];
     for (arch, calls) in TABLES.iter().filter(|(arch, _)| OURS.contains(arch)) {
+        let calls = calls.iter().filter(|(number, _)| wanted(*arch, *number));
         let block = block(calls, map, verdict);
         // Blocks may be longer than a conditional jump reaches.
         all.push((IF_EQUAL, 1, 0, *arch));
@@ -171,12 +198,16 @@ fn program(map: &IdMap, verdict: u32) -> Vec<u8> {
         all.extend(block);
     }
     all.push((RET, 0, 0, ALLOW));
-    encode(all)
+    all
 }
 
 /// The calls of one architecture. Ends by a return.
-fn block(calls: &[(u32, Form)], map: &IdMap, verdict: u32) -> Vec<Instruction> {
-    let checks = calls.iter().map(|(number, form)| (*number, check(*form, map, verdict)));
+fn block<'c>(
+    calls: impl Iterator<Item = &'c (u32, Form)>,
+    map: &IdMap,
+    verdict: u32,
+) -> Vec<Instruction> {
+    let checks = calls.map(|(number, form)| (*number, check(*form, map, verdict)));
     let mut checks: Vec<_> = checks.filter(|(_, check)| !check.is_empty()).collect();
     checks.sort_unstable_by_key(|(number, _)| *number);
     [vec![(LOAD, 0, 0, NUMBER)], search(&checks)].concat()

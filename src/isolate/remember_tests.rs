@@ -111,6 +111,64 @@ fn everything_else_passes() {
     }
 }
 
+/// One program says what two would: the stricter of both.
+#[test]
+fn in_front_of_a_profile_the_stricter_verdict_counts() {
+    const REFUSED: u32 = 0x0005_0001;
+    const LOGGED: u32 = 0x7ffc_0000;
+    const KILLED: u32 = 0x8000_0000;
+    let action = |verdict: u32| (verdict & 0xffff_0000).cast_signed();
+    for map in [map(Mode::Single, &[(0, 1)]), map(Mode::Subuid, &[(0, 1000), (2000, 10)])] {
+        let alone = programs(&map, &[]);
+        assert!(!alone.whole);
+        for others in [ALLOW, LOGGED, REFUSED, KILLED] {
+            // Another verdict on fchownat, mknod and i386's chown32.
+            let profile = encode([
+                (LOAD, 0, 0, NUMBER),
+                (IF_EQUAL, 3, 0, 260),
+                (IF_EQUAL, 2, 0, 133),
+                (IF_EQUAL, 1, 0, 212),
+                (RET, 0, 0, ALLOW),
+                (RET, 0, 0, others),
+            ]);
+            let both = programs(&map, &profile);
+            assert!(both.whole);
+            for (arch, number) in [X86_64, I386, 0x1234]
+                .into_iter()
+                .flat_map(|arch| (0..500).map(move |number| (arch, number)))
+            {
+                for args in [[0; 6], [1; 6], [1500; 6], [0, 0x2001, 0x2001, 5, 5, 5]] {
+                    let verdict = |program: &[u8]| {
+                        bpf::verdict(program, arch, number, args).expect("a verdict")
+                    };
+                    let two = [verdict(&alone.ask), verdict(&profile)];
+                    let stricter = two.into_iter().min_by_key(|one| action(*one));
+                    assert_eq!(Some(verdict(&both.ask)), stricter, "{arch:#x} {number} {args:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A profile that looks at the arguments of such a call keeps a program of its own.
+#[test]
+fn what_hangs_on_arguments_is_not_in_front() {
+    let one = map(Mode::Single, &[(0, 1)]);
+    let looks = |number: u32| {
+        encode([
+            (LOAD, 0, 0, NUMBER),
+            (IF_EQUAL, 0, 3, number),
+            (LOAD, 0, 0, 16),
+            (IF_EQUAL, 0, 1, 7),
+            (RET, 0, 0, 0x0005_0001),
+            (RET, 0, 0, ALLOW),
+        ])
+    };
+    assert!(!programs(&one, &looks(92)).whole);
+    assert_eq!(programs(&one, &looks(92)).ask, programs(&one, &[]).ask);
+    assert!(programs(&one, &looks(2)).whole);
+}
+
 #[test]
 fn the_handler_may_look_and_otherwise_what_the_run_may() {
     let refused = 0x0005_0001;
@@ -122,6 +180,21 @@ fn the_handler_may_look_and_otherwise_what_the_run_may() {
             let looks = arch == OURS[0] && looks.contains(&i64::from(number));
             let verdict = bpf::verdict(&program, arch, number, [1; 6]);
             assert_eq!(verdict, Some(if looks { ALLOW } else { refused }), "{arch:#x} {number}");
+        }
+    }
+}
+
+/// Where it is not, every start takes longer.
+#[test]
+fn the_built_in_profiles_are_behind_it() {
+    use crate::isolate::profile::Profile;
+    use crate::isolate::seccomp::{Request, compiled};
+    for name in Profile::builtin_names() {
+        let profile = Profile::builtin(name).expect(name);
+        for (mode, single) in [(Mode::Single, true), (Mode::Subuid, false)] {
+            let request = Request { single, nesting: false };
+            let program = compiled(&profile, &request).expect(name);
+            assert!(programs(&map(mode, &[(0, 1)]), &program).whole, "{name} {mode:?}");
         }
     }
 }
