@@ -2,16 +2,16 @@
 //!
 //! In parts, because the root switch lies between them: [`prepare`] takes everything that needs the
 //! host's view of files (device nodes, bind sources, a fresh proc, which the kernel grants only while an
-//! unmasked one is visible) as detached mounts; [`apply`] runs after pivot_root, when the host is no longer
-//! in the namespace at all, so that no symlink of a layer can lead a target out of the new root
+//! unmasked one is visible) as detached mounts; [`apply`] runs after pivot_root, when no path leads to the host
+//! any more, so that no symlink of a layer can lead a target out of the new root
 //! (CVE-2026-87766, CVE-2023-27561). /proc is mounted last: until then no magic link exists either. Between the two,
-//! [`apply_fresh`] makes our own /dev and /run, where no path leads through anything of a layer.
+//! [`apply_devices`] makes our own /dev, where no path leads through anything of a layer.
 //!
 //! Nothing is closed one by one: PID 1 closes all it has at once, and a tree that is attached does not
 //! notice.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, statat};
 use rustix::fs::{mkdirat, openat, openat2, symlinkat, unlinkat};
@@ -23,7 +23,7 @@ use rustix::mount::{
 
 use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
-use super::plan::{FRESH, Op, Source};
+use super::plan::{Op, Source};
 use super::target::{make_file, make_in_run, relative, resolve, resolve_or_make};
 use crate::sys;
 use crate::sys::exec::leave_open;
@@ -182,21 +182,17 @@ fn detach(source: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-/// Executes the first steps, as far as they concern our own /dev and /run; the new root is only the working directory
-/// yet. How many that were. (So that the old root goes when the process on the other processor has made its network:
-/// then the kernel, which waits for all processors, waits less.)
+/// Executes the first steps, which make our own /dev, up to its devpts; the new root is only the working directory
+/// yet. How many that were.
 ///
 /// # Errors
 /// The first step that failed.
-pub fn apply_fresh(ops: &[Op], prepared: &Prepared) -> Result<usize, Failed> {
+pub fn apply_devices(ops: &[Op], prepared: &Prepared) -> Result<usize, Failed> {
+    let dev = Path::new("/dev");
     for (index, (op, tree)) in ops.iter().zip(prepared).enumerate() {
         let of_ours = match op {
-            Op::Tmpfs { target, .. } if FRESH.iter().any(|root| target == Path::new(root)) => {
-                is_directory(target).is_ok()
-            }
-            Op::Directory { target, .. } | Op::Devpts { target } | Op::Symlink { target, .. } => {
-                FRESH.iter().any(|root| target.starts_with(root))
-            }
+            Op::Tmpfs { target, .. } if target == dev => is_directory(target).is_ok(),
+            Op::Directory { target, .. } | Op::Symlink { target, .. } => target.starts_with(dev),
             Op::Device { .. } => true,
             _ => false,
         };
@@ -207,6 +203,19 @@ pub fn apply_fresh(ops: &[Op], prepared: &Prepared) -> Result<usize, Failed> {
             .map_err(|errno| Failed { op: index, errno })?;
     }
     Ok(ops.len())
+}
+
+/// Where the old root can be until somebody unmounts it: in a directory of our own that the step after those that are
+/// `done` covers with devpts, so that no path leads there, whatever symlinks a layer has. None if that is not the
+/// next step.
+///
+/// # Errors
+/// What mkdir(2) says.
+pub fn beneath_devpts(ops: &[Op], done: usize) -> Result<Option<PathBuf>, Errno> {
+    let Some(Op::Devpts { target }) = ops.get(done) else { return Ok(None) };
+    let place = relative(target).join("old-root");
+    mkdirat(CWD, &place, Mode::RWXU)?;
+    Ok(Some(place))
 }
 
 /// Executes the steps in the new root, which is the process's root and working directory, but for the first, which were

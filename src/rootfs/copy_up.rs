@@ -16,6 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use super::apply::Failed;
+use super::plan::Op;
 use crate::fault::{Fault, printable};
 use crate::tree::dir::{Names, kind, lstat, open_beneath, open_child};
 use crate::tree::path;
@@ -90,6 +91,16 @@ pub fn execute(steps: &[CopyUp]) -> Result<(), Failed> {
         done.map_err(|errno| Failed { op: index, errno })?;
     }
     Ok(())
+}
+
+/// Whether the steps come to the same before the mounts of a plan as after them. What a mount lies over is not copied up,
+/// and which places those are symbolic links of a layer decide; so only for the databases, and if the plan puts nothing
+/// of the user's anywhere.
+pub fn is_independent(steps: &[CopyUp], ops: &[Op]) -> bool {
+    let of_user = |op: &Op| {
+        matches!(op, Op::Bind { .. } | Op::OverlayBind { .. } | Op::Tmpfs { limits: None, .. })
+    };
+    steps.iter().all(|step| step.mapped) && !ops.iter().any(of_user)
 }
 
 /// To open a file so is what copies it up. Without waiting for the other end of a fifo.
@@ -219,6 +230,22 @@ mod tests {
         assert!(matches!(open_plainly(&through, read), Err(Errno::LOOP | Errno::NOTDIR)));
         assert!(there(open_plainly("proc/self/environ", read)).expect("passed over").is_none());
         assert!(there(open_plainly("etc/nothing/at/all", read)).expect("passed over").is_none());
+    }
+
+    #[test]
+    fn what_the_user_mounts_comes_first() {
+        let databases = plan(&[], TouchRpmdb::Mapped);
+        let target = || "/var/lib/rpm".into();
+        let ours =
+            [Op::Proc, Op::Tmpfs { target: target(), mode: 0, limits: Some(""), exec: true }];
+        assert!(is_independent(&databases, &ours));
+        let theirs = Op::Tmpfs { target: target(), mode: 0, limits: None, exec: true };
+        assert!(!is_independent(&databases, &[theirs]));
+        let scratch = String::new();
+        let theirs = Op::OverlayBind { source: target(), target: target(), scratch };
+        assert!(!is_independent(&databases, &[theirs]));
+        assert!(!is_independent(&plan(&["/a".into()], TouchRpmdb::Never), &ours));
+        assert!(!is_independent(&plan(&[], TouchRpmdb::Always), &ours));
     }
 
     #[test]

@@ -20,12 +20,28 @@ pub struct GateEnd {
 }
 
 impl GateEnd {
-    /// For PID 1: lets the other one go, with a number for it.
+    /// For PID 1: lets the other one go, with a number for it. The gate is closed again behind it.
     ///
     /// # Errors
     /// None while the gate is closed.
     pub fn open(self, number: u8) -> Result<(), Errno> {
         write(self.opens, &(u64::from(number) + 1).to_ne_bytes()).map(drop)
+    }
+
+    /// For PID 1, before that: tells a process that was made early whether the root is its root, too.
+    ///
+    /// # Errors
+    /// None while the gate is closed.
+    pub fn tell_switched(self, for_all: bool) -> Result<(), Errno> {
+        self.open(for_all.into())
+    }
+
+    /// For the other one: waits for that. None if PID 1 has failed.
+    ///
+    /// # Errors
+    /// What read(2) says.
+    pub fn await_switched(self) -> Result<Option<bool>, Errno> {
+        Ok(self.await_open()?.map(|number| number != 0))
     }
 
     /// For the other one: waits for that number. If PID 1 dies meanwhile the kernel ends us, too (who joins a run has a death
@@ -81,6 +97,10 @@ mod tests {
         for number in [0, 7, u8::MAX] {
             end.open(number).expect("open");
             assert_eq!(end.await_open().expect("await"), Some(number));
+        }
+        for for_all in [true, false] {
+            end.tell_switched(for_all).expect("tell");
+            assert_eq!(end.await_switched().expect("await"), Some(for_all));
         }
         drop(other);
         assert!(wire::receive_ready(end.wire).expect("receive").is_none());

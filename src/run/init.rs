@@ -19,11 +19,12 @@ use rustix::mount::{
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 
+use super::early;
 use super::gate::{GateEnd, NewGate};
 use super::hold;
 use super::payload::{self, Begin};
 use super::program;
-use super::reap::{self, Gate, Joins, Started};
+use super::reap::{self, Gate, Started};
 use super::spec::{RunSpec, TerminalSpec, Upper};
 use super::user;
 use super::weaker::{self, Switched};
@@ -79,8 +80,8 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
             .map_err(|failed| at_step(Stage::Prepare, failed))?;
     }
     become_root(spec, wire).map_err(Failure::at(Stage::Ids))?;
-    if early.is_none() && starts_early(spec) {
-        early = Some(start_early(spec, wire, false)?);
+    if early.is_none() && early::possible(spec) {
+        early = Some(early::start(spec, wire, false)?);
     }
     if let Some(scaffold) = &spec.scaffold {
         lowers.push(scaffold.make().map_err(Failure::at(Stage::Upper))?);
@@ -92,14 +93,14 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     let prepared = apply::prepare(&spec.plan.ops, given, &base, run.as_fd(), spec.way)
         .map_err(|failed| at_step(Stage::Prepare, failed))?;
     weaker::enter_root(&base, &root).map_err(Failure::at(Stage::Root))?;
-    let done = apply::apply_fresh(&spec.plan.ops, &prepared)
+    let done = apply::apply_devices(&spec.plan.ops, &prepared)
         .map_err(|failed| at_step(Stage::Mount, failed))?;
-    let switched = weaker::switch_root(spec, &root, wire);
-    if switched.map_err(Failure::at(Stage::Root))? == Switched::Moved {
-        early.take().map_or(Ok(()), weaker::retire)?;
-    }
+    let switched = switch_root(spec, &root, wire, done).map_err(Failure::at(Stage::Root))?;
+    early = early::tell(early, &switched)?;
     apply::apply(&spec.plan.ops, prepared, done).map_err(|failed| at_step(Stage::Mount, failed))?;
-    copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))?;
+    if early.is_none() || !early::copies_up(spec) {
+        copy_up(spec)?;
+    }
     user::settle(spec).map_err(Failure::at(Stage::User))?;
     let absent = check_program(spec)?;
     hold::root(spec, &root, wire).map_err(Failure::at(Stage::Descriptors))?;
@@ -110,6 +111,9 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         open_terminal(spec.terminal.as_ref(), wire).map_err(Failure::at(Stage::Terminal))?;
     if spec.outside.is_some() {
         await_go(wire).map_err(Failure::at(Stage::Network))?;
+    }
+    if let Switched::Pivoted(old_root) = switched {
+        old_root.unmount().map_err(Failure::at(Stage::Root))?;
     }
     let started = match early {
         Some(started) => started,
@@ -149,6 +153,22 @@ fn assemble_root(
         .map_err(Failure::at(Stage::Overlay))
 }
 
+/// With the old root in the place that no path leads to, if the steps that are `done` have made it.
+fn switch_root(
+    spec: &RunSpec,
+    root: &OwnedFd,
+    wire: &OwnedFd,
+    done: usize,
+) -> Result<Switched, Errno> {
+    let aside = apply::beneath_devpts(&spec.plan.ops, done)?;
+    weaker::switch_root(spec, root, wire, aside.as_deref())
+}
+
+/// Copies up what is to be there before the command.
+pub(super) fn copy_up(spec: &RunSpec) -> Result<(), Failure> {
+    copy_up::execute(&spec.copy_up).map_err(|failed| at_step(Stage::CopyUp, failed))
+}
+
 fn at_step(stage: Stage, failed: Failed) -> Failure {
     Failure { stage, detail: failed.op as u32, errno: failed.errno }
 }
@@ -174,13 +194,13 @@ pub(super) fn die_with_parent_still(wire: impl AsFd) -> Result<(), Errno> {
 /// longest, because two programs write them: what needs no ids is done before.
 ///
 /// The network is made where nothing waits for it: by the payload's process while we mount, or by us while
-/// newuidmap and newgidmap work. In the first case so are the namespaces of [`makes_others_later`].
+/// newuidmap and newgidmap work. In the first case so are the namespaces of [`early::makes_namespaces`].
 fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     if spec.id_map.mode == IdMode::Single {
         let map = spec.id_map.known_as(spec.first_id());
         ids::write_own_map(&map).map_err(Failure::at(Stage::Ids))?;
-        if makes_others_later(spec) {
-            return start_early(spec, wire, true).map(Some);
+        if early::makes_namespaces(spec) {
+            return early::start(spec, wire, true).map(Some);
         }
         own_network(spec)?;
         ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
@@ -188,7 +208,7 @@ fn map_ids(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<Started>, Failure> {
     }
     own_network(spec)?;
     if spec.id_map.mode == IdMode::Subuid {
-        return starts_early(spec).then(|| start_early(spec, wire, false)).transpose();
+        return early::possible(spec).then(|| early::start(spec, wire, false)).transpose();
     }
     await_go(wire).map_err(Failure::at(Stage::Ids))?;
     ask_for_network(spec, wire).map_err(Failure::at(Stage::Network))?;
@@ -316,35 +336,6 @@ pub(super) fn open_terminal(
     Ok(Some(slave))
 }
 
-/// Whether the payload's process makes the namespaces that the root does not need, those of IPC and of the host name,
-/// together with the network, and PID 1 joins them. It cannot join those of a program that its caller may not read, and has
-/// others then; so not if it hands them on to those who join the run.
-pub(super) fn makes_others_later(spec: &RunSpec) -> bool {
-    let alone = spec.outside.is_none() && !spec.stays;
-    spec.id_map.mode == IdMode::Single && starts_early(spec) && alone
-}
-
-/// Whether the payload's process needs nothing of the root before its exec.
-fn starts_early(spec: &RunSpec) -> bool {
-    spec.user.is_none() && spec.terminal.is_none()
-}
-
-/// Makes the payload's process before there is a root: it makes namespaces if it is told so, names the
-/// host and gives up its rights on another processor while we mount. pivot_root(2) moves it along, and
-/// the gate tells it when all is ready.
-fn start_early(spec: &RunSpec, wire: &OwnedFd, namespaces: bool) -> Result<Started, Failure> {
-    let mut gate = Some(NewGate::new().map_err(Failure::at(Stage::Fork))?);
-    let here = Here::now(spec.processors);
-    let (payload, pidfd) = fork(here, || {
-        let Some(gate) = gate.take().map(NewGate::theirs) else { return };
-        payload::become_command(spec, wire, Begin::WhenTold { gate, namespaces })
-    })?;
-    here.send_away(payload);
-    let joins = namespaces.then_some(Joins { from: pidfd, network: spec.own_network });
-    let gate = gate.map(|gate| Gate { end: gate.ours(), joins });
-    Ok(Started { payload, gate, absent: 0, joined: false })
-}
-
 /// Makes the payload's process when the root is ready.
 fn start(spec: &RunSpec, wire: &OwnedFd, terminal: Option<OwnedFd>) -> Result<Started, Failure> {
     // Before the payload exists, because one with SYS_PTRACE could be faster than we are.
@@ -363,14 +354,15 @@ pub(super) fn fork_at_gate(
     let gate = spec.remember.as_ref().map(|_| NewGate::new().map_err(Failure::at(Stage::Fork)));
     let mut gate = gate.transpose()?;
     let here = Here::now(spec.processors);
-    let (payload, _) = fork(here, || child(gate.take().map(NewGate::theirs)))?;
+    let (payload, pidfd) = fork(here, || child(gate.take().map(NewGate::theirs)))?;
+    leave_open(pidfd);
     if gate.is_some() {
         here.send_away(payload);
     }
     Ok((payload, gate.map(|gate| Gate { end: gate.ours(), joins: None })))
 }
 
-fn fork(here: Here, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), Failure> {
+pub(super) fn fork(here: Here, child: impl FnOnce()) -> Result<(Pid, OwnedFd), Failure> {
     // Once for both processes.
     rustix::thread::set_no_new_privs(true).map_err(Failure::at(Stage::NoNewPrivs))?;
     reap::block_signals().map_err(Failure::at(Stage::Fork))?;
@@ -380,6 +372,6 @@ fn fork(here: Here, child: impl FnOnce()) -> Result<(Pid, BorrowedFd<'static>), 
             child();
             exit_now(i32::from(super::outcome::OURS))
         }
-        Side::Parent { child, pidfd } => Ok((child, leave_open(pidfd))),
+        Side::Parent { child, pidfd } => Ok((child, pidfd)),
     }
 }

@@ -9,6 +9,7 @@ pub mod answer;
 mod byfd;
 mod companion;
 pub mod disk;
+mod early;
 pub mod explain;
 pub mod gate;
 mod hold;

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::byfd;
+use super::early;
 use super::gate::GateEnd;
 use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
@@ -68,6 +69,10 @@ pub fn become_command(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> ! {
 }
 
 fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Failure> {
+    if matches!(begin, Begin::WhenTold { namespaces: true, .. }) {
+        // First of all, because it takes longest.
+        make_namespaces(spec.own_network)?;
+    }
     take_counted(spec).map_err(Failure::at(Stage::Descriptors))?;
     descriptors(spec, wire, &begin).map_err(Failure::at(Stage::Descriptors))?;
     rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
@@ -89,11 +94,17 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
                 absent = pass(gate, listener);
             }
         }
-        Begin::WhenTold { gate, namespaces } => {
-            if namespaces {
-                make_namespaces(spec.own_network)?;
-            }
+        Begin::WhenTold { gate, .. } => {
             init::name_and_network(spec, wire)?;
+            match gate.await_switched() {
+                Ok(Some(true)) if early::copies_up(spec) => {
+                    rustix::process::chdir("/").map_err(Failure::at(Stage::CopyUp))?;
+                    init::copy_up(spec)?;
+                }
+                Ok(Some(_)) => {}
+                // It has told why.
+                _ => exit_now(i32::from(super::outcome::OURS)),
+            }
             let listener = give_up(spec, wire, None, None)?;
             absent = pass(gate, listener);
         }

@@ -76,10 +76,10 @@ pub struct Gate {
 }
 
 /// Namespaces that the payload's process has made and PID 1 joins: IPC and host name.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Joins {
-    /// That process.
-    pub from: BorrowedFd<'static>,
+    /// That process, as a pidfd.
+    pub from: OwnedFd,
     /// Whether the network is another one, too.
     pub network: bool,
 }
@@ -91,12 +91,25 @@ pub struct Joins {
 pub fn run(
     spec: &RunSpec,
     wire: &OwnedFd,
-    started: Started,
+    mut started: Started,
     place: Option<OwnedFd>,
 ) -> Result<(), Failure> {
     let signals = ended_children().map_err(Failure::at(Stage::Fork))?;
+    if let Some(place) = place {
+        hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
+    }
+    // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors. Before the payload's
+    // process is waited for, because the kernel takes a while for so many.
+    let gate = started.gate.as_ref().map(|gate| gate.end);
+    let [told, opens] = [gate.map(|gate| gate.wire), gate.map(|gate| gate.opens)];
+    let joined = started.gate.as_ref().and_then(|gate| gate.joins.as_ref());
+    let joined = joined.map(|joins| joins.from.as_fd());
+    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, joined];
+    let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
     let mut listener = None;
-    match &started.gate {
+    match &mut started.gate {
         // Nobody but us would reap what was killed before it came to its command.
         Some(gate) if started.joined => match receive_ready(gate.end.wire) {
             Ok(Some(found)) => listener = found,
@@ -106,17 +119,7 @@ pub fn run(
         Some(gate) => listener = meet(gate)?,
         None => {}
     }
-    if let Some(place) = place {
-        hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
-    }
-    // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors.
-    let gate = started.gate.as_ref().map(|gate| gate.end);
     let asked = listener.as_ref().map(AsFd::as_fd);
-    let [told, opens] = [gate.map(|gate| gate.wire), gate.map(|gate| gate.opens)];
-    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, asked];
-    let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
-    kept.sort_unstable();
-    sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
     let give_up = || -> Result<(), Errno> {
         // Capabilities that only become fewer take neither the death signal nor the hiding back.
         // What the handler needs is not effective in us.
@@ -142,13 +145,13 @@ pub fn run(
 /// Waits until the payload's process has given up all, and joins the namespaces that it has made. It holds no
 /// secrets then, but must not be left in the host's: /proc/1/net shows what is there. Gives the
 /// listener of calls that are remembered, if it has one.
-pub(super) fn meet(gate: &Gate) -> Result<Option<OwnedFd>, Failure> {
+pub(super) fn meet(gate: &mut Gate) -> Result<Option<OwnedFd>, Failure> {
     let Ok(Some(listener)) = receive_ready(gate.end.wire) else {
         // It has told why.
         exit_now(1);
     };
-    let Some(Joins { from, network }) = gate.joins else { return Ok(listener) };
-    let done = match namespace::join_others(from, network) {
+    let Some(Joins { from, network }) = gate.joins.take() else { return Ok(listener) };
+    let done = match namespace::join_others(from.as_fd(), network) {
         // A program that its caller may not read runs as a process that nobody may look into; or a filter around us.
         Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => namespace::unshare_others(network),
         joined => joined,

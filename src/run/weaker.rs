@@ -2,8 +2,9 @@
 //! none is gone where the spec says that nothing may be lost.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::{Signal, WaitOptions, waitpid};
@@ -160,15 +161,6 @@ pub(super) fn proc(spec: &RunSpec, prepared: &mut Prepared, wire: &OwnedFd) -> R
     Ok(())
 }
 
-/// How the root was switched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Switched {
-    /// The old one is gone, and every process of the namespace has the new one.
-    Pivoted,
-    /// Only this process has the new one, which covers the old one.
-    Moved,
-}
-
 /// Goes into the new root. The overlay is put over the clone of base_dir for a moment, because pivot_root(2) wants a
 /// mount point.
 pub(super) fn enter_root(base: &Base, root: &OwnedFd) -> Result<(), Errno> {
@@ -179,7 +171,32 @@ pub(super) fn enter_root(base: &Base, root: &OwnedFd) -> Result<(), Errno> {
     rustix::process::fchdir(root)
 }
 
-/// Makes `root`, which is the working directory, the root, and takes the host out of the namespace.
+/// How the root was switched.
+#[derive(Debug)]
+pub(super) enum Switched {
+    /// Every process of the namespace has the new one.
+    Pivoted(OldRoot),
+    /// Only this process has the new one, which covers the old one.
+    Moved,
+}
+
+/// The old root where it is still mounted, if it is.
+#[derive(Debug)]
+pub(super) struct OldRoot(Option<OwnedFd>);
+
+impl OldRoot {
+    /// Takes the host out of the namespace; lazily, because it is busy with our descriptors.
+    pub(super) fn unmount(self) -> Result<(), Errno> {
+        let Some(old_root) = self.0 else { return Ok(()) };
+        rustix::process::fchdir(&old_root)?;
+        unmount(".", UnmountFlags::DETACH)?;
+        rustix::process::chdir("/")
+    }
+}
+
+/// Makes `root`, which is the working directory, the root. The old one comes to the place `aside`, where no path leads to
+/// it, until it is unmounted: the kernel waits for all processors then, and for one that makes a network namespace longer
+/// than for any other. Without such a place it is gone at once.
 ///
 /// Docker's default filter never allows pivot_root. Then the overlay is moved over `/` and is our root by
 /// chroot(2). That is no boundary to whoever can move mounts or make them; to anybody else every way up ends
@@ -190,8 +207,11 @@ pub(super) fn switch_root(
     spec: &RunSpec,
     root: &OwnedFd,
     wire: &OwnedFd,
+    aside: Option<&Path>,
 ) -> Result<Switched, Errno> {
-    match rustix::process::pivot_root(".", ".") {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old_root = aside.map(|_| openat(CWD, "/", flags, Mode::empty())).transpose()?;
+    match rustix::process::pivot_root(".", aside.unwrap_or(Path::new("."))) {
         Err(Errno::PERM | Errno::NOSYS)
             if spec.may_lose && !spec.capabilities.holds(CAP_SYS_ADMIN) =>
         {
@@ -203,19 +223,21 @@ pub(super) fn switch_root(
         }
         other => other?,
     }
-    // The old root lies on top of the new one now; lazily, because it is busy with our descriptors.
-    // The working directory stays what it was: the new root.
-    unmount(".", UnmountFlags::DETACH)?;
-    Ok(Switched::Pivoted)
+    if old_root.is_none() {
+        // It lies on top of the new one. The working directory stays what it was: the new root.
+        unmount(".", UnmountFlags::DETACH)?;
+    }
+    Ok(Switched::Pivoted(OldRoot(old_root)))
 }
 
 /// Ends a payload's process that was made early: its root is the old one, and it has no right left to leave
 /// that. The namespaces that it has made are ours before.
-pub(super) fn retire(started: Started) -> Result<(), Failure> {
-    if let Some(gate) = &started.gate {
+pub(super) fn retire(mut started: Started) -> Result<(), Failure> {
+    let fork = Failure::at(Stage::Fork);
+    if let Some(gate) = &mut started.gate {
+        gate.end.tell_switched(false).map_err(&fork)?;
         reap::meet(gate)?;
     }
-    let fork = Failure::at(Stage::Fork);
     rustix::process::kill_process(started.payload, Signal::KILL).map_err(&fork)?;
     waitpid(Some(started.payload), WaitOptions::empty()).map(drop).map_err(fork)
 }

@@ -42,6 +42,30 @@ fn masks_are_the_null_device() {
     assert_eq!(text(&out.stdout), "1:3\n", "{}", text(&out.stderr));
 }
 
+/// While PID 1 mounts, the old root waits beneath devpts to be unmounted: no path leads there, and it is gone before the
+/// command begins.
+#[test]
+fn the_old_root_cannot_be_reached() {
+    let host = Host::with(|tree| {
+        let canary = tree.parent().unwrap().join("canary");
+        let aside = format!("/dev/pts/old-root{}", canary.display());
+        for name in ["hosts", "hostname"] {
+            symlink(&aside, tree.join("etc").join(name)).unwrap();
+        }
+        fs::create_dir_all(tree.join("var")).unwrap();
+        symlink("/dev/pts/old-root/var/lib", tree.join("var/lib")).unwrap();
+        symlink("/dev/pts/old-root/bin/sh", tree.join("aside")).unwrap();
+    });
+    let line = "cat /etc/hosts /etc/hostname; ls -A /dev/pts /var/lib/; \
+                grep -c -e old-root -e ' /dev/pts/' /proc/self/mountinfo";
+    for flags in [&["--net", "none"][..], &["--copy-up", "/var/lib"]] {
+        let out = host.shell(flags, line);
+        assert_eq!(text(&out.stdout), "/dev/pts:\nptmx\n0\n", "{flags:?}: {}", text(&out.stderr));
+    }
+    let out = host.run(&[], &["/aside", "-c", "echo outside"]);
+    assert_eq!((out.status.code(), text(&out.stdout)), (Some(127), String::new()));
+}
+
 /// The store is bound by no path, not even one through a symlink.
 #[test]
 fn the_store_is_never_bound() {
@@ -87,7 +111,9 @@ fn devices_of_the_layer_are_never_used() {
 #[test]
 fn places_of_ours_may_be_symlinks() {
     for name in ["sys", "run", "tmp", "etc", "var"] {
-        for target in ["OUTSIDE", "/", "../../../..", "/proc/1/root", "/proc/self/cwd"] {
+        for target in
+            ["OUTSIDE", "/", "../../../..", "/proc/1/root", "/proc/self/cwd", "/dev/pts/old-root"]
+        {
             let host = Host::with(|tree| {
                 let outside = tree.parent().unwrap().join("outside");
                 fs::remove_dir(tree.join(name)).ok();
@@ -123,6 +149,7 @@ fn targets_of_binds_stay_inside() {
             ("abs", outside),
             ("up", "../../../.."),
             ("oldroot", "/oldroot/home"),
+            ("aside", "/dev/pts/old-root"),
             ("magic", "/proc/1/root"),
             ("cwd", "/proc/self/cwd"),
             ("loop", "loop"),
@@ -136,7 +163,7 @@ fn targets_of_binds_stay_inside() {
     fs::write(host.path("given/file"), "given").unwrap();
     let file = host.word("given/file");
     let before = left::names(&host.path("."));
-    for top in ["abs", "up", "oldroot", "magic", "cwd", "loop", "in", "real/up"] {
+    for top in ["abs", "up", "oldroot", "aside", "magic", "cwd", "loop", "in", "real/up"] {
         for below in ["", "/new", "/new/deep", "/../x"] {
             let target = format!("/{top}{below}");
             for flags in [

@@ -15,7 +15,7 @@ use crate::run::companion::{Companion, FINE, OVER};
 use crate::run::outcome::{Ended, Reason};
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::wire::{Down, send_down};
-use crate::run::{disk, init, network, pump};
+use crate::run::{disk, early, network, pump};
 use crate::sys::process::{
     NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
 };
@@ -41,7 +41,7 @@ pub(super) fn clone_for(spec: &RunSpec) -> (std::result::Result<Side, Errno>, bo
     // The network, which takes longest, comes when there is somebody who has nothing else to do; others with it, if
     // that is beside the root.
     let mut namespaces = NEW_USER | NEW_MOUNT | NEW_PID;
-    if !init::makes_others_later(spec) {
+    if !early::makes_namespaces(spec) {
         namespaces |= NEW_IPC | NEW_UTS;
     }
     match &spec.cgroup {
