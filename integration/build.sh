@@ -57,6 +57,12 @@ C
     cmp -s "$lib/new.a" "$lib/libseccomp.a" || mv "$lib/new.a" "$lib/libseccomp.a"
 }
 
+# Not every linker takes a script that adds to its own.
+can_order() {
+    echo 'int main(void) { return 0; }' |
+        cc -x c - -Tintegration/order.ld -o "$out/musl-lib/ordered" 2>/dev/null
+}
+
 can_static() {
     command -v musl-gcc >/dev/null && [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] &&
         [ -f "$(cc -print-file-name=libseccomp.a)" ] && seccomp_for_musl
@@ -65,6 +71,10 @@ can_static() {
 if can_static; then
     # The name cargo's C compiler variables want: dashes as underscores.
     export "CC_$(echo "$target" | tr - _)=musl-gcc"
+    # The functions of a start next to one another: see order.sh.
+    if can_order; then
+        export "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=-C link-arg=-Tintegration/order.ld"
+    fi
     LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=$out/musl-lib \
         cargo build --release --locked --bin sandbox --target "$target" >&2
     echo "$out/$target/release/sandbox"
