@@ -123,7 +123,7 @@ fn whole(place: &str) -> Result<(), Errno> {
 /// SQLite the index of its journal.
 fn mapped(place: &str) -> Result<(), Errno> {
     let Some(dir) = open(place, LIST)? else { return Ok(()) };
-    let names = Names::read(dir.as_fd())?;
+    let names = Names::read_on(dir.as_fd())?;
     let berkeley = names.iter().any(|(name, _)| name == c"Packages");
     for (name, told) in names.iter() {
         let bytes = name.to_bytes();
@@ -138,7 +138,7 @@ fn mapped(place: &str) -> Result<(), Errno> {
 /// Copies up all files in a directory and the directories beneath it.
 fn sweep(dir: OwnedFd) -> Result<(), Errno> {
     let mut entries = 0;
-    let mut levels = vec![(Names::read(dir.as_fd())?, 0, dir)];
+    let mut levels = vec![(Names::read_on(dir.as_fd())?, 0, dir)];
     while let Some((names, next, dir)) = levels.last_mut() {
         let Some((name, told)) = names.get(*next) else {
             levels.pop();
@@ -155,7 +155,7 @@ fn sweep(dir: OwnedFd) -> Result<(), Errno> {
                 if levels.len() <= MOST_LEVELS
                     && let Some(child) = there(child)?
                 {
-                    levels.push((Names::read(child.as_fd())?, 0, child));
+                    levels.push((Names::read_on(child.as_fd())?, 0, child));
                 }
             }
             _ => file(dir.as_fd(), name, told)?,

@@ -42,7 +42,7 @@ impl Shown {
             return Ok(names);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let names = Names::read(leave_open(openat(CWD, "/proc", flags, Mode::empty())?))?;
+        let names = Names::read_on(leave_open(openat(CWD, "/proc", flags, Mode::empty())?))?;
         Ok(self.0.get_or_init(|| names))
     }
 }

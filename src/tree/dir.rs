@@ -41,6 +41,14 @@ impl Names {
     /// What getdents64(2) says.
     pub fn read(dir: BorrowedFd<'_>) -> Result<Self, Errno> {
         rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+        Self::read_on(dir)
+    }
+
+    /// The same from where the descriptor stands: from the first entry on, if nobody has read by it.
+    ///
+    /// # Errors
+    /// What getdents64(2) says.
+    pub fn read_on(dir: BorrowedFd<'_>) -> Result<Self, Errno> {
         let mut buffer = Vec::with_capacity(DIRENT_BUFFER);
         let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
         let mut names = Self::default();
