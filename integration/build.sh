@@ -73,7 +73,10 @@ if can_static; then
     export "CC_$(echo "$target" | tr - _)=musl-gcc"
     # The functions of a start next to one another: see order.sh.
     if can_order; then
-        export "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=-C link-arg=-Tintegration/order.ld"
+        # A name by its content, because cargo looks at the name alone.
+        ordered=target/order-$(cksum <integration/order.ld | tr ' ' -).ld
+        mkdir -p target && cp integration/order.ld "$ordered"
+        export "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=-C link-arg=-T$ordered"
     fi
     LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=$out/musl-lib \
         cargo build --release --locked --bin sandbox --target "$target" >&2

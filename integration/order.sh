@@ -11,7 +11,8 @@ PATH=$PATH:$HOME/.cargo/bin
 binary=$(integration/build.sh --static)
 cargo build --quiet --example order
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT INT TERM
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
 chmod 755 "$work"
 cp "$binary" target/debug/examples/order "$work"
 
@@ -33,15 +34,16 @@ T
 trace() { "$@" sh -c "work=$work; . $work/trace.sh" </dev/null 2>>"$work/said"; }
 if [ "$(id -u)" = 0 ]; then
     integration/users.sh make
-    for user in sandbox-single sandbox-test; do
-        trace integration/users.sh run "$user"
-    done
+    set -- sandbox-single sandbox-test
 else
-    trace env
-fi >"$work/found" || {
-    cat "$work/said" >&2
-    exit 1
-}
+    set -- ''
+fi
+for user in "$@"; do
+    trace ${user:+integration/users.sh run} ${user:-env} >>"$work/found" || {
+        cat "$work/said" >&2
+        exit 1
+    }
+done
 # Names without the digests that every build has anew. What `dispatch` is, holds all commands: its own pages only.
 sed -n -e 's/^\(_ZN.*17h\)[0-9a-f]\{16\}E$/\1*/p' -e '/^_R/s/Cs[0-9A-Za-z]*_/Cs*_/gp' "$work/found" |
     grep -v 'sandbox3cli8dispatch' | LC_ALL=C sort -u >"$work/names"

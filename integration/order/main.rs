@@ -109,22 +109,36 @@ fn trace(program: &Path, words: &[String]) -> Result<BTreeSet<u64>> {
                 (process, None)
             }
             Ok(WaitStatus::Stopped(process, Signal::SIGTRAP)) => {
-                if let (Some((base, end)), Ok(registers)) = (map, ptrace::getregs(process))
-                    && (base..end).contains(&registers.rip)
+                if let (Some((base, end)), Some(place)) = (map, place(process))
+                    && (base..end).contains(&place)
                 {
-                    places.insert(registers.rip - base);
+                    places.insert(place - base);
                 }
                 (process, None)
             }
             // A process that is just made, or the end of our own stop.
             Ok(WaitStatus::Stopped(process, Signal::SIGSTOP | Signal::SIGCONT)) => (process, None),
             Ok(WaitStatus::Stopped(process, signal)) => (process, Some(signal)),
+            Ok(WaitStatus::Exited(process, code)) if process == first && code != 0 => {
+                return Err(format!("it ended with {code}").into());
+            }
             Ok(_) => continue,
         };
         let on = if map.is_some() { ptrace::step } else { ptrace::cont };
         // It may have been killed meanwhile.
         on(process, signal).ok();
     }
+}
+
+/// Where a process is.
+#[cfg(target_arch = "x86_64")]
+fn place(process: Pid) -> Option<u64> {
+    ptrace::getregs(process).ok().map(|registers| registers.rip)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn place(_: Pid) -> Option<u64> {
+    None
 }
 
 /// From where to where it is in memory.

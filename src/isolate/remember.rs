@@ -8,8 +8,8 @@
 //! nothing, because the kernel keeps "always allowed" per call number (Linux 5.11).
 
 use super::bpf::{
-    self, AND, ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_NOT_LESS, Instruction, JUMP, LOAD, NUMBER,
-    RET, encode,
+    self, AND, ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_NOT_LESS, INSTRUCTION, Instruction, JUMP,
+    LOAD, NUMBER, RET, encode,
 };
 use crate::ids::{IdMap, Mode};
 
@@ -17,6 +17,9 @@ use crate::ids::{IdMap, Mode};
 const ALLOW: u32 = 0x7fff_0000;
 const ASK: u32 = 0x7fc0_0000;
 const SEEMS_DONE: u32 = 0x0005_0000;
+
+/// BPF_MAXINSNS.
+const MOST_INSTRUCTIONS: usize = 4096;
 
 /// The offset in struct seccomp_data of the low half of an argument, on little-endian machines (all that a
 /// profile may name are).
@@ -150,7 +153,7 @@ pub fn programs(map: &IdMap, profile: &[u8]) -> Programs {
 }
 
 /// What asks, and behind it the profile's program. Only if that gives each of the calls one verdict whatever the arguments
-/// are: what it refuses is not asked about.
+/// are (what it refuses is not asked about), and only if the kernel takes a program as long as both.
 fn in_front(map: &IdMap, profile: &[u8]) -> Option<Vec<u8>> {
     let verdict = |arch, number| bpf::constant(profile, arch, number);
     let ours = TABLES.iter().filter(|(arch, _)| OURS.contains(arch));
@@ -168,7 +171,8 @@ fn in_front(map: &IdMap, profile: &[u8]) -> Option<Vec<u8>> {
             *instruction = (JUMP, 0, 0, (length - at - 1) as u32);
         }
     }
-    Some([encode(all), profile.to_vec()].concat())
+    let both = [encode(all), profile.to_vec()].concat();
+    (both.len() <= MOST_INSTRUCTIONS * INSTRUCTION).then_some(both)
 }
 
 /// The profile's program behind three calls that it may refuse. They give nothing that /proc does not give to the same

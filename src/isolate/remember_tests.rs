@@ -167,6 +167,9 @@ fn what_hangs_on_arguments_is_not_in_front() {
     assert!(!programs(&one, &looks(92)).whole);
     assert_eq!(programs(&one, &looks(92)).ask, programs(&one, &[]).ask);
     assert!(programs(&one, &looks(2)).whole);
+    // Nor one that would be too long with it.
+    let long = encode(std::iter::repeat_n((RET, 0, 0, ALLOW), 4000));
+    assert!(!programs(&one, &long).whole);
 }
 
 #[test]

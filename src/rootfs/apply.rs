@@ -218,6 +218,15 @@ pub fn beneath_devpts(ops: &[Op], done: usize) -> Result<Option<PathBuf>, Errno>
     Ok(Some(place))
 }
 
+/// Executes that next step, right behind the switch. How many are done then.
+///
+/// # Errors
+/// That it failed.
+pub fn cover(ops: &[Op], done: usize) -> Result<usize, Failed> {
+    let covered = ops.get(done).map_or(Ok(()), |op| apply_one(op, None, None, &Shown::default()));
+    covered.map(|()| done + 1).map_err(|errno| Failed { op: done, errno })
+}
+
 /// Executes the steps in the new root, which is the process's root and working directory, but for the first, which were
 /// `done` already.
 ///

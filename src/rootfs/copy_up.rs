@@ -10,6 +10,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::str::FromStr;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -94,11 +95,14 @@ pub fn execute(steps: &[CopyUp]) -> Result<(), Failed> {
 }
 
 /// Whether the steps come to the same before the mounts of a plan as after them. What a mount lies over is not copied up,
-/// and which places those are symbolic links of a layer decide; so only for the databases, and if the plan puts nothing
-/// of the user's anywhere.
+/// and which places those are symbolic links of a layer decide; so only for the databases, and if the plan mounts nothing
+/// but /dev, /run and /proc, where no layer keeps one.
 pub fn is_independent(steps: &[CopyUp], ops: &[Op]) -> bool {
-    let of_user = |op: &Op| {
-        matches!(op, Op::Bind { .. } | Op::OverlayBind { .. } | Op::Tmpfs { limits: None, .. })
+    let ours = ["/dev", "/run"].map(Path::new);
+    let of_user = |op: &Op| match op {
+        Op::Bind { .. } | Op::OverlayBind { .. } => true,
+        Op::Tmpfs { target, .. } => !ours.contains(&target.as_path()),
+        _ => false,
     };
     steps.iter().all(|step| step.mapped) && !ops.iter().any(of_user)
 }
@@ -237,7 +241,7 @@ mod tests {
         let databases = plan(&[], TouchRpmdb::Mapped);
         let target = || "/var/lib/rpm".into();
         let ours =
-            [Op::Proc, Op::Tmpfs { target: target(), mode: 0, limits: Some(""), exec: true }];
+            [Op::Proc, Op::Tmpfs { target: "/run".into(), mode: 0, limits: Some(""), exec: true }];
         assert!(is_independent(&databases, &ours));
         let theirs = Op::Tmpfs { target: target(), mode: 0, limits: None, exec: true };
         assert!(!is_independent(&databases, &[theirs]));

@@ -96,6 +96,12 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     let done = apply::apply_devices(&spec.plan.ops, &prepared)
         .map_err(|failed| at_step(Stage::Mount, failed))?;
     let switched = switch_root(spec, &root, wire, done).map_err(Failure::at(Stage::Root))?;
+    let done = match &switched {
+        Switched::Pivoted(old_root) if old_root.is_mounted() => {
+            apply::cover(&spec.plan.ops, done).map_err(|failed| at_step(Stage::Mount, failed))?
+        }
+        _ => done,
+    };
     early = early::tell(early, &switched)?;
     apply::apply(&spec.plan.ops, prepared, done).map_err(|failed| at_step(Stage::Mount, failed))?;
     if early.is_none() || !early::copies_up(spec) {

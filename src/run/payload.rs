@@ -69,18 +69,17 @@ pub fn become_command(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> ! {
 }
 
 fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Failure> {
-    if matches!(begin, Begin::WhenTold { namespaces: true, .. }) {
-        // First of all, because it takes longest.
-        make_namespaces(spec.own_network)?;
-    }
     take_counted(spec).map_err(Failure::at(Stage::Descriptors))?;
     descriptors(spec, wire, &begin).map_err(Failure::at(Stage::Descriptors))?;
+    if matches!(begin, Begin::WhenTold { namespaces: true, .. }) {
+        // Before all else that can wait, because it takes longest.
+        make_namespaces(spec.own_network)?;
+    }
     rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Here alone: PID 1 never execs, and no_new_privs keeps an exec from giving back what was given up.
     caps::limit(spec.capabilities, spec.last_capability)
         .map_err(Failure::at(Stage::Capabilities))?;
-    limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     let mut user = None;
     let mut absent = 0;
     let joined = matches!(begin, Begin::Joined { .. });
@@ -135,6 +134,7 @@ fn give_up(
     user: Option<&Resolved>,
     joined: Option<Option<GateEnd>>,
 ) -> Result<Option<OwnedFd>, Failure> {
+    limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     if let Some(user) = user {
         change_user(user).map_err(Failure::at(Stage::User))?;
     }

@@ -95,16 +95,14 @@ pub fn run(
     place: Option<OwnedFd>,
 ) -> Result<(), Failure> {
     let signals = ended_children().map_err(Failure::at(Stage::Fork))?;
-    if let Some(place) = place {
-        hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
-    }
     // Nothing else stays open: not the store, not the layers, not the caller's standard descriptors. Before the payload's
     // process is waited for, because the kernel takes a while for so many.
     let gate = started.gate.as_ref().map(|gate| gate.end);
     let [told, opens] = [gate.map(|gate| gate.wire), gate.map(|gate| gate.opens)];
     let joined = started.gate.as_ref().and_then(|gate| gate.joins.as_ref());
     let joined = joined.map(|joins| joins.from.as_fd());
-    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, joined];
+    let held = place.as_ref().map(AsFd::as_fd);
+    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, joined, held];
     let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
     kept.sort_unstable();
     sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
@@ -118,6 +116,10 @@ pub fn run(
         },
         Some(gate) => listener = meet(gate)?,
         None => {}
+    }
+    if let Some(place) = place {
+        // Not before the payload's process has given up all, nor long before we hide: who joins could look into us.
+        hold::namespaces(spec, &place, wire).map_err(Failure::at(Stage::Descriptors))?;
     }
     let asked = listener.as_ref().map(AsFd::as_fd);
     let give_up = || -> Result<(), Errno> {

@@ -185,6 +185,11 @@ pub(super) enum Switched {
 pub(super) struct OldRoot(Option<OwnedFd>);
 
 impl OldRoot {
+    /// Whether it still is.
+    pub(super) fn is_mounted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Takes the host out of the namespace; lazily, because it is busy with our descriptors.
     pub(super) fn unmount(self) -> Result<(), Errno> {
         let Some(old_root) = self.0 else { return Ok(()) };
