@@ -72,10 +72,9 @@ if can_static; then
     # The name cargo's C compiler variables want: dashes as underscores.
     export "CC_$(echo "$target" | tr - _)=musl-gcc"
     # The functions of a start next to one another: see order.sh.
-    if can_order; then
-        # A name by its content, because cargo looks at the name alone.
-        ordered=target/order-$(cksum <integration/order.ld | tr ' ' -).ld
-        mkdir -p target && cp integration/order.ld "$ordered"
+    # A name by its content, because cargo looks at the name alone.
+    ordered=target/order-$(cksum <integration/order.ld | tr ' ' -).ld
+    if can_order && mkdir -p target && cp integration/order.ld "$ordered"; then
         export "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=-C link-arg=-T$ordered"
     fi
     LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=$out/musl-lib \

@@ -2,6 +2,8 @@
 
 /// The size of struct sock_filter.
 pub(super) const INSTRUCTION: usize = 8;
+/// The most instructions that the kernel takes in one program (BPF_MAXINSNS).
+pub(super) const MOST_INSTRUCTIONS: usize = 4096;
 /// BPF_LD | BPF_W | BPF_ABS: loads 32 bits of struct seccomp_data.
 pub(super) const LOAD: u16 = 0x20;
 /// BPF_ALU | BPF_AND | BPF_K.

@@ -23,7 +23,7 @@ use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext, ScmpSyscall};
 use rustix::io::{read, retry_on_intr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::bpf::{self, INSTRUCTION, JUMP, RET};
+use super::bpf::{self, INSTRUCTION, JUMP, MOST_INSTRUCTIONS, RET};
 use super::filter::{Arg, Order, Rule, Seccomp};
 use super::newer;
 use super::policy::{self, Conditional};
@@ -36,8 +36,6 @@ use crate::fault::{Context, Fault, Result};
 const UNDECIDED: ScmpAction = ScmpAction::Trace(0x5342);
 /// [`UNDECIDED`] as the kernel sees it: SECCOMP_RET_TRACE and the number.
 const UNDECIDED_RET: u32 = 0x7ff0_5342;
-/// BPF_MAXINSNS.
-const MOST_INSTRUCTIONS: usize = 4096;
 /// More than a program may have, but not more than a message of a socket.
 const MOST_EXPORTED: usize = 4 * MOST_INSTRUCTIONS * INSTRUCTION;
 

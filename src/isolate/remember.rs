@@ -9,7 +9,7 @@
 
 use super::bpf::{
     self, AND, ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_NOT_LESS, INSTRUCTION, Instruction, JUMP,
-    LOAD, NUMBER, RET, encode,
+    LOAD, MOST_INSTRUCTIONS, NUMBER, RET, encode,
 };
 use crate::ids::{IdMap, Mode};
 
@@ -17,9 +17,6 @@ use crate::ids::{IdMap, Mode};
 const ALLOW: u32 = 0x7fff_0000;
 const ASK: u32 = 0x7fc0_0000;
 const SEEMS_DONE: u32 = 0x0005_0000;
-
-/// BPF_MAXINSNS.
-const MOST_INSTRUCTIONS: usize = 4096;
 
 /// The offset in struct seccomp_data of the low half of an argument, on little-endian machines (all that a
 /// profile may name are).

@@ -21,8 +21,8 @@ use crate::fault::{Fault, Result};
 /// by this program, whose word would count more than the handler's.
 const MARK: [u8; 4] = *b"sbx4";
 const HEADER: usize = 16;
-/// The longest program the kernel takes: BPF_MAXINSNS times sizeof(struct sock_filter).
-const MOST_BYTES: usize = 4096 * 8;
+/// The longest program the kernel takes.
+const MOST_BYTES: usize = bpf::MOST_INSTRUCTIONS * bpf::INSTRUCTION;
 /// SECCOMP_RET_ALLOW.
 const ALLOW: u32 = 0x7fff_0000;
 /// What one read takes, so that no memory is touched for nothing.
