@@ -47,6 +47,8 @@ mod soak;
 mod stays;
 #[path = "faults/sweep.rs"]
 mod sweep;
+#[path = "faults/swept.rs"]
+mod swept;
 #[path = "faults/terminal.rs"]
 mod terminal;
 #[path = "faults/watch.rs"]

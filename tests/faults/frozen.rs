@@ -9,9 +9,9 @@ use rustix::process::Signal;
 
 use crate::Case;
 use crate::disk::Disk;
-use crate::sweep;
 use crate::watch::{self, gone, marker, send, state, until};
 use crate::world::{Place, Said, program};
+use crate::{sweep, swept};
 
 pub(crate) const CASES: &[Case] = &[
     ("stopped_in_commit", stopped_in_commit),
@@ -170,7 +170,7 @@ fn clock_set_back_for_moves() {
         // What a store inside has made in a run of the future.
         if sweep::has_nests() {
             let line = "sandbox run --quiet --commit made -- sh -c 'echo made >/content'; exit 3";
-            let itself = sweep::itself();
+            let itself = swept::itself();
             let flags: Vec<_> = itself.iter().map(String::as_str).collect();
             let start = ["run", "--nest", "--keep-on-failure"];
             at(YEARS, &[&start, &flags[..], &["--", "sh", "-c", line]].concat()).code(3);
