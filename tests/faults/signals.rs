@@ -81,7 +81,9 @@ impl Drop for Started {
 fn default_action() {
     let place = Place::new();
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1] {
-        let run = start(&place, &["--commit", "never"], "echo ready; touch /x; sleep 1000; :");
+        // No child between the line and the signal: a shell that waits for one leaves SIGINT to it, and goes on.
+        let line = "touch /x; echo ready; exec sleep 1000";
+        let run = start(&place, &["--commit", "never"], line);
         send(run.pid, signal);
         let said = run.end().code(128 + signal.as_raw());
         assert!(said.err.contains("nothing kept"), "{said:?}");

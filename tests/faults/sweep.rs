@@ -286,5 +286,5 @@ fn all_steps() {
             || UNREACHED.iter().any(|(name, _)| step.starts_with(name))
     };
     let missed: Vec<_> = list.filter(|step| !known(step)).collect();
-    assert_eq!(missed, Vec::<&str>::new(), "an act in sweep.rs must reach them");
+    assert_eq!(missed, Vec::<&str>::new(), "an act in swept.rs must reach them");
 }
