@@ -19,8 +19,7 @@ SANDBOX_TEST_ONLY=escape "$here/test.sh" >"$log" 2>&1 || bad=yes
 awk -v log_file="$log" '
     BEGIN {
         while ((getline line < log_file) > 0) {
-            if (split(line, part, " ") >= 2 && part[1] == "==" && part[3] ~ /^escape-/) { mode = part[2]; sub(":", "", mode); ran[mode] = 1 }
-            if (line ~ /^test .* \.\.\. /) { split(line, part, " "); verdict[mode, part[2]] = part[4] }
+            if (line ~ /^[a-z]+: test .* \.\.\. / && split(line, part, " ")) { sub(":", "", part[1]); verdict[part[1], part[3]] = part[5] }
         }
         split("subuid single range identity", modes, " ")
     }
@@ -46,7 +45,7 @@ awk -v log_file="$log" '
     }
 ' docs/security.md >"$log.md"
 
-grep -E '^(test .*FAILED|thread )' "$log" || true
+grep -E '^[a-z]+: (test .*FAILED|thread )' "$log" || true
 sed -n '/^==== tests/,$p' "$log"
 echo
 sed -n '/^| row /,$p' "$log.md"

@@ -1,15 +1,15 @@
 #!/bin/bash
 # test.sh: the whole test suite in every id mode that this user can have; one summary at the end.
 #
-# Root runs it four ways: as a user with sub-ids (subuid), as a user without (single), as root with an
-# unprivileged range (range) and as root with the ids as they are (identity). A plain user runs what it
+# Root runs it four ways, two at a time: as a user with sub-ids (subuid), as a user without (single), as root with
+# an unprivileged range (range) and as root with the ids as they are (identity). A plain user runs what it
 # can, and the summary says what that leaves out. With CI=true everything must have run.
 #
 # The tests get: SANDBOX_BIN        the binary under test (default: the debug build)
 #                SANDBOX_TEST_IDS   subuid, single, range or identity
 #                SANDBOX_TEST_TREE  a Debian tree with rpm as a tar
-# SANDBOX_TEST_MODES="single range" takes only these, SANDBOX_TEST_ONLY="cli escape" only these binaries; arguments
-# go to every test binary (a name filter).
+# SANDBOX_TEST_MODES="single range" takes only these, SANDBOX_TEST_ONLY="cli escape" only these binaries,
+# SANDBOX_TEST_LANES=1 tries one mode after the other; arguments go to every test binary (a name filter).
 set -euo pipefail
 # How full the disk of this machine is must not matter here.
 export SANDBOX_BUDGET=off
@@ -25,7 +25,14 @@ built=$(cargo test --locked --no-run "${only[@]}" --message-format=json |
 stage=$(mktemp -d "${TMPDIR:-/tmp}/sandbox-test.XXXXXX")
 # What tests leave behind may belong to sub-ids, which only a user namespace that has them removes.
 sweep() { rm -rf "$@" 2>/dev/null || unshare --map-root-user --map-auto rm -rf "$@"; }
-trap 'sweep "$stage"' EXIT
+ended() {
+    # shellcheck disable=SC2046 # Words.
+    kill -- $(jobs -p | sed 's/^/-/') 2>/dev/null || :
+    sweep "$stage"
+}
+trap ended EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 chmod 0755 "$stage"
 mkdir "$stage/bin" "$stage/tests" "$stage/tmp"
 while read -r name path; do
@@ -42,9 +49,6 @@ chmod -R a+rX "$stage"
 export SANDBOX_BIN=$stage/bin/sandbox SANDBOX_TEST_TREE=$stage/tree.tar
 # The copy stands for the package: tests that read its files find them through this.
 export CARGO_MANIFEST_DIR=$stage SANDBOX_TEST_CWD=$stage
-# Theirs alone, so that it shows when a test leaves something behind.
-export TMPDIR=$stage/tmp
-chmod 1777 "$TMPDIR"
 
 me=$(id -un) root=no
 [ "$(id -u)" != 0 ] || root=yes
@@ -70,35 +74,34 @@ as() {
     shift
     set -- env --default-signal=HUP,INT,QUIT,TERM "$@"
     case $root-$mode in
-    yes-subuid) "$here/users.sh" run sandbox-test "$@" ;;
-    yes-single) "$here/users.sh" run sandbox-single "$@" ;;
+    yes-subuid) "$here/apart.sh" "$here/users.sh" run sandbox-test "$@" ;;
+    yes-single) "$here/apart.sh" "$here/users.sh" run sandbox-single "$@" ;;
+    yes-*) cd "$stage" && "$here/apart.sh" "$@" ;;
     # Many ids and no root: a user namespace with the caller's ranges.
-    no-identity) (cd "$stage" && unshare --user --map-root-user --map-auto "$@") ;;
-    *) (cd "$stage" && "$@") ;;
+    no-identity) cd "$stage" && unshare --user --map-root-user --map-auto "$@" ;;
+    *) cd "$stage" && "$@" ;;
     esac
 }
 
-# one MODE: every test binary; adds a line to the summary.
+# one MODE [WORD...]: every test binary; leaves a file with its line of the summary, $stage/MODE.
 one() {
-    local mode=$1 passed=0 failed=0 ignored=0 broken='' reason test log start=$SECONDS
+    local mode=$1 passed=0 failed=0 ignored=0 broken='' reason test log=$stage/log.$1 start=$SECONDS
     shift
     reason=$(why_not "$mode")
     if [ -n "$reason" ]; then
-        summary+=("$(printf '%-9s not run: %s' "$mode" "$reason")")
-        missed=yes
+        printf '%-9s not run: %s\n' "$mode" "$reason" >"$stage/missed.$mode"
         return
     fi
     export SANDBOX_TEST_IDS=$mode
     # Who has one id only has no ranges (tests/ids.rs).
-    case $mode in
-    single) export SANDBOX_TEST_WITHOUT=subuid ;;
-    *) unset SANDBOX_TEST_WITHOUT ;;
-    esac
+    [ "$mode" != single ] || export SANDBOX_TEST_WITHOUT=subuid
+    # Theirs alone, so that it shows when a test leaves something behind.
+    export TMPDIR=$stage/tmp/$mode
+    mkdir -m 1777 "$TMPDIR"
     for test in "$stage"/tests/*-*; do
         [ -f "$test" ] && [ -x "$test" ] || continue
-        log=$stage/log
-        echo "== $mode: $(basename "$test")"
-        if ! as "$mode" "$test" "$@" </dev/null 2>&1 | tee "$log"; then
+        echo "== $(basename "$test")"
+        if ! (as "$mode" "$test" "$@") </dev/null 2>&1 | tee "$log"; then
             broken="$broken $(basename "${test%-*}")"
         fi
         read -r p f i < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$log" |
@@ -107,19 +110,57 @@ one() {
     done
     # A run in which nothing ran proves nothing.
     [ $((passed + failed)) -gt 0 ] || broken="$broken (no test ran)"
-    summary+=("$(printf '%-9s %4d passed, %d failed, %d ignored, %3ds%s' \
-        "$mode" $passed $failed $ignored $((SECONDS - start)) "${broken:+   FAILED:$broken}")")
-    [ -z "$broken" ] || bad=yes
-    if [ -n "$(ls -A "$TMPDIR")" ]; then
-        summary+=("          left behind: $(ls -A "$TMPDIR" | head -n 5 | tr '\n' ' ')")
-        sweep "$TMPDIR"/* "$TMPDIR"/.[!.]*
-    fi
+    local verdict=ok
+    [ -z "$broken" ] || verdict=failed
+    {
+        printf '%-9s %4d passed, %d failed, %d ignored, %3ds%s\n' \
+            "$mode" $passed $failed $ignored $((SECONDS - start)) "${broken:+   FAILED:$broken}"
+        [ -z "$(ls -A "$TMPDIR")" ] || echo "          left behind: $(ls -A "$TMPDIR" | head -n 5 | tr '\n' ' ')"
+    } >"$stage/$verdict.$mode"
 }
 
-summary=() missed=no bad=no
+# lane MODE...: one after the other, each line with its mode in front.
+lane() {
+    for mode in "$@"; do
+        one "$mode" "${words[@]}" 2>&1 | sed -u "s/^/$mode: /"
+    done
+}
+
+modes=${SANDBOX_TEST_MODES:-subuid single range identity} words=("$@")
 [ $root = no ] || "$here/users.sh" make
-for mode in ${SANDBOX_TEST_MODES:-subuid single range identity}; do
-    one "$mode" "$@"
+if [ $root = yes ] && [ "${SANDBOX_TEST_LANES:-2}" != 1 ]; then
+    # Two at a time, for most tests wait for a disk or for a time to pass. What root does stays in one lane: some of its
+    # limits are per user.
+    users='' roots=''
+    for mode in $modes; do
+        case $mode in
+        subuid | single) users="$users $mode" ;;
+        *) roots="$roots $mode" ;;
+        esac
+    done
+    # A group of their own each, to be ended whole.
+    set -m
+    lane $users &
+    lane $roots &
+    set +m
+    wait
+else
+    lane $modes
+fi
+
+summary=() missed=no bad=no
+for mode in $modes; do
+    for verdict in ok failed missed; do
+        [ -f "$stage/$verdict.$mode" ] || continue
+        mapfile -t -O ${#summary[@]} summary <"$stage/$verdict.$mode"
+        case $verdict in
+        failed) bad=yes ;;
+        missed) missed=yes ;;
+        esac
+        continue 2
+    done
+    # A lane that died.
+    summary+=("$mode: no verdict") bad=yes
 done
 
 # The examples of the documentation are compiled by cargo itself; which ids they run with is all one.
