@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::common::{Cmd, Env, Ids, ids, tree};
+use crate::common::{Cmd, Env, Ids, debian, ids, tree};
 
 /// A user and a group that the map of these tests does not hold; in `identity` mode there is none.
 fn far() -> (&'static str, u64, u64) {
@@ -157,12 +157,34 @@ fn what_an_archive_says_is_inherited_too() {
 fn a_change_of_owner_is_a_change_and_does_what_it_does() {
     let env = Env::filled();
     let who = far().0;
-    let line = format!("cd /opt && chmod 6755 plain && chown {who} plain && stat -c %a plain");
-    drop(env.line(&["--commit", "changed"], &line).run().ok().stdout("755\n"));
+    let line = format!(
+        "cd /opt && chmod 6755 plain && chown {who} plain && stat -c %a plain; \
+         mkdir d; chmod 2755 d; chown {who} d; stat -c %a d; rmdir d"
+    );
+    drop(env.line(&["--commit", "changed"], &line).run().ok().stdout("755\n2755\n"));
     drop(env.sandbox(&["diff", "postinit", "changed"]).run().ok().stdout("m /opt/plain\n"));
     commit(&env, "link", &format!("ln -s plain /opt/sym && chown {who} /opt/sym"));
     let expected: &[&str] = if all_true() { &[] } else { &["opt/plain"] };
     assert_eq!(paths(&env, "link"), expected, "a link is followed");
+}
+
+#[test]
+fn file_capabilities_go_with_the_owner() {
+    // setxattr(2) and getxattr(2) by number: nothing in the tree makes them.
+    let (set, get) = if cfg!(target_arch = "x86_64") { (188, 191) } else { (5, 8) };
+    // linux/capability.h: VFS_CAP_REVISION_2, effective, of CAP_NET_BIND_SERVICE.
+    let line = format!(
+        "my $power = pack('V5', 0x02000001, 0x400, 0, 0, 0); my $name = 'security.capability'; \
+         sub has {{ my $b = \"\\0\" x 64; syscall({get}, $_[0], $name, $b, 64) > 0 ? 'yes' : 'no' }} \
+         for ('/new', '/etc/issue') {{ \
+           my $file = $_; open F, '>>', $file; close F; \
+           syscall({set}, $file, $name, $power, 20, 0) == 0 or die \"set: $!\"; print has($file); \
+           chown {}, {}, $file or die; print has($file), \"\\n\" }}",
+        far().1,
+        far().2
+    );
+    let words = ["run", "--", "perl", "-e", &line];
+    drop(debian().sandbox(&words).run().ok().stdout("yesno\nyesno\n"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, XattrFlags, memfd_create};
 use rustix::io::{Errno, write};
 
-use super::place::Found;
+use super::place::{Attributes, Found};
 use crate::tree::meta::{self, Inode, Meta, journal_line};
 
 /// The journal in memory is not longer than this, in bytes: a payload cannot fill the machine's memory by it.
@@ -36,10 +36,13 @@ impl Notes {
         self.file.as_fd()
     }
 
-    /// What is remembered of a file.
-    pub(super) fn read(&self, found: &Found) -> Result<Meta, Errno> {
+    /// What is remembered of a file that has these attributes.
+    pub(super) fn read(&self, found: &Found, attributes: Attributes) -> Result<Meta, Errno> {
         if !found.has_attributes() {
             return Ok(self.known.get(&found.inode()).copied().unwrap_or_default());
+        }
+        if !attributes.record {
+            return Ok(Meta::default());
         }
         let mut buffer = [0_u8; meta::LONGEST];
         match found.file.get(meta::NAME, &mut buffer) {

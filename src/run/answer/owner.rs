@@ -28,22 +28,27 @@ impl Handler<'_> {
         let wanted = wanted(form, call);
         let found = Found::new(self.file_of(caller, form, call)?)?;
         let kept = found.is_kept(self);
-        let old = if kept { self.own(|me| me.notes.read(&found))? } else { Meta::default() };
+        if !kept {
+            require_right(caller, &found, &Meta::default(), wanted)?;
+            return give(&found, self.on_disk(wanted, false)?);
+        }
+        let attributes = found.attributes()?;
+        let old = self.own(|me| me.notes.read(&found, attributes))?;
         let old = old.counted(found.owner(), self.map);
         require_right(caller, &found, &old, wanted)?;
-        let disk = self.on_disk(wanted, kept)?;
-        let ids = (disk.0.map(Uid::from_raw), disk.1.map(Gid::from_raw));
-        // Makes all that a change of owner makes: set-id bits and file capabilities go, the times change.
-        chownat(found.file.fd(), c"", ids.0, ids.1, AtFlags::EMPTY_PATH)?;
-        if !kept {
-            return Ok(());
-        }
+        let disk = self.on_disk(wanted, true)?;
+        let on = (disk.0.unwrap_or(found.stat.stx_uid), disk.1.unwrap_or(found.stat.stx_gid));
         let new = Meta {
             uid: wanted.0.map_or(old.uid, |uid| (!self.map.holds_uid(uid)).then_some(uid)),
             gid: wanted.1.map_or(old.gid, |gid| (!self.map.holds_gid(gid)).then_some(gid)),
             device: old.device,
-            on: (disk.0.unwrap_or(found.stat.stx_uid), disk.1.unwrap_or(found.stat.stx_gid)),
+            on,
         };
+        // Writing the attribute changes the times, too; so the kernel need not be asked for more where that is all.
+        let is_all = found.has_attributes() && new != old && on == found.owner();
+        if !is_all || found.has_powers(attributes) {
+            give(&found, disk)?;
+        }
         if found.has_attributes() {
             return if new == old {
                 Ok(())
@@ -112,6 +117,12 @@ impl Handler<'_> {
             wanted.1.map(|id| stand_in(id, &|id| self.map.holds_gid(id))).transpose()?,
         ))
     }
+}
+
+/// Makes all that a change of owner makes: set-id bits and file capabilities go, the times change.
+fn give(found: &Found, (uid, gid): Wanted) -> Result<(), Errno> {
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    chownat(found.file.fd(), c"", uid, gid, AtFlags::EMPTY_PATH)
 }
 
 fn wanted(form: Form, call: &Call) -> Wanted {

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, XattrFlags, fgetxattr,
-    fremovexattr, fsetxattr, getxattr, openat2, removexattr, setxattr, statx,
+    flistxattr, fremovexattr, fsetxattr, getxattr, listxattr, openat2, removexattr, setxattr,
+    statx,
 };
 use rustix::io::Errno;
 use rustix::process::{chroot, fchdir};
@@ -13,7 +14,7 @@ use rustix::process::{chroot, fchdir};
 use super::Handler;
 use super::caller::Caller;
 use super::walk::Walk;
-use crate::tree::meta::Inode;
+use crate::tree::meta::{self, Inode};
 
 /// A path of a call, not yet walked.
 #[derive(Debug)]
@@ -124,6 +125,22 @@ impl File {
         }
     }
 
+    /// Which of the attributes that matter here it has, by listxattr(2).
+    fn attributes(&self) -> Result<Attributes, Errno> {
+        let mut names = [0_u8; MOST_NAMES];
+        let length = match self {
+            Self::Open(fd) => flistxattr(fd, &mut names),
+            Self::Place(fd) => listxattr(link(fd).as_c_str(), &mut names),
+        };
+        match length {
+            Ok(length) => Ok(Attributes::among(&names[..length])),
+            Err(Errno::OPNOTSUPP) => Ok(Attributes::default()),
+            // Too many: each is to be asked for.
+            Err(Errno::RANGE) => Ok(Attributes { record: true, capability: true }),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// setxattr(2).
     pub(super) fn set(&self, name: &CStr, value: &[u8], flags: XattrFlags) -> Result<(), Errno> {
         match self {
@@ -144,6 +161,29 @@ impl File {
 /// The name of a descriptor in /proc/self/fd.
 fn link(fd: &OwnedFd) -> CString {
     CString::new(fd.as_raw_fd().to_string()).unwrap_or_else(|_| CStr::to_owned(c""))
+}
+
+/// Bytes of a list of names that is read; seldom has a file more than the label of a security module.
+const MOST_NAMES: usize = 256;
+
+/// Which attributes a file has, or may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Attributes {
+    /// Who owns it, and which device it stands for.
+    pub(super) record: bool,
+    /// `security.capability`.
+    pub(super) capability: bool,
+}
+
+impl Attributes {
+    fn among(names: &[u8]) -> Self {
+        let mut has = Self::default();
+        for name in names.split(|byte| *byte == 0) {
+            has.record |= name == meta::NAME.to_bytes();
+            has.capability |= name == b"security.capability";
+        }
+        has
+    }
 }
 
 /// What was found, and what statx(2) says of it.
@@ -174,6 +214,22 @@ impl Found {
     pub(super) fn has_attributes(&self) -> bool {
         let kind = FileType::from_raw_mode(u32::from(self.stat.stx_mode));
         matches!(kind, FileType::RegularFile | FileType::Directory)
+    }
+
+    /// Those that it has; none if it cannot have any.
+    pub(super) fn attributes(&self) -> Result<Attributes, Errno> {
+        match self.has_attributes() {
+            true => self.file.attributes(),
+            false => Ok(Attributes::default()),
+        }
+    }
+
+    /// Whether chown(2) to the owner that it has takes nothing from it: set-id bits of a file that is no directory, or
+    /// capabilities.
+    pub(super) fn has_powers(&self, attributes: Attributes) -> bool {
+        let mode = u32::from(self.stat.stx_mode);
+        let set_id = mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        attributes.capability || set_id && FileType::from_raw_mode(mode) != FileType::Directory
     }
 
     pub(super) fn owner(&self) -> (u32, u32) {
