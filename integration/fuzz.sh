@@ -2,6 +2,7 @@
 # fuzz.sh: the readers of what others have written, fed with what a fuzzer makes of it (libFuzzer).
 #
 #   fuzz.sh [TARGET...]            each for FUZZ_SECONDS (20); all of them if none is named
+#   fuzz.sh --build                makes them and runs none
 #
 # Needs a C++ compiler. `cargo fuzz run TARGET` does the same, where it and a nightly compiler are at hand. What was found lies in
 # fuzz/artifacts, what was tried in fuzz/corpus, where the next call goes on.
@@ -12,6 +13,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 PATH=$PATH:$HOME/.cargo/bin
 seconds=${FUZZ_SECONDS:-20}
+only_build=no
+if [ "${1:-}" = --build ]; then
+    only_build=yes
+    shift
+fi
 target=$(rustc -vV | sed -n 's/^host: //p')
 targets=("$@")
 [ $# -gt 0 ] || targets=(archive profile records subuid mountinfo passwd)
@@ -55,6 +61,7 @@ exec 9>"$CARGO_TARGET_DIR/lock"
 flock 9
 build 9>&-
 exec 9>&-
+[ $only_build = no ] || exit 0
 
 # seed TARGET: whole ones to begin with, so that time is not lost on finding the form.
 seed() {
