@@ -19,7 +19,7 @@ use crate::run::join::Door;
 use crate::run::launch::joined;
 use crate::run::spec::{GRACE, Ordinary, RunSpec, Upper};
 use crate::run::supervisor::ask::{Joined, Line};
-use crate::run::supervisor::{Confinement, Held};
+use crate::run::supervisor::{Confinement, Held, held};
 use crate::run::{terminal, user};
 use crate::store::{RunState, Store};
 use crate::sys::exec::Strings;
@@ -62,7 +62,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<Executed> {
     let spec = spec(&joined.confinement, options)?;
     let told = Told::of(&spec);
     let Joined { held, line, .. } = joined;
-    let door = door(held).ok_or_else(|| line.odd())?;
+    let door = door(held, joined.confinement.own_network).ok_or_else(|| line.odd())?;
     let done = reaping(|| joined::run(spec, door))?;
     // Until here: the run is not over before those who have joined it let go of it.
     drop(line);
@@ -121,9 +121,13 @@ pub(super) fn join(store: &Store, word: &str) -> Result<Joined> {
 }
 
 /// What was handed over, sorted; none if something is missing.
-fn door(held: Vec<(Held, OwnedFd)>) -> Option<Door> {
+fn door(handed: Vec<(Held, OwnedFd)>, own_network: Option<bool>) -> Option<Door> {
+    let has = |wanted: &Held| handed.iter().any(|(what, _)| what == wanted);
+    if !held::needed(own_network.unwrap_or(false)).iter().all(has) {
+        return None;
+    }
     let (mut user, mut root, mut cgroup, mut others) = (None, None, None, Vec::new());
-    for (what, fd) in held {
+    for (what, fd) in handed {
         match what {
             Held::User => user = Some(fd),
             Held::Root => root = Some(fd),
@@ -132,9 +136,7 @@ fn door(held: Vec<(Held, OwnedFd)>) -> Option<Door> {
             _ => others.push(fd),
         }
     }
-    // Mount, pid, ipc, uts, cgroup: without one of them we would act outside.
-    let whole = others.len() >= 5;
-    Some(Door { user: user?, root: root?, cgroup, others }).filter(|_| whole)
+    Some(Door { user: user?, root: root?, cgroup, others })
 }
 
 /// The payload's part of a spec.
@@ -282,6 +284,7 @@ mod tests {
                 (Resource::Nofile as u32, None, None),
             ],
             scoped: false,
+            own_network: Some(true),
         }
     }
 
@@ -325,12 +328,17 @@ mod tests {
     #[test]
     fn a_door_without_a_namespace_is_none() {
         let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let all =
-            [Held::User, Held::Root, Held::Mount, Held::Pid, Held::Ipc, Held::Uts, Held::Cgroup];
-        let held = |without: Held| all.into_iter().filter(move |one| *one != without);
-        assert!(door(held(Held::Network).map(|one| (one, fd())).collect()).is_some());
-        for without in all {
-            assert!(door(held(without).map(|one| (one, fd())).collect()).is_none(), "{without:?}");
+        let all = held::needed(true);
+        for own_network in [Some(true), Some(false), None] {
+            let without = |one: Option<Held>| {
+                let handed = all.iter().filter(|what| Some(**what) != one);
+                door(handed.map(|what| (*what, fd())).collect(), own_network)
+            };
+            assert!(without(None).is_some());
+            for one in &all {
+                let whole = *one == Held::Network && own_network != Some(true);
+                assert_eq!(without(Some(*one)).is_some(), whole, "{one:?} {own_network:?}");
+            }
         }
     }
 }

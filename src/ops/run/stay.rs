@@ -21,7 +21,7 @@ use crate::run::outcome::{Ended, OURS, Reason};
 use crate::run::spec::{RunSpec, TerminalSpec};
 use crate::run::supervisor::output::{Log, Output};
 use crate::run::supervisor::serve::Server;
-use crate::run::supervisor::{Confinement, Ending, Held, Verdict};
+use crate::run::supervisor::{Confinement, Ending, Held, Verdict, held};
 use crate::run::terminal;
 use crate::store::{LayerId, Run, RunId, RunName, Store};
 
@@ -65,6 +65,7 @@ struct Parts {
     from: Option<OwnedFd>,
     to: Option<OwnedFd>,
     confinement: OwnedFd,
+    needed: Vec<Held>,
 }
 
 impl Staying {
@@ -85,7 +86,8 @@ impl Staying {
     pub(super) fn prepare(&mut self, spec: &RunSpec, map: &IdMap) -> Result<()> {
         let confinement = Confinement::of(spec).seal().context("make", "a file in memory")?;
         let (from, to) = self.pipes(map).context("make", "the pipes of the command")?;
-        self.parts = Some(Parts { limit: spec.output_limit, from, to, confinement });
+        let needed = held::needed(spec.own_network);
+        self.parts = Some(Parts { limit: spec.output_limit, from, to, confinement, needed });
         Ok(())
     }
 
@@ -110,14 +112,15 @@ impl Staying {
 
     /// The run has its directory, and the sandbox has our standard descriptors: begins to serve.
     pub(super) fn serve(&mut self, run: &Run) -> Result<()> {
-        let Some(Parts { limit, from, to, confinement }) = self.parts.take() else { return Ok(()) };
+        let Some(parts) = self.parts.take() else { return Ok(()) };
+        let Parts { limit, from, to, confinement, needed } = parts;
         let_go().context("open", "/dev/null")?;
         let (log, reader) = run.create_log()?;
         let listener = run.listen()?;
         let log = Log::new(log, self.stay.log_limit);
         let server = Output::pipes(log, from, to)
             .map(|output| output.limited(limit))
-            .and_then(|output| Server::new(run.id(), listener, reader, output, confinement));
+            .and_then(|out| Server::new(run.id(), listener, reader, out, confinement, needed));
         self.server = Some(server.context("serve", run.id())?);
         self.run = Some(run.id());
         Ok(())

@@ -15,6 +15,8 @@ use crate::sys::peer::peer;
 pub(super) enum State {
     /// He has not said yet.
     Silent,
+    /// He wants to, and waits until the run is whole.
+    Joining,
     /// He holds descriptors of the run.
     Joined,
     /// He wants to know how it ends.

@@ -58,6 +58,14 @@ pub const HELD: [Held; 10] = [
     Held::Limits,
 ];
 
+/// What has to be there before anybody joins: without one of these he would act outside, in the host's network for one.
+pub fn needed(own_network: bool) -> Vec<Held> {
+    let mut all =
+        vec![Held::User, Held::Root, Held::Mount, Held::Pid, Held::Ipc, Held::Uts, Held::Cgroup];
+    all.extend(own_network.then_some(Held::Network));
+    all
+}
+
 /// Bytes, in base64 where they are text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
@@ -105,6 +113,9 @@ pub struct Confinement {
     /// Whether abstract sockets of the host's network are out of reach.
     #[serde(default)]
     pub scoped: bool,
+    /// Whether it has a network of its own; older supervisors do not say.
+    #[serde(default)]
+    pub own_network: Option<bool>,
 }
 
 impl Confinement {
@@ -126,6 +137,7 @@ impl Confinement {
             at_home: spec.ordinary.as_ref().is_some_and(|ordinary| ordinary.at_home),
             limits: spec.limits.iter().map(limit).collect(),
             scoped: spec.scoped,
+            own_network: Some(spec.own_network),
         }
     }
 
@@ -234,6 +246,7 @@ mod tests {
             at_home: true,
             limits: vec![(Resource::Nofile as u32, Some(9), None)],
             scoped: true,
+            own_network: Some(true),
         };
         let file = confinement.seal().unwrap();
         for _ in 0..2 {

@@ -1,6 +1,8 @@
 //! The side of the supervisor: who is connected, and what each of them gets.
 
 mod end;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,6 +44,8 @@ pub struct Server {
     clients: BTreeMap<u64, Client>,
     next: u64,
     held: Vec<(Held, OwnedFd)>,
+    /// What must be in it before anybody gets it: it comes one by one.
+    needed: Vec<Held>,
     output: Output,
     /// The log once more, for those who read it.
     log: OwnedFd,
@@ -51,7 +55,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves a run on a socket that listens. `log` is its log, open for reading.
+    /// Serves a run on a socket that listens. `log` is its log, open for reading; nobody joins before all of `needed` is
+    /// held.
     ///
     /// # Errors
     /// EMFILE, ENOMEM.
@@ -61,6 +66,7 @@ impl Server {
         log: OwnedFd,
         output: Output,
         confinement: OwnedFd,
+        needed: Vec<Held>,
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -71,6 +77,7 @@ impl Server {
             clients: BTreeMap::new(),
             next: FIRST,
             held: vec![(Held::Confinement, confinement)],
+            needed,
             output,
             log,
             watched: [None, None],
@@ -88,6 +95,31 @@ impl Server {
     /// Keeps a descriptor for those who join.
     pub fn hold(&mut self, what: Held, fd: OwnedFd) {
         self.held.push((what, fd));
+        if self.is_whole() {
+            let joining = self.clients.iter().filter(|(_, one)| one.state == State::Joining);
+            let joining: Vec<u64> = joining.map(|(number, _)| *number).collect();
+            for number in joining {
+                let state = self.let_in(number);
+                if let Some(client) = self.clients.get_mut(&number) {
+                    client.state = state;
+                }
+            }
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.needed.iter().all(|needed| self.held.iter().any(|(what, _)| what == needed))
+    }
+
+    /// Hands all of it to one who joins, once it is all there.
+    fn let_in(&self, number: u64) -> State {
+        if !self.is_whole() {
+            return State::Joining;
+        }
+        let what = self.held.iter().map(|(what, _)| *what).collect();
+        let fds: Vec<_> = self.held.iter().map(|(_, fd)| fd.as_fd()).collect();
+        self.tell(number, &Reply::Joined(what), &fds);
+        State::Joined
     }
 
     /// The command has a terminal.
@@ -205,12 +237,7 @@ impl Server {
                 self.tell(number, &status, &[]);
                 None
             }
-            Request::Join => {
-                let what = self.held.iter().map(|(what, _)| *what).collect();
-                let fds: Vec<_> = self.held.iter().map(|(_, fd)| fd.as_fd()).collect();
-                self.tell(number, &Reply::Joined(what), &fds);
-                Some(State::Joined)
-            }
+            Request::Join => Some(self.let_in(number)),
             Request::Wait => Some(State::Waiting),
             Request::Kill { signal } => {
                 orders.push(Order::Signal(signal));

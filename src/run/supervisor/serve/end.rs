@@ -62,6 +62,7 @@ impl Server {
                     wait(client, PollFlags::OUT);
                     client.tell(&ended, &[]);
                 }
+                State::Joining => client.tell(&self.late(&Request::Join, ending, &ended), &[]),
                 State::Joined => {}
                 State::Silent => {
                     wait(client, PollFlags::IN);
