@@ -93,9 +93,9 @@ impl Table {
         Self { rows: vec![row], right }
     }
 
-    /// Adds a row. Control characters are escaped.
+    /// Adds a row. Control characters are escaped, and what is longer than anybody reads is cut.
     pub(super) fn row(&mut self, cells: &[&str]) {
-        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
+        self.rows.push(cells.iter().map(|cell| cut(printable(cell))).collect());
     }
 
     /// The text, with a newline after each row.
@@ -103,7 +103,7 @@ impl Table {
         let mut widths = vec![0; self.right.len()];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(cell.chars().count().min(WIDEST));
             }
         }
         let mut text = String::new();
@@ -123,6 +123,19 @@ impl Table {
         }
         text
     }
+}
+
+/// A cell that is longer than this, in characters, does not move the others of its column.
+const WIDEST: usize = 200;
+/// What is longer than this, in characters, is cut: a command line may have megabytes.
+const LONGEST: usize = 1000;
+
+fn cut(mut cell: String) -> String {
+    if let Some((at, _)) = cell.char_indices().nth(LONGEST) {
+        cell.truncate(at);
+        cell.push('…');
+    }
+    cell
 }
 
 /// Bytes for people: `0 B`, `1.5 KiB`, `38 MiB`.
@@ -171,6 +184,17 @@ mod tests {
         for (bytes, expected) in cases {
             assert_eq!(size(bytes), expected, "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_cell_of_any_length_is_a_cell() {
+        let mut table = Table::new(&["NAME", ">SIZE", "COMMAND"]);
+        table.row(&[&"é".repeat(100_000), &"9".repeat(100_000), &"x".repeat(100_000)]);
+        table.row(&["b", "1", "c"]);
+        let text = table.text();
+        let lines: Vec<_> = text.lines().map(|line| line.chars().count()).collect();
+        assert!(lines.iter().all(|length| *length < 4000), "{lines:?}");
+        assert!(text.lines().nth(1).is_some_and(|line| line.ends_with("xx…")));
     }
 
     #[test]

@@ -67,6 +67,14 @@ impl Trees {
     fn size(&self) -> Result<u64> {
         self.all().map(|dir| size(dir.as_fd())).sum()
     }
+
+    /// The same, until it is more than `limit`; and whether it is all of it.
+    fn up_to(&self, limit: u64) -> (u64, bool) {
+        self.all().fold((0, true), |(sum, whole), dir| {
+            let (seen, all) = usage::up_to(dir.as_fd(), limit);
+            (sum + seen, whole && all)
+        })
+    }
 }
 
 /// The store inside a run. It is only a place outside, where it may belong to others.
@@ -103,14 +111,16 @@ pub fn size_of(run_dir: BorrowedFd<'_>, map: &IdMap) -> Result<u64> {
 
 fn watching(trees: &Trees, limit: u64) -> i32 {
     let upper = trees.upper.as_fd();
+    let mut used = 0;
     loop {
         let begun = Instant::now();
         let before = room(upper);
-        // A tree that changes while it is walked may fail to be: then again, soon.
-        let used = trees.size().unwrap_or(0);
-        if used > limit {
+        let (seen, whole) = trees.up_to(limit);
+        if seen > limit {
             return OVER;
         }
+        // A walk that a change has ended says only that it is not less.
+        used = if whole { seen } else { seen.max(used) };
         let pause = (begun.elapsed() * SHARE).clamp(PAUSE[0], PAUSE[1]);
         let rest = Instant::now();
         while rest.elapsed() < pause {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Stat, fstat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::dir::{Trail, kind};
-use super::walk::{Descend, Visit, walk};
-use crate::fault::{Context, Result};
+use super::walk::{Descend, Visit, Visitor, walk};
+use crate::fault::{Context, Fault, Result};
 
 /// Bytes on disk.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,20 +31,58 @@ pub struct Linked {
     pub seen: u64,
 }
 
-/// Measures the tree `dir`, itself included.
+/// Measures the tree `dir`, itself included. Others may change it meanwhile: what goes is counted or not.
 ///
 /// # Errors
 /// What the system says, naming the path.
 pub fn usage(dir: BorrowedFd<'_>) -> Result<Usage> {
-    let mut usage = Usage::default();
-    // The descriptor may be one that only stands for the place.
-    let root = Trail::new(dir).context("open directory", "/")?;
-    usage.add(&fstat(root.here().as_fd()).context("look at", "/")?);
-    walk(root.here(), &mut |visit: &Visit<'_>| {
-        usage.add(visit.stat);
+    let mut count = Count::new(u64::MAX);
+    count.walk(dir).map(|()| count.usage)
+}
+
+/// Measures the tree `dir` as [`usage`] does, but for no longer than until it is known to take more than `limit` bytes. The
+/// bytes that were seen, and whether that was all: a change in the midst may have ended it.
+pub fn up_to(dir: BorrowedFd<'_>, limit: u64) -> (u64, bool) {
+    let mut count = Count::new(limit);
+    let whole = count.walk(dir).is_ok();
+    (count.usage.total(), whole)
+}
+
+/// A tree that is measured.
+struct Count {
+    usage: Usage,
+    /// When what has one name only takes more bytes than this, the walk ends.
+    limit: u64,
+}
+
+impl Count {
+    fn new(limit: u64) -> Self {
+        Self { usage: Usage::default(), limit }
+    }
+
+    fn walk(&mut self, dir: BorrowedFd<'_>) -> Result<()> {
+        // The descriptor may be one that only stands for the place.
+        let root = match Trail::new(dir) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other.context("open directory", "/")?,
+        };
+        self.usage.add(&fstat(root.here().as_fd()).context("look at", "/")?);
+        walk(root.here(), self)
+    }
+}
+
+impl Visitor for Count {
+    fn entry(&mut self, visit: &Visit<'_>) -> Result<Descend> {
+        self.usage.add(visit.stat);
+        if self.usage.bytes > self.limit {
+            return Err(Fault::failed("measure: more than the limit"));
+        }
         Ok(Descend::Yes)
-    })?;
-    Ok(usage)
+    }
+
+    fn tolerates_change(&self) -> bool {
+        true
+    }
 }
 
 /// What an inode takes on disk, in bytes.

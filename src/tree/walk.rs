@@ -72,6 +72,11 @@ pub trait Visitor {
         Ok(())
     }
 
+    /// Whether others may change the tree meanwhile: what is gone when it is looked at is passed over then.
+    fn tolerates_change(&self) -> bool {
+        false
+    }
+
     /// The disk cannot read an entry (its inode, or the names in a directory that was visited but not entered). It is
     /// left out, with all beneath it, unless this is a fault.
     ///
@@ -89,7 +94,7 @@ impl<F: FnMut(&Visit<'_>) -> Result<Descend>> Visitor for F {
 }
 
 /// Walks everything beneath `root`, not `root` itself. Mounts are not crossed. An entry that vanishes
-/// while the walk goes on is a fault: the trees walked are at rest.
+/// while the walk goes on is a fault, because the trees walked are at rest, unless the visitor says otherwise.
 ///
 /// # Errors
 /// What the system says, naming the path; whatever the visitor returns.
@@ -144,6 +149,8 @@ fn told<T>(
     visitor: &mut impl Visitor,
 ) -> Result<Option<T>> {
     match read {
+        // Removed, or another file by now.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if visitor.tolerates_change() => Ok(None),
         Err(errno) if is_of_the_disk(errno) => {
             visitor.unreadable(what, path, errno)?;
             Ok(None)

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::mode::is_root;
-use crate::common::{Env, Ids, ids};
+use crate::common::{Env, Ids, debian, ids};
 
 /// `sandbox run FLAGS -- sh -c LINE` and its report.
 fn reported(env: &Env, flags: &[&str], line: &str) -> (crate::common::Out, Value) {
@@ -215,6 +215,12 @@ fn changes_on_disk_are_limited() {
     drop(out.code(137).warns("--disk"));
     let (out, _) = reported(&env, &flags, "head -c 1048576 /dev/zero >/opt/f");
     drop(out.ok().warns("x -> "));
+    // What a command that fails leaves may be kept, too.
+    let flags = ["--disk", "8M", "--keep-on-failure"];
+    let (out, report) = reported(&env, &flags, "head -c 16777216 /dev/zero >/opt/f; exit 3");
+    drop(out.code(137).warns("--disk"));
+    assert_eq!(report["error"], "disk");
+    env.drop_kept(&[report["run"].as_str().unwrap()]);
     for (flags, why) in [
         (&["--disk", "1M", "--upper", "tmpfs"][..], "--upper tmpfs:SIZE is their limit"),
         (&["--disk", "0"], "must be more than 0"),
@@ -238,4 +244,19 @@ fn a_command_may_use_the_processors_of_its_caller() {
         let bound = env.program("taskset").args(["-c", &first]).args(env.line(flags, line).words());
         drop(bound.run().ok().stdout(&format!("{first}\n")));
     }
+}
+
+/// Names that come and go make every walk of the tree meet one that is gone.
+#[test]
+fn a_limit_on_disk_holds_while_names_change() {
+    let line = "mkdir '/churn'; for (1 .. 4000) { open F, '>', \"/churn/$_\"; close F } \
+        for my $way (0, 1) { fork or do { while (1) { for (my $n = $way + 1; $n < 4000; $n += 2) { \
+          rename \"/churn/$n\", \"/churn/x$n\"; rename \"/churn/x$n\", \"/churn/$n\" } } } } \
+        $| = 1; my $mib = 'x' x 1048576; open F, '>', '/srv/big'; \
+        for (1 .. 400) { syswrite F, $mib; print \"$_\\n\"; select undef, undef, undef, 0.02 } exit 0";
+    let words = ["run", "--disk", "40M", "--", "perl", "-e", line];
+    let out = debian().sandbox(&words).run().code(137);
+    let written = out.text().lines().count();
+    drop(out.warns("--disk"));
+    assert!(written < 300, "{written} MiB");
 }

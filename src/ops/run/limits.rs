@@ -99,8 +99,8 @@ fn check_memory(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// How it ended after all: a command that was faster than the watcher has not used more than it may either. `lent` is
-/// what it had before it began.
+/// How it ended after all: a command that was faster than the watcher has not used more than it may either, if what it left
+/// may be kept. `lent` is what it had before it began.
 pub(super) fn last(
     run: Option<&Run>,
     base: &Base,
@@ -109,7 +109,8 @@ pub(super) fn last(
     (ended, reason): (Ended, Option<Reason>),
 ) -> Result<(Ended, Option<Reason>)> {
     if let (Some(run), Some(limit)) = (run, options.limits.disk)
-        && ended.success()
+        && (ended.success() || options.keep_on_failure)
+        && reason.is_none()
         && disk::size_of(run.dir(), &base.id_map)? > limit.saturating_add(lent)
     {
         return Ok((Ended::Signal(9), Some(Reason::Disk)));

@@ -16,6 +16,7 @@ mod deep;
 mod dirs;
 mod fold;
 mod manifest;
+mod moving;
 mod records;
 mod settle;
 mod upper;
