@@ -249,9 +249,9 @@ fn a_command_may_use_the_processors_of_its_caller() {
 /// Names that come and go make every walk of the tree meet one that is gone.
 #[test]
 fn a_limit_on_disk_holds_while_names_change() {
-    let line = "mkdir '/churn'; for (1 .. 4000) { open F, '>', \"/churn/$_\"; close F } \
-        for my $way (0, 1) { fork or do { while (1) { for (my $n = $way + 1; $n < 4000; $n += 2) { \
-          rename \"/churn/$n\", \"/churn/x$n\"; rename \"/churn/x$n\", \"/churn/$n\" } } } } \
+    let line = "mkdir '/churn'; for (1 .. 20000) { open F, '>', \"/churn/$_\"; close F } \
+        for my $way (0, 1) { fork or do { while (1) { for my $to ('x', '') { for (my $n = $way + 1; $n < 20000; $n += 2) { \
+          rename '/churn/' . ($to ? '' : 'x') . $n, \"/churn/$to$n\" } } } } } \
         $| = 1; my $mib = 'x' x 1048576; open F, '>', '/srv/big'; \
         for (1 .. 400) { syswrite F, $mib; print \"$_\\n\"; select undef, undef, undef, 0.02 } exit 0";
     let words = ["run", "--disk", "40M", "--", "perl", "-e", line];
