@@ -109,7 +109,8 @@ impl std::error::Error for Fault {}
 
 /// Turns the error of a system call into a [`Fault`] that says what was tried and on what.
 pub trait Context<T> {
-    /// `what` is a verb phrase ("create directory"), `on` names the object.
+    /// `what` is a verb phrase ("create directory"), `on` names the object; it is asked for its text only if there
+    /// is an error.
     fn context(self, what: &str, on: impl Display) -> Result<T>;
 }
 
@@ -172,6 +173,18 @@ mod tests {
     fn control_characters_never_reach_the_terminal() {
         let fault = Fault::errno("open", "a\nb\x1b[0m", Errno::NOENT);
         assert_eq!(fault.message, "open: a\\nb\\u{1b}[0m: no such file or directory");
+    }
+
+    #[test]
+    fn what_succeeds_is_not_named() {
+        struct Unnamed;
+        impl Display for Unnamed {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("a name was made of what did not fail");
+            }
+        }
+        assert_eq!(Ok::<_, Errno>(1).context("open", Unnamed), Ok(1));
+        assert_eq!(io::Result::Ok(2).context("open", Unnamed), Ok(2));
     }
 
     #[test]

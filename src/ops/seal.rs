@@ -27,7 +27,7 @@ pub(super) fn write_whole(tree: BorrowedFd<'_>, file: &OwnedFd) -> Result<()> {
     match write(tree, file)?.into_iter().next() {
         None => Ok(()),
         Some(Difference { path, detail, .. }) => {
-            let shown = printable(&path::shown(&path));
+            let shown = printable(&path::shown(&path).to_string());
             Err(Fault::failed(format!("make digests: {shown}: {detail}")))
         }
     }

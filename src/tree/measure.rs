@@ -45,7 +45,7 @@ fn verdict((totals, refused): (Totals, Vec<Refused>)) -> Result<Totals> {
     match refused.into_iter().next() {
         None => Ok(totals),
         Some(found) => {
-            let shown = printable(&path::shown(&found.path));
+            let shown = printable(&path::shown(&found.path).to_string());
             Err(Fault::failed(format!("check layer: {shown}: {}", found.why)))
         }
     }

@@ -1,7 +1,9 @@
 //! Paths of a tree as bytes: beneath a root, without a leading `/`. In JSON they are `path` if they are
 //! UTF-8, else `path_bytes` in base64 (standard alphabet, padded).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::fmt::{self, Display};
+use std::os::unix::ffi::OsStrExt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,8 +31,21 @@ pub fn is_beneath(path: &[u8], top: &[u8]) -> bool {
 }
 
 /// A path as it stands in a message: `/` before it, what is not UTF-8 replaced.
-pub fn shown(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path))
+///
+/// The text is made where it is printed: each entry of a walk names its path in case it fails, and in a
+/// tree of thousands of levels the path of one entry takes a megabyte.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a>(&'a [u8]);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}", OsStr::from_bytes(self.0).display())
+    }
+}
+
+/// The [`Shown`] form of a path.
+pub fn shown(path: &[u8]) -> Shown<'_> {
+    Shown(path)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,5 +78,26 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>
         (Some(text), None) => Ok(text.into_bytes()),
         (None, Some(coded)) => STANDARD.decode(coded).map_err(de::Error::custom),
         _ => Err(de::Error::custom("one of path and path_bytes must be given")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_utf8_is_shown_replaced() {
+        assert_eq!(shown(b"").to_string(), "/");
+        assert_eq!(shown("a/\u{e9}".as_bytes()).to_string(), "/a/\u{e9}");
+        assert_eq!(shown(b"a/\xff\xfeb/c").to_string(), "/a/\u{fffd}\u{fffd}b/c");
+    }
+
+    #[test]
+    fn to_name_a_path_makes_no_string() {
+        // A type that is `Copy` owns no memory.
+        fn copied<T: Copy>(value: T) -> T {
+            value
+        }
+        assert_eq!(copied(shown(b"a")).to_string(), "/a");
     }
 }

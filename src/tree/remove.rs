@@ -1,6 +1,7 @@
 //! Taking a tree away, whatever its modes, depth and width.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -76,8 +77,9 @@ struct Level {
 }
 
 impl Job {
-    fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.path).into_owned()
+    /// The path as it stands in a message. Made where it is printed, for the reason at [`path::Shown`].
+    fn shown(&self) -> impl Display {
+        OsStr::from_bytes(&self.path).display()
     }
 
     /// Removes everything in one directory.
@@ -179,7 +181,7 @@ impl Job {
     }
 
     fn mounted(&self) -> Fault {
-        Fault::busy(format!("remove: {}: a mount lies on it", printable(&self.shown())))
+        Fault::busy(format!("remove: {}: a mount lies on it", printable(&self.shown().to_string())))
     }
 }
 
