@@ -17,6 +17,7 @@ use super::walk::{Descend, Visit, walk};
 use crate::fault::{Context, Result};
 
 mod candidates;
+mod content;
 mod entry;
 
 use candidates::Candidate;

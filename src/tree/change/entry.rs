@@ -4,15 +4,12 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Stat, fstat, readlinkat};
-use rustix::io::{Errno, read};
+use rustix::io::Errno;
 
-use super::ChangeKind;
+use super::{ChangeKind, content};
 use crate::tree::attributes::MODE_BITS;
 use crate::tree::dir::{kind, open_child, open_file};
 use crate::tree::whiteout::own_xattrs;
-
-/// How much of two files is compared at once, in bytes.
-const CHUNK: usize = 64 * 1024;
 
 /// A directory of a view, and the lstat(2) of the name in question there.
 type Place<'a> = (BorrowedFd<'a>, &'a Stat);
@@ -66,7 +63,8 @@ fn regular(name: &CStr, from: Place<'_>, to: Place<'_>) -> Result<Option<ChangeK
         return Ok(Some(ChangeKind::Modified));
     }
     let (a, b) = (open_file(from_dir, name)?, open_file(to_dir, name)?);
-    if !same_content(a.as_fd(), b.as_fd())? {
+    let size = u64::try_from(new.st_size).unwrap_or(0);
+    if !content::same(a.as_fd(), b.as_fd(), size)? {
         return Ok(Some(ChangeKind::Modified));
     }
     let mtime = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
@@ -88,31 +86,4 @@ fn same_inode(old: &Stat, new: &Stat) -> bool {
         )
     };
     parts(old) == parts(new)
-}
-
-fn same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let (m, n) = (fill(a, &mut left)?, fill(b, &mut right)?);
-        if left[..m] != right[..n] {
-            return Ok(false);
-        }
-        if m == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match read(fd, &mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(len)
 }

@@ -9,6 +9,8 @@ use rustix::fs::fsetxattr;
 use super::*;
 use crate::tree::{Change, compare};
 
+mod holes;
+
 fn line(change: &Change) -> String {
     let text = serde_json::to_value(change).expect("json");
     let field = |name: &str| text[name].as_str().unwrap_or("?").to_owned();
