@@ -109,6 +109,9 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
         }
     }
     enter(&spec.workdir).map_err(Failure::at(Stage::Workdir))?;
+    // Not before PID 1 knows that we are ready: a signal that has come to all of the caller's group ends us here, and how we
+    // ended is told.
+    unblock_signals().map_err(Failure::at(Stage::Session))?;
     let environment = environment(spec, user.as_ref());
     let candidates = spec.candidates.get(absent..).unwrap_or_default();
     match spec.by_descriptor {
@@ -269,12 +272,16 @@ fn enter(dir: &Path) -> Result<(), Errno> {
     if here.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV) }
 }
 
-/// Handlers do not survive an exec, but ignored signals and the mask do: the runtime ignores SIGPIPE, and
-/// we ignore SIGXFSZ.
+/// Handlers do not survive an exec, but ignored signals do: the runtime ignores SIGPIPE, and we ignore SIGXFSZ.
 fn default_signals() -> Result<(), Errno> {
     let convert = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
     sys::signal::default(NixSignal::SIGPIPE).map_err(convert)?;
-    sys::signal::default(NixSignal::SIGXFSZ).map_err(convert)?;
+    sys::signal::default(NixSignal::SIGXFSZ).map_err(convert)
+}
+
+/// The mask survives an exec, too.
+fn unblock_signals() -> Result<(), Errno> {
+    let convert = |errno: nix::errno::Errno| Errno::from_raw_os_error(errno as i32);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(convert)
 }
 

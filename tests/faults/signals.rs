@@ -1,18 +1,19 @@
 //! Signals to the supervisor reach the payload, and the exit code says what came of it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
 use crate::Case;
-use crate::watch::{self, children, gone, init_of, marker, send, state, until};
-use crate::world::{Place, Said};
+use crate::watch::{self, children, gone, init_of, marker, random, send, state, until};
+use crate::world::{Place, Said, soak};
 
 pub(crate) const CASES: &[Case] = &[
     ("default_action", default_action),
     ("payload_decides", payload_decides),
+    ("key_at_any_moment", key_at_any_moment),
     ("stop_and_continue", stop_and_continue),
     ("supervisor_stopped", supervisor_stopped),
     ("before_the_payload", before_the_payload),
@@ -90,6 +91,22 @@ fn default_action() {
         assert_eq!(watch::held(&place.base), Vec::<std::path::PathBuf>::new());
     }
     assert_eq!(place.snapshots().len(), 1);
+    place.pristine();
+}
+
+/// A key of the terminal goes to all of its foreground, the processes of the set-up included.
+fn key_at_any_moment() {
+    let place = Place::new();
+    for _ in 0..40 * soak() {
+        let mut command = place.command(["run", "--commit", "never", "--", "sleep", "1000"]);
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("start");
+        std::thread::sleep(std::time::Duration::from_micros(random() % 60_000));
+        let group = rustix::process::Pid::from_raw(child.id() as i32).expect("pid");
+        rustix::process::kill_process_group(group, Signal::INT).expect("kill");
+        Said::from(child.wait_with_output().expect("wait")).code(130);
+    }
+    place.said(&["ps"]).code(0);
     place.pristine();
 }
 
