@@ -75,22 +75,21 @@ pub fn unshare(store: &Store, box_name: &BoxName, options: &UnshareOptions) -> R
     let argv = options.argv.iter().map(shown).collect();
     let command = Command::new(store, &options.argv)?;
     let fresh = Fresh::begin(store, box_name, word, options.commit.as_ref(), argv)?;
-    let told = {
-        // A key of the terminal is meant for the command: we stay to clean up.
-        let _held = Held::back();
-        let open = || {
-            unshare_mounts().context("make a mount namespace", "for a command")?;
-            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            mount_change("/", private).context("make the mounts private", "/")?;
-            fresh.open()
-        };
-        let entry = Entry::Map(fresh.map());
-        at(store, || {
-            ids::inside_prepared(entry, Powers::Everything, open, |opened| command.run(&opened))
-        })
+    // A key of the terminal is meant for the command: we stay to keep what it decides is to be kept, and to clean up.
+    let held = Held::back();
+    let open = || {
+        unshare_mounts().context("make a mount namespace", "for a command")?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).context("make the mounts private", "/")?;
+        fresh.open()
     };
+    let entry = Entry::Map(fresh.map());
+    let told = at(store, || {
+        ids::inside_prepared(entry, Powers::Everything, open, |opened| command.run(&opened))
+    });
     let answer = told.and_then(|told| settle(&fresh, &told, &options.argv));
     let discarded = fresh.discard();
+    drop(held);
     let answer = answer?;
     discarded.map(|()| answer)
 }
@@ -114,13 +113,16 @@ fn settle(fresh: &Fresh<'_>, told: &Told, argv: &[OsString]) -> Result<Unshared>
     }
 }
 
-/// SIGINT and SIGQUIT blocked, until it is dropped.
+/// SIGINT and SIGQUIT blocked, until it is dropped; those that came meanwhile were not for us, and are forgotten.
 struct Held(SigSet);
+
+/// What the keys of a terminal send to all of its foreground.
+const KEYS: [NixSignal; 2] = [NixSignal::SIGINT, NixSignal::SIGQUIT];
 
 impl Held {
     fn back() -> Self {
         let mut before = SigSet::empty();
-        let both: SigSet = [NixSignal::SIGINT, NixSignal::SIGQUIT].into_iter().collect();
+        let both: SigSet = KEYS.into_iter().collect();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&both), Some(&mut before)).ok();
         Self(before)
     }
@@ -128,6 +130,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        for key in KEYS {
+            sys::signal::forget(key).ok();
+        }
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None).ok();
     }
 }

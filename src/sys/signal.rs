@@ -19,6 +19,20 @@ pub fn ignore(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigIgn)
 }
 
+/// Forgets a signal that is blocked and has come; its disposition stays.
+///
+/// # Errors
+/// EINVAL for SIGKILL and SIGSTOP.
+pub fn forget(signal: Signal) -> Result<(), Errno> {
+    // To ignore it for a moment is what drops a pending one (signal(7), POSIX `sigaction`).
+    let none =
+        SigAction::new(SigHandler::SigIgn, nix::sys::signal::SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed.
+    let before = unsafe { sigaction(signal, &none) }?;
+    // SAFETY: what was in force until now is put back; if it is a handler, its owner has installed it for this signal.
+    unsafe { sigaction(signal, &before) }.map(drop)
+}
+
 fn set(signal: Signal, handler: SigHandler) -> Result<(), Errno> {
     let action = SigAction::new(handler, nix::sys::signal::SaFlags::empty(), SigSet::empty());
     // SAFETY: no handler of ours is installed, only the default one or none.

@@ -1,5 +1,9 @@
 //! Programs of the host with the ids of a box.
 
+use std::io::{BufRead, BufReader};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use crate::common::{Env, Ids, ids};
 
 #[test]
@@ -58,5 +62,33 @@ fn exit_codes_and_signals_are_the_commands() {
     drop(run(&["nosuchprogram"]).fault(127, "nosuchprogram", ""));
     drop(run(&["/etc/passwd"]).fault(126, "/etc/passwd", ""));
     drop(env.sandbox(&["unshare", "--", ""]).run().fault(125, "no command given", ""));
+    assert_eq!(env.entries("runs"), [""; 0]);
+}
+
+/// Runs a line, and once it has said so sends its group a signal, as a terminal does for a key. Gives the exit code,
+/// none if a signal ended sandbox itself.
+fn key(env: &Env, signal: Signal, name: &str, line: &str) -> Option<i32> {
+    let words = ["unshare", "--commit", name, "--", "sh", "-c", line];
+    let mut child = env.sandbox(&words).group().start();
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "ready\n");
+    kill_process_group(Pid::from_child(&child), signal).unwrap();
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn a_key_is_for_the_command_which_decides_what_is_kept() {
+    let env = Env::filled();
+    for (signal, name) in [(Signal::INT, "INT"), (Signal::QUIT, "QUIT")] {
+        let line = format!(
+            "trap 'exit 0' {name}; echo x >$SANDBOX_ROOT/{name}; echo ready; while :; do sleep 0.1; done"
+        );
+        assert_eq!(key(&env, signal, name, &line), Some(0), "{name}");
+        drop(env.sandbox(&["diff", name]).run().ok().says(&format!("A /{name}\n")));
+    }
+    let code = key(&env, Signal::INT, "never", "echo ready; exec sleep 1000");
+    assert_eq!(code, Some(130));
+    assert_eq!(env.snapshots(), ["postinit", "INT", "QUIT"]);
     assert_eq!(env.entries("runs"), [""; 0]);
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -53,6 +54,12 @@ impl Cmd {
 
     pub(crate) fn dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.command.current_dir(dir);
+        self
+    }
+
+    /// Makes it lead a process group of its own, as an interactive shell does.
+    pub(crate) fn group(mut self) -> Self {
+        self.command.process_group(0);
         self
     }
 
