@@ -15,7 +15,11 @@ use crate::fault::{Context, Fault, Result, printable};
 const REST: &str = r#".SH "EXIT STATUS"
 Of
 .BR run ,
-.BR shell " and " exec
+.BR shell ,
+.BR start ,
+.BR exec ,
+.BR unshare ,
+.BR wait " and " attach
 it is the command's own; 128+n if signal n ended it; 127 if it was not found, 126 if it cannot be executed, 125 for
 anything of sandbox. Of all others:
 .TP

@@ -23,7 +23,10 @@ of the tree are dropped, or kept with --commit; all other changes are real.
 Examples:
   sandbox unshare --from devel -- sh -c 'du -sh $SANDBOX_ROOT/usr'
   sandbox unshare --commit two -- sh -c 'cp -a fixtures/. $SANDBOX_ROOT/srv'
-  sandbox unshare -- sh                  look around")]
+  sandbox unshare -- sh                  look around
+
+Exit code: the command's own; 128+n for signal n; 127 not found;
+126 not executable; 125 anything of sandbox, also a snapshot that does not exist")]
 pub(super) struct Args {
     /// Snapshot whose tree is shown [default: head]
     #[arg(long, value_name = "SNAPSHOT")]
