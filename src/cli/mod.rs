@@ -50,6 +50,7 @@ use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rustix::fs::Mode;
 
 use args::Common;
 use output::Color;
@@ -176,6 +177,7 @@ impl Command {
 pub fn main() -> ExitCode {
     // A limit on the size of files is an error to tell, not a reason to die half-way.
     crate::sys::signal::ignore(nix::sys::signal::Signal::SIGXFSZ).ok();
+    let umask = keep_own_rights();
     let words: Vec<OsString> = std::env::args_os().collect();
     let cli = match quick::parse(&words).or_else(|| parse_alone(&words)) {
         Some(cli) => cli,
@@ -192,7 +194,7 @@ pub fn main() -> ExitCode {
         }
     };
     let codes = cli.command.codes();
-    match refuse_set_id().and_then(|()| dispatch(cli.command, &cli.common)) {
+    match refuse_set_id().and_then(|()| dispatch(cli.command, &cli.common, umask)) {
         Ok(code) => code,
         Err(stop) => report::stop(&stop, codes, cli.common.json),
     }
@@ -212,6 +214,14 @@ fn parse_alone(words: &[OsString]) -> Option<Cli> {
     Cli::from_arg_matches(&matches).ok()
 }
 
+/// Gives the umask of the caller, of which what it takes from the caller itself no longer holds for us: nobody could read
+/// what we write to the store. What it takes from others stays, for what we make outside of the store.
+fn keep_own_rights() -> Mode {
+    let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    rustix::process::umask(umask - Mode::RWXU);
+    umask
+}
+
 /// Whoever could reach us would act in our owner's store (CVE-2020-5291, CVE-2026-41163).
 fn refuse_set_id() -> Result<(), report::Stop> {
     if !crate::sys::process::is_set_id() {
@@ -223,7 +233,7 @@ fn refuse_set_id() -> Result<(), report::Stop> {
     Err(fault.hint("take them away; it needs none").into())
 }
 
-fn dispatch(command: Command, common: &Common) -> Outcome {
+fn dispatch(command: Command, common: &Common, umask: Mode) -> Outcome {
     match command {
         Command::Init(args) => init::run(args, common),
         Command::Run(args) => run::run(*args, common),
@@ -237,7 +247,7 @@ fn dispatch(command: Command, common: &Common) -> Outcome {
         Command::Stop(args) => stop::run(args, common),
         Command::Kill(args) => kill::run(&args, common),
         Command::Cp(args) => cp::run(args, common),
-        Command::Unshare(args) => unshare::run(args, common),
+        Command::Unshare(args) => unshare::run(args, common, umask),
         Command::List(args) => list::run(args, common),
         Command::Show(args) => show::run(&args, common),
         Command::Log(args) => log::run(&args, common),

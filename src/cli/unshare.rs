@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::builder::OsStringValueParser;
+use rustix::fs::Mode;
 
 use super::args::Common;
 use super::report::Outcome;
@@ -46,9 +47,10 @@ pub(super) struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the command; the exit code is its own.
-pub(super) fn run(args: Args, common: &Common) -> Outcome {
-    let options = UnshareOptions { from: args.from, commit: args.commit, argv: args.command };
+/// Runs the command, with the umask of the caller; the exit code is its own.
+pub(super) fn run(args: Args, common: &Common, umask: Mode) -> Outcome {
+    let options =
+        UnshareOptions { from: args.from, commit: args.commit, umask, argv: args.command };
     let store = common.store_for_run()?;
     if options.commit.is_some()
         && let Some(warning) = ops::budget::check(&store)?

@@ -43,6 +43,8 @@ pub struct UnshareOptions {
     pub from: Option<String>,
     /// The name to keep the tree's changes by, if the command returns 0; they are dropped otherwise.
     pub commit: Option<SnapshotName>,
+    /// The umask of the command, which ours need not be.
+    pub umask: Mode,
     /// The command.
     pub argv: Vec<OsString>,
 }
@@ -73,7 +75,7 @@ pub fn unshare(store: &Store, box_name: &BoxName, options: &UnshareOptions) -> R
     let word = options.from.as_deref().unwrap_or("head");
     let shown = |word: &OsString| word.to_string_lossy().into_owned();
     let argv = options.argv.iter().map(shown).collect();
-    let command = Command::new(store, &options.argv)?;
+    let command = Command::new(store, &options.argv, options.umask)?;
     let fresh = Fresh::begin(store, box_name, word, options.commit.as_ref(), argv)?;
     // A key of the terminal is meant for the command: we stay to keep what it decides is to be kept, and to clean up.
     let held = Held::back();
@@ -151,7 +153,7 @@ struct Command {
 }
 
 impl Command {
-    fn new(store: &Store, argv: &[OsString]) -> Result<Self> {
+    fn new(store: &Store, argv: &[OsString], umask: Mode) -> Result<Self> {
         let word = |word: &OsString| {
             CString::new(word.clone().into_vec())
                 .map_err(|_| Fault::usage("unshare: a word of the command has a null byte"))
@@ -168,8 +170,6 @@ impl Command {
             lines.push(line);
         }
         let environment = lines.iter().map(word).collect::<Result<Vec<_>>>()?;
-        let umask = rustix::process::umask(Mode::empty());
-        rustix::process::umask(umask);
         let mut mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut mask)).ok();
         let first = argv.first().filter(|word| !word.is_empty());

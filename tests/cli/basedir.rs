@@ -45,6 +45,35 @@ fn a_directory_with_content_and_other_modes_is_refused() {
 }
 
 #[test]
+fn whatever_the_umask_of_the_caller_is() {
+    let env = Env::filled();
+    for bits in ["0777", "0177", "0700", "0077"] {
+        let sandbox = |words: &[&str]| env.sandbox(words).umask(bits).run();
+        let line = |flags: &[&str], line: &str| env.line(flags, line).umask(bits).run();
+        let name = format!("um{bits}");
+        drop(line(&["--commit", &name], "umask; touch /opt/f").ok().stdout("0022\n"));
+        let stat = "stat -c %a /opt/f; cat /opt/f";
+        drop(line(&["--from", &name], stat).ok().stdout("644\n"));
+        let failed = line(&["--keep-on-failure"], "touch /half; exit 9").code(9);
+        let run = env.entries("runs").join(" ");
+        drop(failed.warns(&run));
+        let saved = format!("saved{bits}");
+        drop(sandbox(&["recover", &run, "--as", &saved]).ok());
+        drop(sandbox(&["df"]).ok());
+        drop(sandbox(&["rm", &saved]).ok());
+        drop(sandbox(&["gc"]).ok());
+        drop(sandbox(&["cp", &format!("{name}:/opt/f"), &env.folder("out")]).ok());
+        drop(sandbox(&["unshare", "--", "sh", "-c", "umask"]).ok().stdout(&format!("{bits}\n")));
+        // Nothing of it is in the way of whoever has another one.
+        drop(env.sandbox(&["fsck"]).run().ok());
+        drop(env.line(&["--from", &name], stat).run().ok().stdout("644\n"));
+    }
+    let env = Env::empty();
+    drop(env.init(&["--from", &tiny_source()]).umask("0777").run().ok());
+    drop(env.sandbox(&["run", "--", "true"]).run().ok());
+}
+
+#[test]
 fn no_directory() {
     let env = Env::empty();
     fs::write(env.base(), "a file").unwrap();

@@ -63,7 +63,9 @@ fn exit_codes_and_signals_are_the_commands() {
     drop(run(&["/etc/passwd"]).fault(126, "/etc/passwd", ""));
     drop(env.sandbox(&["unshare", "--", ""]).run().fault(125, "no command given", ""));
     // A code of ours must not be taken for one of the command.
-    drop(env.sandbox(&["unshare", "--from", "nosuch", "--", "true"]).run().fault(125, "nosuch", ""));
+    drop(
+        env.sandbox(&["unshare", "--from", "nosuch", "--", "true"]).run().fault(125, "nosuch", ""),
+    );
     drop(env.sandbox(&["unshare", "--help"]).run().ok().says("125 anything of sandbox"));
     assert_eq!(env.entries("runs"), [""; 0]);
 }

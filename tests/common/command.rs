@@ -57,6 +57,16 @@ impl Cmd {
         self
     }
 
+    /// The same, started with this umask.
+    pub(crate) fn umask(self, bits: &str) -> Self {
+        let words = self.words();
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask \"$0\" && exec \"$@\"", bits]).args(words).env_clear();
+        command.envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.current_dir(self.command.get_current_dir().unwrap_or(Path::new("/")));
+        Self { command, input: self.input }
+    }
+
     /// Makes it lead a process group of its own, as an interactive shell does.
     pub(crate) fn group(mut self) -> Self {
         self.command.process_group(0);
