@@ -93,6 +93,9 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     };
     common.verbose(|| format!("store: {}", base_dir.display()));
     let done = common.patiently(|| init(&base_dir, &request))?;
+    if let Some(refused) = &done.ids_refused {
+        common.note(&one_id_only(refused));
+    }
     if common.json {
         print_json(&done)?;
     } else if !common.quiet {
@@ -100,6 +103,11 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     }
     trash::tidy(&Store::open(&base_dir)?, common);
     Ok(ExitCode::SUCCESS)
+}
+
+fn one_id_only(refused: &Fault) -> String {
+    let way = refused.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("ids: single, though /etc/subuid gives more: {}{way}", refused.message)
 }
 
 fn text(done: &Initialised) -> String {

@@ -10,7 +10,7 @@ use rustix::process::{self, DumpableBehavior, Gid, Pid, Signal, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets, LinkNameSpaceType};
 
 use super::map::{IdMap, Mode};
-use super::refused::map_refused;
+use super::refused::{map_refused, step_refused};
 use super::write::write_own_map;
 use crate::fault::{Context, Fault, Result};
 use crate::sys::namespace::unshare_mounts;
@@ -133,18 +133,22 @@ fn hide() -> Result<()> {
 }
 
 fn take_root_ids() -> Result<()> {
+    const ON: &str = "in the user namespace";
     match thread::set_thread_groups(&[]) {
         // Denied once and for all: by a map of one id, or in an outer namespace.
         Err(Errno::PERM) if groups_are_denied() => {}
-        other => other.context("drop supplementary groups", "in the user namespace")?,
+        other => {
+            other.map_err(|errno| step_refused("drop supplementary groups", ON, errno))?;
+        }
     }
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
     match thread::set_thread_res_gid(gid, gid, gid) {
         // There is no 0 in the namespace of a run by an ordinary user with one id: the caller is all there is.
         Err(Errno::INVAL) => return Ok(()),
-        other => other.context("become gid 0", "in the user namespace")?,
+        other => other.map_err(|errno| step_refused("become gid 0", ON, errno))?,
     }
-    thread::set_thread_res_uid(uid, uid, uid).context("become uid 0", "in the user namespace")
+    thread::set_thread_res_uid(uid, uid, uid)
+        .map_err(|errno| step_refused("become uid 0", ON, errno))
 }
 
 /// A program that is not executed by uid 0 would lose what a job may do.

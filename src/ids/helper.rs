@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::map::{Extent, IdMap};
+use super::refused::step_refused;
 use crate::fault::{Context, Fault, Result, printable};
 use crate::sys::processor::{Here, Processors};
 
@@ -103,9 +105,29 @@ fn start(program: PathBuf, child: i32, extents: &[Extent]) -> Result<(PathBuf, C
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .context("run", program.display())?;
+        .map_err(|error| unstarted(&program, &error))?;
     Ok((program, child))
 }
+
+fn unstarted(program: &Path, error: &io::Error) -> Fault {
+    let name = printable(&program.to_string_lossy());
+    match Errno::from_io_error(error) {
+        Some(errno) => step_refused("run", &name, errno),
+        None => Fault::failed(format!("run: {name}: {error}")),
+    }
+}
+
+/// The only exit code by which a helper itself says no: what a signal or the dynamic linker ended has said nothing.
+const REFUSED: i32 = 1;
+
+/// Reasons of a helper, in the words of glibc and musl, that may be gone at the next try.
+const PASSING: [&str; 5] = [
+    "Too many open files",
+    "No file descriptors available",
+    "Cannot allocate memory",
+    "Out of memory",
+    "Resource temporarily unavailable",
+];
 
 fn judge(program: &Path, output: io::Result<Output>) -> Result<()> {
     let output = output.context("wait for", program.display())?;
@@ -115,7 +137,12 @@ fn judge(program: &Path, output: io::Result<Output>) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim().lines().collect::<Vec<_>>().join("; ");
     let said = if said.is_empty() { output.status.to_string() } else { printable(&said) };
-    Err(Fault::host(format!("write the id map of a user namespace: {}: {said}", program.display()))
+    let passing = PASSING.iter().any(|reason| said.contains(reason));
+    let message = format!("write the id map of a user namespace: {}: {said}", program.display());
+    if passing || output.status.code() != Some(REFUSED) {
+        return Err(Fault::failed(message).hint("try again"));
+    }
+    Err(Fault::host(message)
         .hint("check /etc/subuid and /etc/subgid, or make the box with the mode single"))
 }
 
@@ -189,5 +216,22 @@ mod tests {
             .output();
         let fault = judge(Path::new("/bin/x"), output).expect_err("failed");
         assert!(fault.message.ends_with("/bin/x: no\\u{1b}[1m; way"), "{fault}");
+    }
+
+    #[test]
+    fn a_helper_that_came_to_no_verdict_has_not_refused() {
+        let table = [
+            ("echo 'write to uid_map failed: Operation not permitted' >&2; exit 1", Kind::Host),
+            ("exit 1", Kind::Host),
+            ("echo 'open of uid_map failed: Too many open files' >&2; exit 1", Kind::Failed),
+            ("echo 'error while loading shared libraries' >&2; exit 127", Kind::Failed),
+            ("kill -9 $$", Kind::Failed),
+        ];
+        for (line, kind) in table {
+            let output = Command::new("/bin/sh").args(["-c", line]).output();
+            assert_eq!(judge(Path::new("/bin/x"), output).expect_err(line).kind, kind, "{line}");
+        }
+        let errno = |errno: Errno| unstarted(Path::new("/bin/x"), &errno.into()).kind;
+        assert_eq!((errno(Errno::MFILE), errno(Errno::PERM)), (Kind::Failed, Kind::Host));
     }
 }

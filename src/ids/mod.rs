@@ -2,7 +2,7 @@
 //!
 //! An [`IdMap`] says which outside id stands for each inside id; it is what user_namespaces(7) calls
 //! `uid_map` and `gid_map`, and a box records it, because it decides which owners lie on disk. There are
-//! four ways to one ([`Mode`]); [`choose`] finds the best that works here, [`check`] tells whether a
+//! four ways to one ([`Mode`]); [`pick`] finds the best that works here, [`check`] tells whether a
 //! recorded one can be made again.
 //!
 //! [`inside`] does a piece of work as uid 0 of such a user namespace, in a child of its own, with no more
@@ -27,7 +27,7 @@ pub use enter::{Entry, Powers};
 pub use helper::Writing;
 pub use map::{Extent, IdMap, Mode};
 pub use refused::namespace_refused;
-pub use select::{check, choose};
+pub use select::{Picked, check, choose, pick};
 pub use span::Span;
 pub use work::{beside, inside, inside_prepared};
 pub use write::{number_in_proc, start_maps, write_maps, write_own_map};

@@ -170,6 +170,11 @@ pub(super) fn candidates(facts: &Facts) -> Vec<Mode> {
     }
 }
 
+/// Whether /etc/subuid names the user, so that more than `single` is expected.
+pub(super) fn has_sub_uids(facts: &Facts) -> bool {
+    !accounts::ranges_of(&facts.subuid, facts.owner()).is_empty()
+}
+
 /// Whether this very map can be made by this process, as far as the files and ids tell.
 pub(super) fn permits(recorded: &IdMap, facts: &Facts) -> Result<()> {
     match recorded.mode {

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::fault::{Fault, why};
+use crate::fault::{Fault, Kind, why};
 use crate::remedy::{self, Host};
 
 /// The fault of a clone(2) or unshare(2) with CLONE_NEWUSER that said `errno`: kind host, with the remedy
@@ -16,14 +16,26 @@ pub fn namespace_refused(errno: Errno) -> Fault {
         .hint(remedy::in_one_line(&remedy::user_namespace(errno, Host::read())))
 }
 
-fn run_out(what: &str, errno: Errno) -> Option<Fault> {
+/// The fault of what has run out, and may be there at another time; none for any other errno.
+pub(super) fn run_out(what: &str, errno: Errno) -> Option<Fault> {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM).then(|| {
         Fault::failed(format!("{what}: {}", why(errno)))
             .hint("end other programs, or raise the limit (`ulimit -a`)")
     })
 }
 
-/// The same for a write to `uid_map`, `gid_map` or `setgroups`; `file` says to which.
+/// The fault of a step that is refused for good, with kind host; of one that failed for another reason.
+pub(super) fn step_refused(what: &str, on: &str, errno: Errno) -> Fault {
+    let fault = Fault::errno(what, on, errno);
+    match errno {
+        Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::NOEXEC => {
+            Fault { kind: Kind::Host, ..fault }
+        }
+        _ => run_out(&format!("{what}: {on}"), errno).unwrap_or(fault),
+    }
+}
+
+/// As [`namespace_refused`], for a write to `uid_map`, `gid_map` or `setgroups`; `file` says to which.
 pub(super) fn map_refused(file: &str, errno: Errno) -> Fault {
     let what = format!("write the id map of a user namespace: {file}");
     if let Some(fault) = run_out(&what, errno) {
@@ -40,12 +52,13 @@ pub(super) fn map_refused(file: &str, errno: Errno) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Kind;
 
     #[test]
     fn what_has_run_out_is_no_refusal() {
         assert_eq!(namespace_refused(Errno::MFILE).kind, Kind::Failed);
         assert_eq!(namespace_refused(Errno::PERM).kind, Kind::Host);
+        assert_eq!(step_refused("run", "x", Errno::MFILE).kind, Kind::Failed);
+        assert_eq!(step_refused("run", "x", Errno::ACCESS).kind, Kind::Host);
         assert!(map_refused("/proc/self/uid_map", Errno::PERM).hint.is_some());
     }
 }

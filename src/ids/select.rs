@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -11,11 +12,21 @@ use super::enter::{Entry, Powers};
 use super::helper::Helpers;
 use super::map::{IdMap, Mode};
 use super::plan::{self, Facts};
+use super::refused::run_out;
 use super::work::inside;
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 
 /// Files of /etc are read up to this many bytes; the rest of a larger one is not looked at.
 const LONGEST_FILE: u64 = 16 << 20;
+
+/// The map for a new box, and what had to be passed over.
+#[derive(Debug)]
+pub struct Picked {
+    /// The map.
+    pub map: IdMap,
+    /// Why it is [`Mode::Single`], where /etc/subuid gives the user more.
+    pub refused: Option<Fault>,
+}
 
 /// The map for a new box: of the mode asked for or, for `None`, of the first that works here: `subuid` for
 /// a plain user; for uid 0 `range` in the initial user namespace and `identity` in one with many ids;
@@ -25,14 +36,37 @@ const LONGEST_FILE: u64 = 16 << 20;
 ///
 /// # Errors
 /// For a mode that was asked for, a host fault that says what is missing and how to get it. For `None`,
-/// only if not even `single` works, which means that there are no user namespaces here.
-pub fn choose(request: Option<Mode>) -> Result<IdMap> {
-    let facts = facts();
+/// if not even `single` works, which means that there are no user namespaces here; or if a better mode could
+/// not be tried, which is no refusal: a box keeps its map, and the next try may well succeed.
+pub fn pick(request: Option<Mode>) -> Result<Picked> {
+    let facts = facts()?;
     if let Some(mode) = request {
-        return made(mode, &facts);
+        return made(mode, &facts).map(|map| Picked { map, refused: None });
     }
-    let best = plan::candidates(&facts).into_iter().find_map(|mode| made(mode, &facts).ok());
-    best.map_or_else(|| made(Mode::Single, &facts), Ok)
+    let mut refused = None;
+    for mode in plan::candidates(&facts) {
+        match made(mode, &facts) {
+            Ok(map) => return Ok(Picked { map, refused: None }),
+            Err(fault) if fault.kind == Kind::Host => refused = Some(fault),
+            Err(fault) => return Err(untried(mode, fault)),
+        }
+    }
+    let map = made(Mode::Single, &facts)?;
+    Ok(Picked { map, refused: refused.filter(|_| plan::has_sub_uids(&facts)) })
+}
+
+/// The map that [`pick`] picks.
+///
+/// # Errors
+/// As [`pick`].
+pub fn choose(request: Option<Mode>) -> Result<IdMap> {
+    pick(request).map(|picked| picked.map)
+}
+
+fn untried(mode: Mode, fault: Fault) -> Fault {
+    let first = fault.hint.as_deref().unwrap_or("try again");
+    let hint = format!("{first}; or `init --ids single` to take one id deliberately, for good");
+    Fault { message: format!("choose the id map {mode}: {}", fault.message), ..fault }.hint(hint)
 }
 
 fn made(mode: Mode, facts: &Facts) -> Result<IdMap> {
@@ -53,31 +87,31 @@ pub fn check(recorded: &IdMap) -> Result<()> {
     if matches!(recorded.mode, Mode::Single | Mode::Subuid) && recorded.root_owner() == ours {
         return Ok(());
     }
-    plan::permits(recorded, &facts())?;
+    plan::permits(recorded, &facts()?)?;
     if recorded.mode == Mode::Subuid {
         Helpers::find()?;
     }
     Ok(())
 }
 
-fn facts() -> Facts {
+fn facts() -> Result<Facts> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let set_ids = CapabilitySet::SETUID | CapabilitySet::SETGID;
-    let uid_map = read("/proc/self/uid_map");
-    let passwd = read("/etc/passwd");
-    Facts {
+    let uid_map = read("/proc/self/uid_map")?;
+    let passwd = read("/etc/passwd")?;
+    Ok(Facts {
         uid,
         gid,
         sets_ids: capabilities(None).is_ok_and(|sets| sets.effective.contains(set_ids)),
         initial: accounts::is_initial(&uid_map),
         held_uids: accounts::held(&uid_map),
-        held_gids: accounts::held(&read("/proc/self/gid_map")),
+        held_gids: accounts::held(&read("/proc/self/gid_map")?),
         name: accounts::user_name(&passwd, uid).map(str::to_owned).or_else(name_of_session),
         passwd,
-        group: read("/etc/group"),
-        subuid: read("/etc/subuid"),
-        subgid: read("/etc/subgid"),
-    }
+        group: read("/etc/group")?,
+        subuid: read("/etc/subuid")?,
+        subgid: read("/etc/subgid")?,
+    })
 }
 
 /// The name of a user whom only a directory service knows. A wrong one does no harm: newuidmap asks the
@@ -86,12 +120,17 @@ fn name_of_session() -> Option<String> {
     std::env::var("USER").ok().filter(|name| !name.is_empty())
 }
 
-/// The text of a file, empty if it cannot be read: to have no file and to have no line is the same.
-fn read(path: &str) -> String {
+/// The text of a file, empty if it cannot be read: to have no file and to have no line is the same. But one that
+/// could be read at another time is not taken for empty.
+fn read(path: &str) -> Result<String> {
     let mut bytes = Vec::new();
     let file = File::open(path);
     match file.and_then(|file| file.take(LONGEST_FILE).read_to_end(&mut bytes)) {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(_) => String::new(),
+        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            let fault = Errno::from_io_error(&error)
+                .and_then(|errno| run_out(&format!("read: {path}"), errno));
+            fault.map_or_else(|| Ok(String::new()), Err)
+        }
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::fault::{Fault, Kind, Result};
-use crate::ids::{self, IdMap, Mode};
+use crate::ids::{self, IdMap, Mode, Picked};
 use crate::image::Source;
 use crate::store::{BoxName, LayerId, Run, RunRecord, RunState, Store};
 use crate::tree::Totals;
@@ -70,6 +70,8 @@ pub struct Initialised {
     pub totals: Option<Totals>,
     /// Owners and devices that the map cannot hold, kept beside the files.
     pub remembered: usize,
+    /// Why it maps one id only, where the user has more in /etc/subuid.
+    pub ids_refused: Option<Fault>,
 }
 
 /// Fills a box, and makes the store if there is none. The same again changes nothing and says so.
@@ -123,11 +125,12 @@ impl Job<'_> {
             };
         }
         budget::check(self.store)?;
-        let map = ids::choose(self.request.ids)?;
-        match self.share(&map)? {
-            Some(done) => Ok(done),
-            None => self.in_a_run(&map, |run, filled| self.settle(run, &map, filled)),
-        }
+        let Picked { map, refused } = ids::pick(self.request.ids)?;
+        let done = match self.share(&map)? {
+            Some(done) => done,
+            None => self.in_a_run(&map, |run, filled| self.settle(run, &map, filled))?,
+        };
+        Ok(Initialised { ids_refused: refused.filter(|_| done.created), ..done })
     }
 
     /// Fills a run from the source, and lets `settle` make a layer of it. What is left of it goes.

@@ -51,6 +51,45 @@ fn another_id_mode_for_the_same_box_is_a_conflict() {
 }
 
 #[test]
+fn one_id_is_not_taken_because_of_a_moment() {
+    if ids() != Ids::Subuid {
+        return;
+    }
+    let env = Env::empty();
+    let mut untried = 0;
+    for limit in 8..32 {
+        let name = format!("l{limit}");
+        let init = env.sandbox(&["init", &name, "--from", "scratch"]).words();
+        let line = "ulimit -n $0 && exec \"$@\"";
+        let out = env.program("sh").args(["-c", line, &limit.to_string()]).args(init).run();
+        if out.status.success() {
+            drop(out.stderr("").says("ids: subuid\n"));
+            continue;
+        }
+        if out.errors().contains("choose the id map subuid: ") {
+            untried += 1;
+            drop(out.fault(1, "open files", "`init --ids single`"));
+        }
+        drop(env.sandbox(&["box", "show", &name]).run().fault(3, "", ""));
+    }
+    assert!(untried > 0, "the limit is met while the mode is tried");
+}
+
+#[test]
+fn one_id_for_want_of_helpers_is_said() {
+    if ids() != Ids::Subuid {
+        return;
+    }
+    let env = Env::empty();
+    let init = env.sandbox(&["init", "--from", &tiny_source()]).words();
+    let out = env.program("setpriv").arg("--no-new-privs").args(init).run().ok();
+    let out = out.says("ids: single\n").warns("no_new_privs is set");
+    let said = out.errors();
+    let note = "ids: single, though /etc/subuid gives more: use newuidmap: ";
+    drop(out.check(said.starts_with(note) && said.lines().count() == 1, "one line"));
+}
+
+#[test]
 fn json_of_a_new_box() {
     let env = Env::empty();
     let json = env.init(&["mine", "--json", "--from", &tiny_source()]).run().ok().stderr("").json();

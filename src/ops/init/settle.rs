@@ -24,6 +24,7 @@ impl Initialised {
             id_map: map.clone(),
             totals: None,
             remembered: 0,
+            ids_refused: None,
         }
     }
 }
