@@ -124,15 +124,25 @@ impl<T> Context<T> for io::Result<T> {
     fn context(self, what: &str, on: impl Display) -> Result<T> {
         self.map_err(|error| match Errno::from_io_error(&error) {
             Some(errno) => Fault::errno(what, on, errno),
-            None => Fault::failed(format!("{what}: {}: {error}", printable(&on.to_string()))),
+            None => {
+                let (on, why) = (printable(&on.to_string()), numberless(&error.to_string()));
+                Fault::failed(format!("{what}: {on}: {why}"))
+            }
         })
+    }
+}
+
+/// The text of an error of the standard library without ` (os error 2)`, wherever that stands in it.
+pub fn numberless(text: &str) -> String {
+    match text.split_once(" (os error ") {
+        Some((before, after)) => format!("{before}{}", after.split_once(')').unwrap_or_default().1),
+        None => text.to_owned(),
     }
 }
 
 /// The reason of an errno in words, without its number: `no space left on device`.
 pub fn why(errno: Errno) -> String {
-    let text = io::Error::from(errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
+    let text = numberless(&io::Error::from(errno).to_string());
     let mut letters = text.chars();
     match letters.next() {
         Some(first) => first.to_lowercase().chain(letters).collect(),
@@ -161,6 +171,18 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_reason_has_a_number() {
+        assert_eq!(
+            numberless("No such file (os error 2) at path \"/x\""),
+            "No such file at path \"/x\""
+        );
+        assert_eq!(numberless("an odd one (os error"), "an odd one (os error");
+        let wrapped = io::Error::other(io::Error::from_raw_os_error(2).to_string());
+        let fault = Err::<(), _>(wrapped).context("make", "x").expect_err("failed");
+        assert_eq!(fault.message, "make: x: No such file or directory");
+    }
 
     #[test]
     fn says_what_on_what_and_why() {

@@ -9,13 +9,13 @@ use super::report::Outcome;
 use super::trash;
 use crate::ops::adopt::adopt;
 use crate::ops::budget;
-use crate::store::{RunId, SnapshotName};
+use crate::store::SnapshotName;
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The run, by its id: kept, or killed
-    run: RunId,
+    /// The run, by its name or the beginning of its id: kept, or killed
+    run: String,
 
     /// Put PREFIX and a dash before the names
     #[arg(long = "as", value_name = "PREFIX")]
@@ -28,7 +28,8 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
     if let Some(warning) = budget::check(&store)? {
         common.note(&warning);
     }
-    let adopted = common.patiently(|| adopt(&store, &args.run, args.prefix.as_ref()))?;
+    let run = store.run_id(&args.run)?;
+    let adopted = common.patiently(|| adopt(&store, &run, args.prefix.as_ref()))?;
     if common.json {
         print_json(&adopted)?;
     } else if !common.quiet {

@@ -11,7 +11,7 @@ use clap::Args;
 use super::output::{Color, note};
 use super::parse;
 use super::quick::Plain;
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::store::{BoxName, Store};
 
 /// How long a run waits for a lock, unless --wait says otherwise.
@@ -102,8 +102,7 @@ impl Common {
                 default_dir(root, variable("XDG_DATA_HOME"), variable("HOME"))
             })
             .ok_or_else(|| Fault::usage("HOME is not set").hint("say where: --base-dir DIR"))?;
-        std::path::absolute(&path)
-            .map_err(|error| Fault::failed(format!("find {}: {error}", path.display())))
+        std::path::absolute(&path).context("find the working directory for", path.display())
     }
 
     /// The box: the flag, the environment, or `default`.

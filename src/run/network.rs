@@ -62,7 +62,8 @@ pub(super) fn start(
     let dir = tempfile::Builder::new()
         .prefix("sandbox-net-")
         .tempdir()
-        .context("make a directory for", outside.helper.name())?;
+        .context("make a directory for", outside.helper.name())
+        .map_err(|fault| fault.hint("TMPDIR names a directory to write to"))?;
     let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
     // Root of the machine may; for others inside root is the caller.
     chown(dir.path(), Some(uid), Some(gid)).ok();

@@ -194,7 +194,8 @@ fn a_failure_takes_nothing_in_unless_it_is_kept() {
         let out = env.bare().arg("--base-dir").arg(inner).arg("list").run();
         drop(out.fault(2, "inner store of a run", "adopt"));
     }
-    drop(env.sandbox(&["adopt", &id]).run().ok());
+    // By the beginning of its id, as everywhere.
+    drop(env.sandbox(&["adopt", &id[..8]]).run().ok());
     assert_eq!(env.snapshots(), ["postinit", "one"]);
     drop(env.line(&["--from", "one"], "test -e /one").run().ok());
     env.drop_kept(&[&id]);

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::fault::numberless;
 use crate::rootfs::plan::BindMode;
 use crate::store::Store;
 
@@ -13,9 +14,10 @@ use super::Bind;
 /// # Errors
 /// The reason why it is not bound by itself, for a person.
 pub(super) fn binds(store: &Store) -> Result<Vec<Bind>, String> {
-    let cwd = std::env::current_dir().map_err(|error| error.to_string())?;
+    let cwd = std::env::current_dir().map_err(|error| numberless(&error.to_string()))?;
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let base_dir = store.path().canonicalize().map_err(|error| error.to_string())?;
+    let base_dir = store.path().canonicalize();
+    let base_dir = base_dir.map_err(|error| numberless(&error.to_string()))?;
     may_bind(&cwd, home.as_deref(), &base_dir)?;
     let guarded = [".git/hooks", ".git/config"].map(|name| cwd.join(name));
     let guarded = guarded.into_iter().filter(|path| path.exists());
