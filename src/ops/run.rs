@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use rustix::io::Errno;
 
 pub use dry::{DryRun, plan};
@@ -46,6 +47,7 @@ use crate::run::explain::{self, Told};
 use crate::run::launch;
 use crate::run::outcome::OURS;
 use crate::store::{BoxName, LayerId, RunId, SharedLock, SnapshotName, Store};
+use crate::sys::signal::Blocked;
 use crate::tree::change::Change;
 
 pub(super) use resolve::candidates;
@@ -263,6 +265,9 @@ fn resolve_verified(
     }
 }
 
+/// What ends a run by default.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
+
 fn execute(
     store: &Store,
     box_name: &BoxName,
@@ -281,6 +286,8 @@ fn execute(
     // Until the run is over.
     let _caches = std::mem::take(&mut settings.caches);
     let mut facts = report.facts(&record, started).without(&mut settings.lost, options.warn);
+    // From here on there is something to be cleaned up.
+    let blocked = Blocked::new(&ENDING);
     let cgroup = settings.limits.cgroup(record.run)?;
     // The child finds base_dir again by its working directory.
     rustix::process::fchdir(store.dir()).context("enter", store.path().display())?;
@@ -311,6 +318,10 @@ fn execute(
             return Err(launched.err().unwrap_or_else(explain::vanished));
         }
     };
+    // To keep something may take long, and may be ended: nothing is lost by that.
+    let keeps = options.keep_on_failure || options.kept_run.is_some() || staying.is_some();
+    let succeeded = outcome.ended.as_ref().is_ok_and(|ended| ended.success());
+    let _blocked = (!succeeded && !keeps).then_some(blocked);
     let mut finished = Finished {
         code: OURS,
         messages: Vec::new(),

@@ -32,6 +32,7 @@ use crate::sys;
 use crate::sys::exec::Strings;
 use crate::sys::namespace::unshare_mounts;
 use crate::sys::process::{Side, clone, exit_now};
+use crate::sys::signal::Blocked;
 
 /// The variable that names the tree.
 pub const ROOT: &str = "SANDBOX_ROOT";
@@ -116,26 +117,23 @@ fn settle(fresh: &Fresh<'_>, told: &Told, argv: &[OsString]) -> Result<Unshared>
 }
 
 /// SIGINT and SIGQUIT blocked, until it is dropped; those that came meanwhile were not for us, and are forgotten.
-struct Held(SigSet);
+struct Held(#[expect(dead_code, reason = "it is dropped")] Blocked);
 
 /// What the keys of a terminal send to all of its foreground.
 const KEYS: [NixSignal; 2] = [NixSignal::SIGINT, NixSignal::SIGQUIT];
 
 impl Held {
     fn back() -> Self {
-        let mut before = SigSet::empty();
-        let both: SigSet = KEYS.into_iter().collect();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&both), Some(&mut before)).ok();
-        Self(before)
+        Self(Blocked::new(&KEYS))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // The mask comes back after this.
         for key in KEYS {
             sys::signal::forget(key).ok();
         }
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None).ok();
     }
 }
 

@@ -85,7 +85,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         raw,
         deadline: spec.timeout.map(|time| started + time),
         killed: false,
-        signalled: false,
+        signalled: None,
         ended: None,
         journal: None,
         root: None,
@@ -112,7 +112,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         supervisor.ended = Some(Ok(Ended::Signal(9)));
     }
     Ok(Outcome {
-        ended: supervisor.ended.ok_or_else(|| {
+        ended: supervisor.ended.or(supervisor.cut_short()).ok_or_else(|| {
             explain::vanished().hint("run it again; `sandbox doctor` tells what this host allows")
         })?,
         reason: supervisor.reason,
@@ -141,8 +141,8 @@ struct Supervisor {
     raw: Option<RawMode>,
     deadline: Option<Instant>,
     killed: bool,
-    /// Whether a signal was passed on that may have ended the payload.
-    signalled: bool,
+    /// The last signal that was passed on and may have ended the payload.
+    signalled: Option<NixSignal>,
     ended: Option<std::result::Result<Ended, Failure>>,
     journal: Option<OwnedFd>,
     root: Option<OwnedFd>,
@@ -339,7 +339,9 @@ impl Supervisor {
                 _ => Down::Signal(number),
             };
             send_down(self.wire.as_fd(), message).ok();
-            self.signalled |= signal != NixSignal::SIGCONT;
+            if signal != NixSignal::SIGCONT {
+                self.signalled = Some(signal);
+            }
             match signal {
                 NixSignal::SIGTSTP => _ = nix::sys::signal::raise(NixSignal::SIGSTOP).ok(),
                 // The terminal is gone: nobody is left who could end a payload that ignores it.
@@ -347,6 +349,13 @@ impl Supervisor {
                 _ => {}
             }
         }
+    }
+
+    /// What a key of the terminal was the end of, if PID 1 did not come to tell: it goes to all of the foreground, and what
+    /// makes the network does not outlive it either.
+    fn cut_short(&self) -> Option<std::result::Result<Ended, Failure>> {
+        let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
+        self.signalled.filter(ends).map(|signal| Ok(Ended::Signal(signal as u8)))
     }
 
     /// Without a controlling terminal nobody sends SIGHUP when the terminal goes.

@@ -1,7 +1,7 @@
 //! Signal dispositions.
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
 /// Gives a signal its default effect again.
 ///
@@ -17,6 +17,27 @@ pub fn default(signal: Signal) -> Result<(), Errno> {
 /// EINVAL for SIGKILL and SIGSTOP.
 pub fn ignore(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigIgn)
+}
+
+/// Signals that wait until this is dropped: then they have their effect on this process.
+#[derive(Debug)]
+pub struct Blocked(SigSet);
+
+impl Blocked {
+    /// Blocks these beside those that are blocked already.
+    pub fn new(signals: &[Signal]) -> Self {
+        let mut before = SigSet::empty();
+        let wanted: SigSet = signals.iter().copied().collect();
+        // It fails for a wrong `how` only.
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&wanted), Some(&mut before)).ok();
+        Self(before)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None).ok();
+    }
 }
 
 /// Forgets a signal that is blocked and has come; its disposition stays.

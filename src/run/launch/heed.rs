@@ -76,7 +76,7 @@ impl Supervisor {
                 PollFd::new(&self.signals.fd, PollFlags::IN),
             ];
             let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
-            match poll(&mut fds, self.signalled.then_some(&grace)) {
+            match poll(&mut fds, self.signalled.is_some().then_some(&grace)) {
                 Ok(1..) | Err(Errno::INTR) => {}
                 _ => return,
             }

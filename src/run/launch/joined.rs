@@ -87,7 +87,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         raw,
         deadline: None,
         killed: false,
-        signalled: false,
+        signalled: None,
         ended: None,
         journal: None,
         root: None,

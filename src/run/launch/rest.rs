@@ -154,12 +154,12 @@ impl Supervisor {
                 PollFd::new(&self.signals.fd, PollFlags::IN),
             ];
             let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
-            let hurry = self.signalled || self.killed || self.reason.is_some();
+            let hurry = self.signalled.is_some() || self.killed || self.reason.is_some();
             match poll(&mut fds, hurry.then_some(&grace)) {
                 Ok(1..) if !fds[0].revents().is_empty() => self.heed(0),
                 Ok(1..) => {
-                    let ends = |signal| !matches!(signal, NixSignal::SIGWINCH | NixSignal::SIGCONT);
-                    self.signalled |= self.signals.next().is_some_and(ends);
+                    let ends = |one: &_| !matches!(one, NixSignal::SIGWINCH | NixSignal::SIGCONT);
+                    self.signalled = self.signals.next().filter(ends).or(self.signalled);
                 }
                 Err(Errno::INTR) => {}
                 _ => self.companions.clear(),
