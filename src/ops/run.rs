@@ -318,10 +318,11 @@ fn execute(
             return Err(launched.err().unwrap_or_else(explain::vanished));
         }
     };
-    // To keep something may take long, and may be ended: nothing is lost by that.
+    // To copy or to keep something may take long, and may be ended: nothing is lost by that.
     let keeps = options.keep_on_failure || options.kept_run.is_some() || staying.is_some();
+    let copies = !options.outs.is_empty() || options.nest;
     let succeeded = outcome.ended.as_ref().is_ok_and(|ended| ended.success());
-    let _blocked = (!succeeded && !keeps).then_some(blocked);
+    let _blocked = (!succeeded && !keeps && !copies).then_some(blocked);
     let mut finished = Finished {
         code: OURS,
         messages: Vec::new(),

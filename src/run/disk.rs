@@ -116,10 +116,12 @@ fn watching(trees: &Trees, limit: u64) -> i32 {
         let begun = Instant::now();
         let before = room(upper);
         let (seen, whole) = trees.up_to(limit);
-        if seen > limit {
+        // A file that is moved while it is walked may be seen twice: hardly again.
+        if seen > limit && trees.up_to(limit).0 > limit {
             return OVER;
         }
-        // A walk that a change has ended says only that it is not less.
+        let seen = seen.min(limit);
+        // A walk that a change has ended has not seen all.
         used = if whole { seen } else { seen.max(used) };
         let pause = (begun.elapsed() * SHARE).clamp(PAUSE[0], PAUSE[1]);
         let rest = Instant::now();

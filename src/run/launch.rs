@@ -351,11 +351,11 @@ impl Supervisor {
         }
     }
 
-    /// What a key of the terminal was the end of, if PID 1 did not come to tell: it goes to all of the foreground, and what
-    /// makes the network does not outlive it either.
+    /// What a key of the terminal was the end of, if it came before PID 1 could tell: it goes to all of the foreground.
     fn cut_short(&self) -> Option<std::result::Result<Ended, Failure>> {
         let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
-        self.signalled.filter(ends).map(|signal| Ok(Ended::Signal(signal as u8)))
+        let key = self.signalled.filter(ends).filter(|_| !self.begun);
+        key.map(|signal| Ok(Ended::Signal(signal as u8)))
     }
 
     /// Without a controlling terminal nobody sends SIGHUP when the terminal goes.

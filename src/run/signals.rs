@@ -61,7 +61,7 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // What arrived too late to be passed on still has its effect on us now.
+        // What arrived too late to be passed on still has its effect on us now, or when whoever blocked it before lets it.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None).ok();
     }
 }

@@ -109,8 +109,7 @@ pub(super) fn last(
     (ended, reason): (Ended, Option<Reason>),
 ) -> Result<(Ended, Option<Reason>)> {
     if let (Some(run), Some(limit)) = (run, options.limits.disk)
-        && (ended.success() || options.keep_on_failure)
-        && reason.is_none()
+        && (ended.success() || options.keep_on_failure && reason.is_none())
         && disk::size_of(run.dir(), &base.id_map)? > limit.saturating_add(lent)
     {
         return Ok((Ended::Signal(9), Some(Reason::Disk)));

@@ -86,7 +86,9 @@ impl Staying {
     pub(super) fn prepare(&mut self, spec: &RunSpec, map: &IdMap) -> Result<()> {
         let confinement = Confinement::of(spec).seal().context("make", "a file in memory")?;
         let (from, to) = self.pipes(map).context("make", "the pipes of the command")?;
-        let needed = held::needed(spec.own_network);
+        let mut needed = held::needed(spec.own_network);
+        // Whoever joins is under the same limits.
+        needed.extend(spec.cgroup.is_some().then_some(Held::Limits));
         self.parts = Some(Parts { limit: spec.output_limit, from, to, confinement, needed });
         Ok(())
     }

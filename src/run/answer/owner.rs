@@ -44,8 +44,10 @@ impl Handler<'_> {
             device: old.device,
             on,
         };
-        // Writing the attribute changes the times, too; so the kernel need not be asked for more where that is all.
-        let is_all = found.has_attributes() && new != old && on == found.owner();
+        // Writing the attribute changes the times, too; so the kernel need not be asked for more where that is all. Where
+        // nothing is to be remembered, it is for the kernel to judge.
+        let writes = found.has_attributes() && new != old && !new.is_empty();
+        let is_all = writes && on == found.owner();
         if !is_all || found.has_powers(attributes) {
             give(&found, disk)?;
         }
