@@ -224,8 +224,8 @@ impl Found {
         }
     }
 
-    /// Whether chown(2) to the owner that it has takes nothing from it: set-id bits of a file that is no directory, or
-    /// capabilities.
+    /// Whether chown(2), even to the owner that it has, takes something from it: set-id bits of a file that is no directory,
+    /// or capabilities.
     pub(super) fn has_powers(&self, attributes: Attributes) -> bool {
         let mode = u32::from(self.stat.stx_mode);
         let set_id = mode & (libc::S_ISUID | libc::S_ISGID) != 0;
