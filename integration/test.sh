@@ -108,6 +108,11 @@ one() {
         echo "== $(basename "$test")"
         if ! (as "$mode" "$test" "$@") </dev/null 2>&1 | tee "$log"; then
             broken="$broken $(basename "${test%-*}")"
+            # From the first failure told to the end, or what it said last.
+            {
+                echo "---- $mode: $(basename "${test%-*}")"
+                grep -q '^failures:$' "$log" && sed -n '/^failures:$/,$p' "$log" | head -n 200 || tail -n 50 "$log"
+            } >>"$stage/told.$mode"
         fi
         read -r p f i < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$log" |
             awk '{ p += $1; f += $2; i += $3 } END { print p + 0, f + 0, i + 0 }')
@@ -120,7 +125,7 @@ one() {
     {
         printf '%-9s %4d passed, %d failed, %d ignored, %3ds%s\n' \
             "$mode" $passed $failed $ignored $((SECONDS - start)) "${broken:+   FAILED:$broken}"
-        [ -z "$(ls -A "$TMPDIR")" ] || echo "          left behind: $(ls -A "$TMPDIR" | head -n 5 | tr '\n' ' ')"
+        [ -z "$(ls -A "$TMPDIR")" ] || echo "          left behind: $(cd "$TMPDIR" && find . -mindepth 1 -ls | head -n 20)"
     } >"$stage/$verdict.$mode"
 }
 
@@ -177,6 +182,10 @@ else
     summary+=("doc tests FAILED") bad=yes
 fi
 
+# Once more, where whoever reads the end of the output finds it.
+for mode in $modes; do
+    [ ! -f "$stage/told.$mode" ] || cat "$stage/told.$mode"
+done
 echo
 echo "==== tests, by id mode ($(uname -r), $me)"
 printf '%s\n' "${summary[@]}"
