@@ -293,7 +293,8 @@ impl Supervisor {
             Some(Up::Exited(status)) => {
                 self.clear_way();
                 // A payload that failed before its exec has told why already.
-                let ended = *self.ended.get_or_insert(Ok(Ended::from_wait(status)));
+                let ended = self.in_time(Ended::from_wait(status));
+                let ended = *self.ended.get_or_insert(Ok(ended));
                 if let Ok(ended) = ended {
                     moments.ended(ended);
                 }

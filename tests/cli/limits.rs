@@ -129,6 +129,13 @@ fn a_grace_period_is_kept() {
     let (out, report) = reported(&env, &["--timeout", "300ms:1h"], willing);
     drop(out.code(5).warns("--timeout"));
     assert_eq!(report["error"], "timeout");
+    // It heeds the signal and calls that success: it was cut off all the same.
+    let content = "trap 'exit 0' TERM; echo half >/half; while :; do sleep 0.05; done";
+    let flags = ["--timeout", "300ms:1h", "--commit", "half"];
+    let (out, report) = reported(&env, &flags, content);
+    drop(out.code(143).warns("nothing kept"));
+    assert_eq!((&report["error"], &report["signal"]), (&"timeout".into(), &15.into()));
+    assert!(!env.snapshots().contains(&"half".to_owned()));
     for bad in ["1:", ":1", "1:0", "1:2:3", "0:1"] {
         drop(env.sandbox(&["run", &format!("--timeout={bad}"), "--", "true"]).run().code(125));
     }

@@ -98,6 +98,14 @@ impl Supervisor {
         }
     }
 
+    /// A command that was told to end because its time was over has not done its work, whatever it returns.
+    pub(super) fn in_time(&self, ended: Ended) -> Ended {
+        match self.reason {
+            Some(Reason::Time) if ended.success() => Ended::Signal(NixSignal::SIGTERM as u8),
+            _ => ended,
+        }
+    }
+
     /// PID 1 has itself and its mounts to take down, and we what is around them. (Where SIGCHLD is ignored the kernel may
     /// have reaped it already.)
     pub(super) fn clear_way(&self) {
