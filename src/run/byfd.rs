@@ -8,6 +8,9 @@
 //! is opened without following a magic link, and executed by that descriptor. The kernel reads no `#!` of a descriptor
 //! that is close-on-exec (it answers ENOENT), so scripts are taken apart here, and what is executed in the end is no
 //! script, whatever became of the file meanwhile.
+//!
+//! The loader of an ELF file is looked at, too. Whoever exchanges the loader between that and the exec still gets our
+//! program mapped: with the payload's rights, and without a descriptor or a name of its file.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -16,12 +19,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, read};
 
+use super::{elf, program};
 use crate::sys::exec::{Strings, execveat};
 
 /// How many interpreters of interpreters execve(2) follows.
 const DEPTH: usize = 5;
 /// How much of a file it looks at for `#!` (BINPRM_BUF_SIZE).
-const HEAD: usize = 256;
+const LINE: usize = 256;
 
 /// Tries the candidates as execvp(3) does: a missing one is passed over, one that may not be executed is
 /// remembered.
@@ -54,7 +58,11 @@ fn one(
     let mut words = argv.as_slice().to_vec();
     let mut path = path.to_owned();
     for _ in 0..=DEPTH {
-        let Some((interpreter, word)) = shebang(&head(&path)) else {
+        let (head, readable) = head(&path);
+        let Some((interpreter, word)) = shebang(&head[..head.len().min(LINE)]) else {
+            if let Some(loader) = readable.and_then(|file| elf::loader(file.as_fd(), &head)) {
+                program::check_loader(&loader)?;
+            }
             let Err(errno) = execveat(file.as_fd(), &Strings::new(words), environment);
             // The file is there: it is its loader that is not.
             return Err(if errno == Errno::NOENT { Errno::LIBBAD } else { errno });
@@ -78,14 +86,14 @@ fn open(path: &CStr) -> Result<OwnedFd, Errno> {
     openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
 }
 
-/// What the file begins with; nothing if it cannot be read.
-fn head(path: &CStr) -> Vec<u8> {
+/// What the file begins with, and the file; nothing if it cannot be read.
+fn head(path: &CStr) -> (Vec<u8>, Option<OwnedFd>) {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let mut head = vec![0; HEAD];
-    let file = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
-    let length = file.and_then(|file| read(&file, &mut head)).unwrap_or(0);
+    let mut head = vec![0; elf::HEAD];
+    let file = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).ok();
+    let length = file.as_ref().and_then(|file| read(file, &mut head).ok()).unwrap_or(0);
     head.truncate(length);
-    head
+    (head, file)
 }
 
 /// The interpreter of the first line, and its one word, read as the kernel does.
@@ -137,9 +145,12 @@ mod tests {
         script("itself", &format!("#!{}\n", at("itself").to_str().unwrap()));
         script("lost", "#!/nowhere/sh\n");
         script("text", "no program\n");
+        script("loaded", "");
+        let loaded = elf::tests::made(2, "/proc/self/exe", 300);
+        std::fs::write(dir.path().join("loaded"), loaded).unwrap();
         let argv = || Strings::new(vec![c"x".into()]);
         let tried = |name: &str| exec(&[at(name)], &argv(), &argv()).unwrap_err();
-        for name in ["link", "script", "twice", "itself"] {
+        for name in ["link", "script", "twice", "itself", "loaded"] {
             assert_eq!(tried(name), Errno::LOOP, "{name}");
         }
         assert_eq!(tried("lost"), Errno::LIBBAD);

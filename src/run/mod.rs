@@ -10,6 +10,7 @@ mod byfd;
 mod companion;
 pub mod disk;
 mod early;
+mod elf;
 pub mod explain;
 pub mod gate;
 mod hold;

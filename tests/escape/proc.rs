@@ -68,17 +68,18 @@ fn only_the_callers_descriptors_can_be_kept() {
 fn our_program_is_not_started_inside() {
     let host = Host::with(|tree| {
         symlink("/proc/self/exe", tree.join("link")).unwrap();
+        fs::write(tree.join("loaded"), loaded_by_us()).unwrap();
         fs::write(tree.join("script"), "#!/proc/self/exe\n").unwrap();
         fs::write(tree.join("twice"), "#! /script x\n").unwrap();
         fs::create_dir(tree.join("dir")).unwrap();
         symlink("/proc/self/exe", tree.join("dir/here")).unwrap();
         fs::write(tree.join("relative"), "#!here\n").unwrap();
-        for name in ["script", "twice", "relative"] {
+        for name in ["script", "twice", "relative", "loaded"] {
             fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0o711)).unwrap();
         }
     });
     for profile in host.profiles(&["build", "strict"]) {
-        for command in ["/link", "/script", "/twice"] {
+        for command in ["/link", "/script", "/twice", "/loaded"] {
             let out = host.run(&["--profile", profile], &[command, "--version"]);
             assert_eq!(out.status.code(), Some(126), "{command}: {}", text(&out.stdout));
         }
@@ -89,6 +90,19 @@ fn our_program_is_not_started_inside() {
     assert!(!text(&out.stderr).contains("missing inside"), "{}", text(&out.stderr));
     let out = host.run(&["--env", "PATH=/nowhere:/"], &["link", "--version"]);
     assert_eq!(out.status.code(), Some(126), "{}", text(&out.stdout));
+}
+
+/// `true` of the host, with /proc/self/exe for its dynamic loader.
+fn loaded_by_us() -> Vec<u8> {
+    let mut file = fs::read("/bin/true").unwrap();
+    let loader = |at: &usize| {
+        file[*at..].starts_with(b"/lib")
+            && file[*at..].windows(4).take(40).any(|four| four == b"ld-l")
+    };
+    let at = (0..file.len()).find(loader).expect("a loader");
+    let name = b"/proc/self/exe\0";
+    file[at..at + name.len()].copy_from_slice(name);
+    file
 }
 
 /// CVE-2019-5736: the program that runs is written to by way of /proc. A copy that its caller may write.
