@@ -1,9 +1,9 @@
-//! Takes names away from layers, or gives them others.
+//! Takes names away from layers, or gives them others; throws kept runs away.
 
 use serde::Serialize;
 
 use crate::fault::Result;
-use crate::store::{BoxName, LayerId, LogEntry, SnapshotName, Store};
+use crate::store::{BoxName, LayerId, LogEntry, Run, RunId, SnapshotName, Store};
 
 use super::snapshot::taken;
 
@@ -34,6 +34,36 @@ pub fn rm(store: &Store, box_name: &BoxName, names: &[SnapshotName]) -> Result<V
         state.log(LogEntry::new("rm"));
         Ok(removed)
     })
+}
+
+/// Runs that have ended, held until they are thrown away: what they changed is lost then.
+#[derive(Debug)]
+pub struct Ended(Vec<Run>);
+
+impl Ended {
+    /// Takes hold of all of them.
+    ///
+    /// # Errors
+    /// Not found if one is not there, busy if one goes on or somebody works with it; then none is held.
+    pub fn hold(store: &Store, runs: &[RunId]) -> Result<Self> {
+        let mut held: Vec<Run> = Vec::with_capacity(runs.len());
+        for run in runs {
+            // Twice on one command line is once.
+            if held.iter().all(|known| known.id() != *run) {
+                held.push(store.open_run(run)?.0);
+            }
+        }
+        Ok(Self(held))
+    }
+
+    /// Throws them away. They do not come back.
+    ///
+    /// # Errors
+    /// What renaming them to the trash says; those before it are gone.
+    pub fn discard(self, store: &Store) -> Result<Vec<RunId>> {
+        let discard = |run: Run| Ok((run.id(), run.discard(store)?).0);
+        self.0.into_iter().map(discard).collect()
+    }
 }
 
 /// A name that is another one now.

@@ -147,7 +147,7 @@ fn refuse_kept(done: &Scrubbed) -> Result<()> {
         done.box_name,
         kept.join(", ")
     ))
-    .hint(format!("`sandbox recover {first} --as NAME` saves one; --force throws all away")))
+    .hint(format!("`sandbox recover {first} --as NAME` saves one, `sandbox rm --run {first}` throws one away; --force all of them")))
 }
 
 fn hold(

@@ -86,7 +86,7 @@ fn over(record: &RunRecord, state: RunState) -> Fault {
     let how = if state == RunState::Kept { "has ended" } else { "was killed" };
     let id = record.run;
     Fault::not_found(format!("ask run: {id}: it {how}"))
-        .hint(format!("`sandbox recover {id} --as NAME` makes a snapshot of what it has left"))
+        .hint(format!("`sandbox recover {id} --as NAME` makes a snapshot of what it has left, `sandbox rm --run {id}` throws it away"))
 }
 
 /// Sends the command of a run a signal.

@@ -238,3 +238,27 @@ fn a_snapshot_of_another_box() {
     );
     assert_eq!(env.snapshots(), ["postinit"]);
 }
+
+#[test]
+fn a_kept_run_is_thrown_away() {
+    let env = Env::filled();
+    let keep = || drop(env.line(&["--keep-on-failure"], "echo x >/x; exit 1").run().code(1));
+    keep();
+    keep();
+    let runs = env.entries("runs");
+    let [first, second] = runs.as_slice() else { panic!("{runs:?}") };
+    // All of them or none.
+    let words = ["rm", "postinit", "--run", first, "--run", "r-00000000000000"];
+    drop(env.sandbox(&words).run().fault(3, "r-00000000000000", ""));
+    drop(env.sandbox(&["rm", "nothing", "--run", first]).run().fault(3, "nothing", ""));
+    drop(env.sandbox(&["rm"]).run().code(2));
+    drop(env.sandbox(&["stop", "--discard", first]).run().fault(3, "has ended", "rm --run"));
+    assert_eq!((env.entries("runs"), env.snapshots()), (runs.clone(), vec!["postinit".to_owned()]));
+    drop(env.sandbox(&["rm", "--run", first]).run().ok().stdout(&format!("removed run {first}\n")));
+    let told = env.json(&["rm", "--run", &second[..8], "--run", second]);
+    assert_eq!(told, serde_json::json!({"removed": [], "runs": [second]}));
+    // One that goes on does not go.
+    drop(env.sandbox(&["start", "--name", "web", "--", "sleep", "1000"]).run().ok());
+    drop(env.sandbox(&["rm", "--run", "web"]).run().fault(5, "still running", ""));
+    drop(env.sandbox(&["stop", "-t", "0", "web"]).run().ok());
+}

@@ -105,8 +105,10 @@ impl State<'_> {
     fn require_old(&self, entry: &LogEntry, layer: &LayerId) -> Result<()> {
         let gone = || {
             let (action, time) = (&entry.action, entry.time);
-            Fault::not_found(format!("undo: {action} of {time:.0}: gc has removed layer {layer} since"))
-                .hint("a box keeps what it may need for as long as its undo_age says, unless `gc --all` takes it")
+            let name = self.name;
+            Fault::not_found(format!("undo: {action} of {time:.0}: layer {layer} is gone"))
+                .hint(format!("undo goes no further back than `gc --all`, `fsck --repair` or the box's undo_age let it; \
+                    by hand: `sandbox log --box {name}`, `sandbox rollback ID --box {name}`"))
         };
         // That a layer is gone which only the log names is no damage.
         if !self.store.has_layer(layer)? {
