@@ -1,7 +1,7 @@
 //! The flags that every command knows, and where the store is.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -88,14 +88,20 @@ impl Common {
         })
     }
 
+    /// The store's directory, if the command line names it.
+    pub(super) fn given_dir(&self) -> Option<&Path> {
+        self.base_dir.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// The store's directory: the flag, the environment, or the user's own data directory; for root
     /// without `XDG_DATA_HOME` it is `/var/lib/sandbox`.
     ///
     /// # Errors
     /// A usage fault if nothing names a directory.
     pub(super) fn base_dir(&self) -> Result<PathBuf> {
-        let given = self.base_dir.clone().filter(|path| !path.as_os_str().is_empty());
-        let path = given
+        let path = self
+            .given_dir()
+            .map(Path::to_owned)
             .or_else(|| variable("SANDBOX_BASE_DIR"))
             .or_else(|| {
                 let root = rustix::process::geteuid().is_root();

@@ -193,6 +193,9 @@ pub fn main() -> ExitCode {
             }
         }
     };
+    if let Some(dir) = cli.common.given_dir() {
+        output::aim(dir);
+    }
     let codes = cli.command.codes();
     match refuse_set_id().and_then(|()| dispatch(cli.command, &cli.common, umask)) {
         Ok(code) => code,

@@ -1,8 +1,11 @@
 //! What people read: tables, sizes, times, colours. Writes are buffered and their errors come back, so that
 //! a closed pipe ends the command quietly instead of by a panic.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -75,7 +78,36 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Stop> {
 
 /// Writes a line for people to stderr; if that is closed, nobody wanted it.
 pub(super) fn note(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
+    drop(writeln!(io::stderr().lock(), "{}", aimed(line)));
+}
+
+/// `sandbox` as the commands that we propose begin, where the store was given on the command line.
+static AIM: OnceLock<String> = OnceLock::new();
+
+/// From now on the commands that we propose name this store: without that they would act in another one.
+pub(super) fn aim(base_dir: &Path) {
+    if let Some(path) = base_dir.to_str() {
+        AIM.get_or_init(|| format!("sandbox --base-dir {} ", quoted(path)));
+    }
+}
+
+/// A line for people, with the store in the commands that it proposes.
+pub(super) fn aimed(line: &str) -> Cow<'_, str> {
+    match AIM.get() {
+        Some(aim) if line.contains("`sandbox ") => {
+            Cow::Owned(line.replace("`sandbox ", &format!("`{aim}")))
+        }
+        _ => Cow::Borrowed(line),
+    }
+}
+
+/// A word as a shell would want it.
+pub(super) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// Columns under a heading, two blanks apart. The last column is never padded.
@@ -213,5 +245,14 @@ mod tests {
     fn times_are_utc() {
         let time: Timestamp = "2026-01-31T12:00:00.5Z".parse().unwrap();
         assert_eq!(super::time(time), "2026-01-31 12:00:00Z");
+    }
+
+    #[test]
+    fn words_are_quoted_when_a_shell_would_read_them_otherwise() {
+        for (word, expected) in
+            [("a", "a"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'")]
+        {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::error::{Error as ClapError, ErrorKind as ClapKind};
 use serde::Serialize;
 
+use super::output::aimed;
 use crate::fault::{Fault, Kind, why};
 
 /// Why a command stopped before its end.
@@ -89,12 +90,14 @@ struct Told<'a> {
 
 /// The way out of damage is the same wherever it is met, unless the fault knows a better one.
 fn with_way_out(fault: &Fault) -> Fault {
-    match (fault.kind, &fault.hint) {
-        (Kind::Damaged, None) => fault.clone().hint(
+    let hint = match (fault.kind, &fault.hint) {
+        (Kind::Damaged, None) => Some(
             "`sandbox fsck` names all damage; `sandbox fsck --repair` mends it, or removes what needs it",
         ),
-        _ => fault.clone(),
-    }
+        (_, hint) => hint.as_deref(),
+    };
+    let hint = hint.map(|hint| aimed(hint).into_owned());
+    Fault { message: aimed(&fault.message).into_owned(), hint, ..fault.clone() }
 }
 
 fn text(fault: &Fault) -> String {

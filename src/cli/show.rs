@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use super::args::Common;
-use super::output::{count, print, print_json, size, time};
+use super::output::{count, print, print_json, quoted, size, time};
 use super::report::Outcome;
 use super::trash;
 use crate::fault::printable;
@@ -66,27 +66,4 @@ fn text(shown: &Shown) -> String {
 /// A command as it would be typed.
 pub(super) fn command_line(argv: &[String]) -> String {
     argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a shell would want it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_when_a_shell_would_read_them_otherwise() {
-        for (word, expected) in
-            [("a", "a"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'")]
-        {
-            assert_eq!(quoted(word), expected);
-        }
-    }
 }

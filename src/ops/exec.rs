@@ -221,7 +221,7 @@ fn attainable((resource, limit): (Resource, Rlimit)) -> (Resource, Rlimit) {
 fn words(argv: &[OsString]) -> Result<Vec<CString>> {
     if argv.first().is_none_or(|word| word.is_empty()) {
         return Err(
-            Fault::usage("exec: no command given").hint("sandbox exec RUN -- COMMAND [ARGS]")
+            Fault::usage("exec: no command given").hint("`sandbox exec RUN -- COMMAND [ARGS]`")
         );
     }
     let word = |word: &OsString| {

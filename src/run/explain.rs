@@ -54,7 +54,7 @@ impl Told {
             Stage::User => (OURS, self.bad_user(errno, &reason)),
             Stage::Prepare | Stage::Mount => (OURS, self.step(failure, &reason)),
             Stage::Over if detail == NOT_BEGUN => {
-                (OURS, Fault::not_found("join run: it has just ended").hint("sandbox ps"))
+                (OURS, Fault::not_found("join run: it has just ended").hint("`sandbox ps`"))
             }
             // As a command that SIGKILL has ended.
             Stage::Over => (137, Fault::failed("exec: the run has ended, and the command with it")),

@@ -65,7 +65,7 @@ impl Store {
         let dir = match file::open_place(self.dir(), &layout::run(id)) {
             Err(Errno::NOENT) => {
                 return Err(Fault::not_found(format!("ask run: {id}: there is no such run"))
-                    .hint("sandbox ps"));
+                    .hint("`sandbox ps`"));
             }
             other => other.map_err(failed)?,
         };
@@ -76,7 +76,7 @@ impl Store {
             Err(Errno::NOENT) => Err(Fault::conflict(format!("ask run: {id}: it cannot be asked"))
                 .hint("a run that is to be worked with is started by `sandbox start`")),
             Err(Errno::CONNREFUSED) => {
-                Err(Fault::not_found(format!("ask run: {id}: it has ended")).hint("sandbox ps"))
+                Err(Fault::not_found(format!("ask run: {id}: it has ended")).hint("`sandbox ps`"))
             }
             Err(errno) => Err(failed(errno)),
         }
@@ -133,11 +133,11 @@ impl Store {
         match found.as_slice() {
             [one] => Ok((*one).clone()),
             [] => Err(Fault::not_found(format!("find run: {}: there is none", printable(word)))
-                .hint("sandbox ps")),
+                .hint("`sandbox ps`")),
             several => {
                 let ids: Vec<_> = several.iter().map(|one| one.0.run.to_string()).collect();
                 let message = format!("find run: {}: several: {}", printable(word), ids.join(", "));
-                Err(Fault::conflict(message).hint("sandbox ps"))
+                Err(Fault::conflict(message).hint("`sandbox ps`"))
             }
         }
     }

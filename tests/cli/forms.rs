@@ -233,3 +233,20 @@ fn where_the_store_is() {
         drop(env.bare().arg("list").unset("HOME").run().fault(2, "HOME is not set", "--base-dir"));
     }
 }
+
+/// What is proposed acts in the store that was asked for.
+#[test]
+fn hints_name_the_store_that_was_given() {
+    let env = Env::named("a store");
+    env.fill();
+    let base = env.base().to_str().unwrap();
+    let out = env.sandbox(&["run", "--from", "none", "--", "true"]).run().code(125);
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(told.contains(&format!("`sandbox --base-dir '{base}' list")), "{told}");
+    let json = env.sandbox(&["--json", "show", "none"]).run().code(3).json();
+    let hint = json["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains(&format!("--base-dir '{base}' ")), "{hint}");
+    let bare = env.bare().args(["show", "none"]).env("SANDBOX_BASE_DIR", base);
+    let told = bare.run().code(3);
+    assert!(!String::from_utf8_lossy(&told.stderr).contains("--base-dir"), "{told:?}");
+}

@@ -85,7 +85,7 @@ fn what_gc_has_taken_cannot_come_back() {
     assert_eq!(env.state(), state, "undo may need it");
     drop(env.sandbox(&["gc", "--all"]).run().ok());
     assert_eq!(env.entries("layers").len(), 1);
-    drop(env.sandbox(&["undo"]).run().fault(3, "gc has removed layer", "undo_age"));
+    drop(env.sandbox(&["undo"]).run().fault(3, "is gone", "undo_age"));
     let log = env.sandbox(&["log"]).run().ok().text();
     assert_eq!(log.matches("(gone)").count(), 2, "{log}");
     drop(env.sandbox(&["run", "--", "true"]).run().ok());

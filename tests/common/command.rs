@@ -203,8 +203,18 @@ impl Out {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
+    /// Stderr; without the store in commands that are proposed, which all of these tests name.
     pub(crate) fn errors(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
+        let text = String::from_utf8_lossy(&self.stderr);
+        let mut parts = text.split("`sandbox --base-dir ");
+        let mut plain = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let end = if part.starts_with('\'') { "' " } else { " " };
+            let rest = part.split_once(end).map_or("", |(_, rest)| rest);
+            plain.push_str("`sandbox ");
+            plain.push_str(rest);
+        }
+        plain
     }
 
     /// Stdout without its last newline.

@@ -47,7 +47,7 @@ fn beaten(said: &Said) {
         "killed from outside",
         "no move to take back",
         "was moved since",
-        "gc has removed layer",
+        "is gone",
     ];
     let known = [3, 4, 5, 125, 137].contains(&said.code);
     let told = said.code == 137 || PARTS.iter().any(|part| said.err.contains(part));

@@ -257,7 +257,7 @@ pub(super) fn distinct<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String>
 
 fn words(options: &RunOptions) -> Result<Vec<CString>> {
     if options.argv.is_empty() || options.argv[0].is_empty() {
-        return Err(Fault::usage("run: no command given").hint("sandbox run -- COMMAND [ARGS]"));
+        return Err(Fault::usage("run: no command given").hint("`sandbox run -- COMMAND [ARGS]`"));
     }
     let word = |word: &std::ffi::OsString| {
         CString::new(word.clone().into_vec())

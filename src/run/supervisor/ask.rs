@@ -99,7 +99,7 @@ impl Line {
             "ask run: {}: it has ended, or its supervisor was killed",
             self.run
         ))
-        .hint("sandbox ps")
+        .hint("`sandbox ps`")
     }
 
     /// What somebody needs who joins the run.

@@ -82,7 +82,7 @@ impl Server {
                 let fault = Fault::not_found(format!("ask run: {}: it has just ended", self.run));
                 Reply::Fault(match ending.kept {
                     true => fault.hint(format!("it was kept: `sandbox shell --run {}`", self.run)),
-                    false => fault.hint("sandbox ps"),
+                    false => fault.hint("`sandbox ps`"),
                 })
             }
         }
