@@ -31,13 +31,8 @@ pub(super) struct Args {
     #[arg(value_name = "BOX", conflicts_with = "box_name")]
     name: Option<BoxName>,
 
-    /// Where the root file system comes from; where it came from before with --refresh and --max-age
-    #[arg(
-        long,
-        value_name = "SOURCE",
-        required_unless_present_any = ["refresh", "max_age"],
-        value_parser = OsStringValueParser::new()
-    )]
+    /// Where the root file system comes from; of a box that is made anew, where it came from before
+    #[arg(long, value_name = "SOURCE", value_parser = OsStringValueParser::new())]
     from: Option<OsString>,
 
     /// Make the first layer of a box anew: `postinit` moves, and head if it stood there

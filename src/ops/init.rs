@@ -96,11 +96,21 @@ pub fn init(base_dir: &Path, request: &Request) -> Result<Initialised> {
     made
 }
 
-/// The source that was typed, or that of the box.
+/// The source that was typed, or that of a box that may have to be made anew.
 fn source_of(base_dir: &Path, request: &Request) -> Result<Source> {
-    match &request.source {
-        Some(source) => Ok(source.clone()),
-        None => Store::open(base_dir)?.box_record(&request.box_name)?.source.parse(),
+    if let Some(source) = &request.source {
+        return Ok(source.clone());
+    }
+    let record = Store::open(base_dir).and_then(|store| store.box_record(&request.box_name));
+    if request.refresh || request.max_age.is_some() {
+        return record?.source.parse();
+    }
+    match record {
+        Ok(record) if record.settings.max_age.is_some() => record.source.parse(),
+        Err(fault) if fault.kind != Kind::NotFound => Err(fault),
+        _ => Err(Fault::usage("init: --from SOURCE is missing").hint(
+            "`sandbox init --help` has the sources; a box that is there: --refresh, or --max-age T",
+        )),
     }
 }
 

@@ -118,7 +118,7 @@ fn by_age() {
     // The box may say so itself.
     drop(env.sandbox(&["box", "set", "max_age=1s"]).run().ok());
     sleep(Duration::from_millis(1100));
-    assert_eq!(init(&env, &["--from", &tree])["refreshed"]["old"], new["layer"]);
+    assert_eq!(init(&env, &[])["refreshed"]["old"], new["layer"]);
     drop(env.sandbox(&["box", "set", "max_age=1h"]).run().ok());
     assert_eq!(init(&env, &["--from", &tree])["refreshed"], Value::Null);
     drop(env.sandbox(&["init", "--max-age", "0"]).run().code(2).stdout(""));
@@ -182,7 +182,8 @@ fn a_refresh_that_fails_changes_nothing() {
         "sandbox init nobox",
     ));
     assert_eq!(env.state(), state);
-    drop(env.sandbox(&["init"]).run().code(2).stdout("").warns("--from"));
+    drop(env.sandbox(&["init"]).run().fault(2, "--from SOURCE is missing", "sandbox init --help"));
+    drop(env.sandbox(&["init", "nobox"]).run().fault(2, "--from SOURCE is missing", ""));
     assert!(!Path::new(&env.base().join("boxes/nobox")).exists());
 }
 

@@ -127,7 +127,7 @@ impl After<'_> {
         finished.messages.push(match news {
             News::Made => format!("{name} -> {layer}: {files} files, {own_bytes} bytes"),
             News::Named => format!("{name} -> {layer}: nothing changed, no layer was made"),
-            News::Nothing => format!("nothing changed: {name} stays at {layer}"),
+            News::Nothing => format!("nothing changed: {name} is not moved, no layer was made"),
         });
         Ok((news != News::Nothing).then_some(layer))
     }
