@@ -73,8 +73,7 @@ Examples:
     version,
     after_help = EXAMPLES,
     max_term_width = 100,
-    arg_required_else_help = true,
-    disable_help_subcommand = true
+    arg_required_else_help = true
 )]
 struct Cli {
     #[command(flatten)]

@@ -7,11 +7,11 @@ use super::output::{note, print, print_json};
 use super::report::{self, Outcome};
 use super::run::{self, execute};
 use super::{parse, trash};
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::ops;
 use crate::ops::run::{After, RunOptions, Stay};
 use crate::ops::start::{Started, start};
-use crate::store::RunName;
+use crate::store::{RunId, RunName};
 use crate::sys;
 
 /// The arguments.
@@ -80,8 +80,12 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     }
     let started = start(&store, &box_name, options, stay);
     match started? {
-        Started::Running(running) if common.json => print_json(&running)?,
-        Started::Running(running) => print(&format!("{}\n", running.run))?,
+        Started::Running(running) if common.json => {
+            print_json(&running).map_err(|stop| goes_on(stop, &running.run))?;
+        }
+        Started::Running(running) => {
+            print(&format!("{}\n", running.run)).map_err(|stop| goes_on(stop, &running.run))?;
+        }
         Started::Over(ending) => {
             trash::tidy(&store, common);
             ending.messages.iter().for_each(|line| common.note(line));
@@ -92,6 +96,17 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Nobody has heard what the run is called.
+fn goes_on(stop: report::Stop, run: &RunId) -> report::Stop {
+    match stop {
+        report::Stop::Fault(fault) => report::Stop::Fault(
+            Fault { message: format!("{}; the run goes on: {run}", fault.message), ..fault }
+                .hint(format!("`sandbox stop {run}` ends it")),
+        ),
+        closed @ report::Stop::ClosedPipe => closed,
+    }
 }
 
 /// What else the caller has open (a lock of his, a pipe that somebody reads to its end) is not the run's to hold.

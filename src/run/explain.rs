@@ -100,7 +100,7 @@ impl Told {
                 Fault::usage(format!("user: {user}: not in the passwd or group inside"))
             }
             Errno::INVAL => Fault::usage(format!("user: {user}: the id map does not hold it"))
-                .hint("`sandbox show` tells the map; a box in single mode has uid 0 only"),
+                .hint("`sandbox show` tells the map; a box in single mode has uid 0 only, and --as-user makes that uid 1000"),
             _ => Fault::failed(format!("become user: {user}: {reason}")),
         }
     }

@@ -13,7 +13,9 @@ pub(super) const BLOCK: usize = 512;
 pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 pub(super) fn unwritten(error: std::io::Error) -> Fault {
-    Err::<(), _>(error).context("write", "the tar stream").expect_err("it is one")
+    let fault = Err::<(), _>(error).context("write", "the tar stream").expect_err("it is one");
+    // Where it goes is not the store, so that no gc makes room there.
+    Fault { hint: None, ..fault }
 }
 
 /// Fills a field of a header; false if the value has to stand elsewhere, and is cut here.
