@@ -48,7 +48,6 @@ fn mistakes_are_refused() {
         &["run", "--timeout", "0", "--", "ls"],
         &["run", "--preserve-fd", "2", "--", "ls"],
         &["shell", "--from", "x", "--run", "r-1"],
-        &["init"],
         &["list", "--quiet", "--verbose"],
         &["diff", "a", "b", "c"],
         &["rm"],
