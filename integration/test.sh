@@ -125,7 +125,7 @@ one() {
     {
         printf '%-9s %4d passed, %d failed, %d ignored, %3ds%s\n' \
             "$mode" $passed $failed $ignored $((SECONDS - start)) "${broken:+   FAILED:$broken}"
-        [ -z "$(ls -A "$TMPDIR")" ] || echo "          left behind: $(cd "$TMPDIR" && find . -mindepth 1 -ls | head -n 20)"
+        [ -z "$(ls -A "$TMPDIR")" ] || echo "          left behind: $(cd "$TMPDIR" && find . -mindepth 1 -maxdepth 3 -ls | head -n 10)"
     } >"$stage/$verdict.$mode"
 }
 
