@@ -157,7 +157,7 @@ fn keeping_nothing_moves_nothing() {
     let state = env.state();
     let report = env.path("report");
     let flags = ["run", "--keep", "--report", report.to_str().unwrap(), "--"];
-    drop(env.sandbox(&flags).args(["true"]).run().ok().warns("nothing changed: head stays"));
+    drop(env.sandbox(&flags).args(["true"]).run().ok().warns("nothing changed: head is not moved"));
     let text = std::fs::read_to_string(&report).unwrap();
     let told: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&told["committed"], &told["exit"]), (&serde_json::Value::Null, &0.into()));

@@ -217,10 +217,11 @@ fn a_lost_race_keeps_the_changes() {
     // As it is typed.
     let hint = text.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
     let typed = hint.split('`').nth(1).unwrap();
-    assert_eq!(typed, format!("sandbox recover {run} --as NAME"));
+    let store = env.base().display();
+    assert_eq!(typed, format!("sandbox --base-dir {store} recover {run} --as NAME"));
     assert!(hint.contains("the same command again"), "{hint}");
     let words: Vec<_> = typed.split(' ').skip(1).collect();
-    drop(env.sandbox(&words).run().ok());
+    drop(env.bare().args(words).run().ok());
     let who = |from: &str| env.sandbox(&["run", "--from", from, "--", "cat", "/who"]).run().line();
     let mut both = [who("head"), who("NAME")];
     assert_eq!(both[0], ["a", "b"][1 - lost]);

@@ -164,7 +164,7 @@ fn a_taken_name_keeps_the_run() {
     let out = run.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(125), "{told}");
-    let hint = format!("`sandbox adopt {id} --as PREFIX`");
+    let hint = format!(" adopt {id} --as PREFIX`");
     assert!(told.contains("snapshot one exists already") && told.contains(&hint), "{told}");
     drop(env.sandbox(&["adopt", &id]).run().fault(4, "one exists already", "--as PREFIX"));
     let adopted = env.json(&["adopt", &id, "--as", "in"]);
