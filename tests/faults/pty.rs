@@ -95,17 +95,23 @@ impl Terminal {
     #[track_caller]
     pub(crate) fn expect(&self, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
+        // Whoever reads waits for the lock meanwhile: nothing is looked through twice.
+        let mut known = 0;
         loop {
             {
                 let mut seen = self.seen.lock().expect("lock");
-                let found = seen.windows(text.len()).position(|part| part == text.as_bytes());
-                if let Some(at) = found {
-                    let before: Vec<u8> = seen.drain(..at + text.len()).collect();
+                let mut parts = seen[known..].windows(text.len());
+                if let Some(at) = parts.position(|part| part == text.as_bytes()) {
+                    let before: Vec<u8> = seen.drain(..known + at + text.len()).collect();
                     return String::from_utf8_lossy(&before).into_owned();
                 }
+                known = seen.len().saturating_sub(text.len() - 1);
             }
-            let shown = self.shown();
-            assert!(Instant::now() < end, "never shown: {text:?}; but: {shown:?}");
+            if Instant::now() >= end {
+                let shown = self.shown();
+                let from = shown.char_indices().rev().nth(1000).map_or(0, |(at, _)| at);
+                panic!("never shown: {text:?}; but, of {} bytes: {:?}", shown.len(), &shown[from..]);
+            }
             sleep(Duration::from_millis(5));
         }
     }
