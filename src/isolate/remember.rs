@@ -131,7 +131,8 @@ pub struct Programs {
     pub ask: Vec<u8>,
     /// Whether that is the run's own program, too, so that nothing more is to be loaded.
     pub whole: bool,
-    /// For whoever cannot have a handler. Where there is one id only, says that it is done; else nothing.
+    /// For whoever cannot have a handler. Where there is one id only, says that a change of owner is done; else nothing.
+    /// (A device that was said to be made would be missed at once.)
     pub pretend: Option<Vec<u8>>,
     /// In place of the run's own, for PID 1 and the handler: the same, and what it takes to look at who asks.
     pub handler: Vec<u8>,
@@ -141,10 +142,11 @@ pub struct Programs {
 pub fn programs(map: &IdMap, profile: &[u8]) -> Programs {
     let single = map.mode == Mode::Single;
     let front = in_front(map, profile);
+    let owner = |arch, number| !matches!(form(arch, number), Some(Form::Mknod | Form::Mknodat));
     Programs {
         whole: front.is_some(),
         ask: front.unwrap_or_else(|| encode(program(map, ASK, |_, _| true))),
-        pretend: single.then(|| encode(program(map, SEEMS_DONE, |_, _| true))),
+        pretend: single.then(|| encode(program(map, SEEMS_DONE, owner))),
         handler: handler(profile),
     }
 }

@@ -74,6 +74,9 @@ fn with_one_id_all_changes_are_asked_about() {
     let pretend = programs(&one, &[]).pretend.expect("one id");
     let verdict = |number, args| bpf::verdict(&pretend, X86_64, number, args);
     assert_eq!(verdict(92, [0, 33, 33, 0, 0, 0]), Some(SEEMS_DONE));
+    // What is not there afterwards was not made.
+    let device = [0, u64::from(libc::S_IFCHR) | 0o666, 0x103, 0, 0, 0];
+    assert_eq!(verdict(133, device), Some(ALLOW));
     assert_eq!(verdict(190, [0; 6]), Some(ALLOW));
     assert!(programs(&map(Mode::Range, &[(0, 9)]), &[]).pretend.is_none());
 }

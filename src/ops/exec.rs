@@ -59,9 +59,11 @@ pub struct Executed {
 /// joined. A command that is not found or cannot be executed is no fault.
 pub fn exec(store: &Store, options: &ExecOptions) -> Result<Executed> {
     let joined = join(store, &options.run)?;
-    let spec = spec(&joined.confinement, options)?;
+    let mut spec = spec(&joined.confinement, options)?;
     let told = Told::of(&spec);
-    let Joined { held, line, .. } = joined;
+    let Joined { mut held, line, .. } = joined;
+    let journal = held.iter().position(|(what, _)| *what == Held::Journal);
+    spec.journal = journal.map(|at| held.swap_remove(at).1);
     let door = door(held, joined.confinement.own_network).ok_or_else(|| line.odd())?;
     let done = reaping(|| joined::run(spec, door))?;
     // Until here: the run is not over before those who have joined it let go of it.
@@ -185,6 +187,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         remember: confinement
             .remember
             .then(|| programs(&confinement.id_map, &confinement.seccomp.0)),
+        journal: None,
         limits: confinement.limits().into_iter().map(attainable).collect(),
         cgroup: None,
         preserve_fds: Vec::new(),

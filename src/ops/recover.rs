@@ -8,6 +8,7 @@ use super::snapshot::refuse_taken;
 use crate::fault::{Fault, Result};
 use crate::ids;
 use crate::store::{BoxName, LayerId, Run, RunId, RunRecord, SnapshotName, Store};
+use crate::tree::meta::MARK;
 
 /// A run that is a snapshot now.
 #[derive(Debug, Serialize)]
@@ -84,7 +85,8 @@ fn save(
         target: Target::Name(name),
         action: "recover",
         exit: record.exit,
-        journal: &[],
+        // Its own may have been lost with the supervisor: whatever has the attribute counts.
+        journal: MARK,
         read: true,
         // Every file is read anyway.
         digest: true,

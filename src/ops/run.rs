@@ -301,7 +301,7 @@ fn execute(
     }
     facts.setup_us = begun.elapsed().as_micros() as u64;
     if let Some(staying) = &mut staying {
-        staying.prepare(&spec, &base.id_map)?;
+        staying.prepare(&mut spec, &base.id_map)?;
     }
     let mut around = around::Around::new(store, lock, &base, options, &record, run)
         .telling(status)
@@ -349,11 +349,13 @@ fn execute(
         Ok(ended) => {
             let left = run.as_ref().filter(|_| !gone);
             let reason = outcome.reason;
+            let shared = staying.as_deref_mut().and_then(Staying::take_journal);
             let last = staying.map_or((ended, reason), |one| one.last(ended, reason));
             let (ended, reason) = limits::last(left, &base, options, lent, last)?;
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
-            let journal = journal::read(outcome.journal)?;
+            let resumed = options.kept_run.is_some();
+            let journal = journal::read(shared.or(outcome.journal), resumed)?;
             let end = nest::End { store, options, said: said.as_ref(), ended, held: &held };
             if let Some(run) = &mut run {
                 end.adopt(run, &mut record, &mut finished)?;

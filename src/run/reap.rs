@@ -102,7 +102,8 @@ pub fn run(
     let joined = started.gate.as_ref().and_then(|gate| gate.joins.as_ref());
     let joined = joined.map(|joins| joins.from.as_fd());
     let held = place.as_ref().map(AsFd::as_fd);
-    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, joined, held];
+    let journal = spec.journal.as_ref().map(AsFd::as_fd);
+    let kept = [Some(wire.as_fd()), Some(signals.as_fd()), told, opens, joined, held, journal];
     let mut kept: Vec<_> = kept.into_iter().flatten().map(|fd| fd.as_raw_fd()).collect();
     kept.sort_unstable();
     sys::exec::close_all_but(0, &kept).map_err(Failure::at(Stage::Descriptors))?;
@@ -218,7 +219,7 @@ impl Init<'_> {
         let Some(listener) = self.listener.take() else { return };
         match clone(0) {
             Ok(Side::Child) if !joined || matches!(clone(0), Ok(Side::Child)) => {
-                answer::serve(&listener, self.wire, &self.spec.id_map)
+                answer::serve(&listener, self.wire, self.spec)
             }
             Ok(Side::Child) => exit_now(0),
             Ok(Side::Parent { child, .. }) if joined => {

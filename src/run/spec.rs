@@ -76,6 +76,8 @@ pub struct RunSpec {
     pub seccomp: Vec<u8>,
     /// The programs for calls whose effect is remembered, if the profile remembers it.
     pub remember: Option<Programs>,
+    /// The journal that the handler of such calls adds to, if there are others who do; else it makes one.
+    pub journal: Option<OwnedFd>,
     /// Resource limits.
     pub limits: Vec<(Resource, Rlimit)>,
     /// The cgroup that all of it is in, if it has one of its own.

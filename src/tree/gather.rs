@@ -103,7 +103,9 @@ impl Gather<'_> {
             return Ok(true);
         }
         let noted = self.sources.journal.get(&inode(file, c"", AtFlags::EMPTY_PATH)?);
-        let owner = (Some(visit.stat.st_uid), Some(visit.stat.st_gid));
+        let disk = (visit.stat.st_uid, visit.stat.st_gid);
+        let counted = meta.counted(disk, self.sources.map);
+        let owner = (counted.uid.or(Some(disk.0)), counted.gid.or(Some(disk.1)));
         let mode = Some(visit.stat.st_mode & MODE_BITS);
         let same = |other: &Remembered| {
             let alike = (other.uid, other.gid) == owner && other.mode == mode;

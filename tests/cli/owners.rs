@@ -102,15 +102,57 @@ fn devices_are_remembered_in_every_mode() {
         device("opt/zero", "char", (1, 3), 0o666),
     ];
     assert_eq!(remembered(&env, "devices").into_values().collect::<Vec<_>>(), expected);
-    drop(
-        env.line(&["--from", "devices", "--commit", "moved"], "cd /opt && mv zero other")
-            .run()
-            .ok(),
-    );
-    let moved = remembered(&env, "moved");
-    let other = &moved["opt/other"]["device"];
-    assert_eq!(*other, json!({"type": "char", "major": 1, "minor": 3}));
+    let line = format!("cd /opt && mv zero other && chown {} disk", far().0);
+    drop(env.line(&["--from", "devices", "--commit", "moved"], &line).run().ok());
+    let char = json!({"type": "char", "major": 1, "minor": 3});
+    let block = json!({"type": "block", "major": 8, "minor": 1});
+    assert_eq!(remembered(&env, "moved")["opt/other"]["device"], char);
+    // One of an owner that is only remembered, too.
+    drop(env.line(&["--from", "moved", "--commit", "far"], "cd /opt && mv disk far").run().ok());
+    let mut far_one = owned("opt/far", 0o660);
+    far_one["device"] = block;
+    if all_true() {
+        (far_one["uid"], far_one["gid"]) = (far().1.into(), far().2.into());
+    }
+    assert_eq!(remembered(&env, "far")["opt/far"], far_one);
     drop(env.sandbox(&["fsck"]).run().ok());
+}
+
+/// What only `exec` has changed, and what a killed supervisor leaves.
+#[test]
+fn who_joins_is_remembered_and_so_is_who_was_killed() {
+    let env = Env::filled();
+    let who = far().0;
+    let far = format!(
+        "mkdir /d; echo x >/f; ln -s f /l; mknod /n b 8 1; chmod 660 /n; chown {who} /d /f /n /opt; chown -h {who} /l"
+    );
+    let device = json!({"type": "block", "major": 8, "minor": 1});
+    drop(env.sandbox(&["start", "--name", "web", "--", "sleep", "1000"]).run().ok());
+    drop(env.sandbox(&["exec", "web", &far]).run().ok());
+    drop(env.sandbox(&["stop", "-t", "0", "web", "--commit", "joined"]).run().ok());
+    let joined = remembered(&env, "joined");
+    let known: Vec<_> = joined.keys().map(String::as_str).collect();
+    assert_eq!(joined["n"]["device"], device);
+    if all_true() {
+        assert_eq!(known, ["n"]);
+        return;
+    }
+    assert_eq!(known, ["d", "f", "l", "n", "opt"]);
+
+    let line = format!("{far}; echo up; exec sleep 1000");
+    let mut run = env.line(&[], &line).start();
+    let mut first = [0; 3];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut first).unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let id = env.entries("runs").into_iter().find(|name| name.starts_with("r-")).unwrap();
+    drop(env.sandbox(&["recover", &id, "--as", "rescued"]).run().ok());
+    // The journal is gone: nothing tells of the link, nor, unless all have one id, that mknod made the device.
+    let rescued = remembered(&env, "rescued");
+    let known: Vec<_> = rescued.keys().map(String::as_str).collect();
+    assert_eq!(known, ["d", "f", "n", "opt"]);
+    let node = if ids() == Ids::Single { device } else { Value::Null };
+    assert_eq!(rescued["n"]["device"], node);
 }
 
 #[test]

@@ -6,13 +6,16 @@ use rustix::fs::fstat;
 use rustix::io::pread;
 
 use crate::fault::{Context, Result};
+use crate::tree::meta::MARK;
 
-/// All of it; nothing if there was no handler.
+/// All of it; nothing if there was no handler. Of a run that was `resumed` an earlier supervisor may have been killed, and
+/// its journal with it: there any file may have the attribute.
 ///
 /// # Errors
 /// What reading says.
-pub(super) fn read(journal: Option<OwnedFd>) -> Result<Vec<u8>> {
-    let Some(file) = journal else { return Ok(Vec::new()) };
+pub(super) fn read(journal: Option<OwnedFd>, resumed: bool) -> Result<Vec<u8>> {
+    let known = if resumed { MARK } else { &[] };
+    let Some(file) = journal else { return Ok(known.to_vec()) };
     let what = "of remembered owners";
     let size = fstat(&file).context("read journal", what)?.st_size;
     let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
@@ -28,5 +31,6 @@ pub(super) fn read(journal: Option<OwnedFd>) -> Result<Vec<u8>> {
     // A handler that was killed may have left half a line.
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     bytes.truncate(whole);
+    bytes.extend(known);
     Ok(bytes)
 }

@@ -317,6 +317,7 @@ pub(super) fn spec(
         last_capability: caps::last_cap(),
         remember: (settings.profile.remember_ids && who::remembers(&base.id_map, options.as_user))
             .then(|| remember::programs(&base.id_map, &settings.seccomp)),
+        journal: None,
         seccomp: settings.seccomp,
         limits: settings.limits.rlimits,
         cgroup: None,

@@ -16,6 +16,7 @@ use super::{After, Finished, RunOptions, Upper};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::IdMap;
 use crate::ops::snapshot::refuse_taken;
+use crate::run::answer;
 use crate::run::moments::Order;
 use crate::run::outcome::{Ended, OURS, Reason};
 use crate::run::spec::{RunSpec, TerminalSpec};
@@ -56,6 +57,8 @@ pub(crate) struct Staying {
     parts: Option<Parts>,
     server: Option<Server>,
     run: Option<RunId>,
+    /// Where the handlers of all commands of the run write down what they remember.
+    journal: Option<OwnedFd>,
 }
 
 /// What is made before there is a run.
@@ -68,10 +71,15 @@ struct Parts {
     needed: Vec<Held>,
 }
 
+/// One more descriptor of the same file.
+fn same(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().context("open once more", "a file in memory")
+}
+
 impl Staying {
     /// For a run whose caller listens on this socket.
     pub(crate) fn new(stay: Stay, caller: OwnedFd) -> Self {
-        Self { stay, caller: Some(caller), parts: None, server: None, run: None }
+        Self { stay, caller: Some(caller), parts: None, server: None, run: None, journal: None }
     }
 
     pub(super) fn options(&self) -> &Stay {
@@ -82,8 +90,14 @@ impl Staying {
         self.stay.name.as_ref()
     }
 
-    /// Puts what the command gets in the place of our standard descriptors, and keeps the other ends.
-    pub(super) fn prepare(&mut self, spec: &RunSpec, map: &IdMap) -> Result<()> {
+    /// Puts what the command gets in the place of our standard descriptors, and keeps the other ends. All commands get one
+    /// journal.
+    pub(super) fn prepare(&mut self, spec: &mut RunSpec, map: &IdMap) -> Result<()> {
+        if spec.remember.is_some() {
+            let journal = answer::journal().context("make", "a file in memory")?;
+            spec.journal = Some(same(&journal)?);
+            self.journal = Some(journal);
+        }
         let confinement = Confinement::of(spec).seal().context("make", "a file in memory")?;
         let (from, to) = self.pipes(map).context("make", "the pipes of the command")?;
         let mut needed = held::needed(spec.own_network);
@@ -123,7 +137,11 @@ impl Staying {
         let server = Output::pipes(log, from, to)
             .map(|output| output.limited(limit))
             .and_then(|out| Server::new(run.id(), listener, reader, out, confinement, needed));
-        self.server = Some(server.context("serve", run.id())?);
+        let mut server = server.context("serve", run.id())?;
+        if let Some(journal) = &self.journal {
+            server.hold(Held::Journal, same(journal)?);
+        }
+        self.server = Some(server);
         self.run = Some(run.id());
         Ok(())
     }
@@ -163,6 +181,11 @@ impl Staying {
         let Some(server) = &mut self.server else { return Ok(Vec::new()) };
         let mut judge = |verdict: &Verdict| judge(store, base, options, verdict);
         server.turn(&mut judge).context("serve", "a run")
+    }
+
+    /// What all commands of the run have left in their journal.
+    pub(super) fn take_journal(&mut self) -> Option<OwnedFd> {
+        self.journal.take()
     }
 
     /// The sandbox is gone: lets go of what we hold of it.

@@ -36,7 +36,9 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread
 
 use self::caller::{Caller, field};
 use self::notes::Notes;
+pub use self::notes::journal;
 use self::seen::Seen;
+use super::spec::RunSpec;
 use super::wire::{Up, send_up};
 use crate::ids::{IdMap, Mode as IdMode};
 use crate::isolate::caps::CapSet;
@@ -62,9 +64,11 @@ const LOOK: u64 = 1 << 6 | 1 << 7 | 1 << 18 | 1 << 19;
 pub const CAPABILITIES: CapSet = CapSet(FILES | LOOK);
 
 /// Becomes the handler. The wire is closed once the supervisor has the journal.
-pub fn serve(listener: &OwnedFd, wire: BorrowedFd<'_>, map: &IdMap) -> ! {
+pub fn serve(listener: &OwnedFd, wire: BorrowedFd<'_>, spec: &RunSpec) -> ! {
+    let notes = Notes::new(spec.journal.as_ref());
+    let handler = notes.and_then(|it| Handler::new(listener.as_fd(), wire, &spec.id_map, it));
     // Whatever fails here leaves nobody who listens: callers get ENOSYS.
-    if let Ok(mut handler) = Handler::new(listener.as_fd(), wire, map) {
+    if let Ok(mut handler) = handler {
         notify::wake_up_here(listener.as_fd());
         while handler.turn().is_ok() {}
     }
@@ -97,8 +101,12 @@ struct Handler<'a> {
 }
 
 impl<'a> Handler<'a> {
-    fn new(listener: BorrowedFd<'a>, wire: BorrowedFd<'_>, map: &'a IdMap) -> Result<Self, Errno> {
-        let notes = Notes::new()?;
+    fn new(
+        listener: BorrowedFd<'a>,
+        wire: BorrowedFd<'_>,
+        map: &'a IdMap,
+        notes: Notes,
+    ) -> Result<Self, Errno> {
         send_up(wire, &Up::Journal(notes.copy()?));
         umask(Mode::empty());
         chdir("/")?;
@@ -182,7 +190,7 @@ impl<'a> Handler<'a> {
     /// What is answered where nobody can be looked at: as without a handler.
     fn unseen(&self, form: Form) -> Answer {
         match form {
-            Form::Setxattr(_) | Form::Fsetxattr => Answer::Kernel,
+            Form::Setxattr(_) | Form::Fsetxattr | Form::Mknod | Form::Mknodat => Answer::Kernel,
             _ if self.map.mode == IdMode::Single => Answer::Done,
             _ => Answer::Kernel,
         }

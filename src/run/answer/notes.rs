@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, XattrFlags, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, XattrFlags, fcntl_setfl, fstat, memfd_create};
 use rustix::io::{Errno, write};
 
 use super::place::{Attributes, Found};
@@ -16,16 +16,29 @@ const LONGEST: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Notes {
     file: OwnedFd,
-    length: usize,
     known: HashMap<Inode, Meta>,
     /// Whether the journal says that files have got the attribute.
     marked: bool,
 }
 
+/// An empty journal: each line goes to its end, whoever writes it.
+///
+/// # Errors
+/// What memfd_create(2) says.
+pub fn journal() -> Result<OwnedFd, Errno> {
+    let file = memfd_create(c"owners", MemfdFlags::CLOEXEC)?;
+    fcntl_setfl(&file, OFlags::RDWR | OFlags::APPEND)?;
+    Ok(file)
+}
+
 impl Notes {
-    pub(super) fn new() -> Result<Self, Errno> {
-        let file = memfd_create(c"owners", MemfdFlags::CLOEXEC)?;
-        Ok(Self { file, length: 0, known: HashMap::new(), marked: false })
+    /// With a journal of its own, or in this one, to which the handlers of other commands of the run add, too.
+    pub(super) fn new(shared: Option<&OwnedFd>) -> Result<Self, Errno> {
+        let file = match shared {
+            Some(file) => rustix::io::fcntl_dupfd_cloexec(file, 0)?,
+            None => journal()?,
+        };
+        Ok(Self { file, known: HashMap::new(), marked: false })
     }
 
     pub(super) fn copy(&self) -> Result<OwnedFd, Errno> {
@@ -82,10 +95,10 @@ impl Notes {
     }
 
     fn append(&mut self, line: &[u8]) -> Result<(), Errno> {
-        if self.length + line.len() > LONGEST || write(&self.file, line)? != line.len() {
+        let length = usize::try_from(fstat(&self.file)?.st_size).map_err(|_| Errno::NOSPC)?;
+        if length + line.len() > LONGEST || write(&self.file, line)? != line.len() {
             return Err(Errno::NOSPC);
         }
-        self.length += line.len();
         Ok(())
     }
 }

@@ -42,10 +42,12 @@ pub enum Held {
     Confinement,
     /// The directory of the run's cgroup, if it has one of its own.
     Limits,
+    /// The journal of remembered owners, a file in memory, if they are remembered.
+    Journal,
 }
 
 /// All of them, by number.
-pub const HELD: [Held; 10] = [
+pub const HELD: [Held; 11] = [
     Held::User,
     Held::Mount,
     Held::Pid,
@@ -56,6 +58,7 @@ pub const HELD: [Held; 10] = [
     Held::Root,
     Held::Confinement,
     Held::Limits,
+    Held::Journal,
 ];
 
 /// What has to be there before anybody joins: without one of these he would act outside, in the host's network for one.
