@@ -21,8 +21,8 @@ const SHELL: &str = "HISTFILE=; export HISTFILE; command -v bash >/dev/null && e
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The working directory is bound read-write and entered, unless it is the home directory, one of the
-system or one of settings: what the shell changes there lasts. All other changes are shown at the
-end; on a terminal it is asked whether to keep them, else they are dropped. The profile is `dev`,
+system or one of settings: what the shell changes there lasts. Its .git is read-only (for others:
+--bind $PWD/.git:$PWD/.git:rw). All other changes are shown at the end; on a terminal it is asked whether to keep them, else they are dropped. The profile is `dev`,
 with the host's network, unless --profile or --net say otherwise.
 
 Examples:

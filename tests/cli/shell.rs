@@ -14,14 +14,33 @@ fn the_project_is_there_and_the_rest_is_dropped() {
     }
     env.file("project/.git/config", "[core]\n");
     let typed = "pwd; echo made >made; touch /new; rm /opt/plain\n\
-                 echo x >.git/hooks/evil; echo x >.git/config; exit 3\n";
+                 echo x >.git/hooks/evil; echo x >.git/config; echo ../evil >.git/commondir\n\
+                 mv .git gone; rm -rf .git; mkdir -p .git/hooks && echo x >.git/hooks/evil; exit 3\n";
     let out = env.sandbox(&["shell"]).dir(&project).input(typed).run().code(3);
     drop(out.stdout(&format!("{project}\n")).warns("changed:\nA /new\nD /opt/plain\n"));
     assert_eq!(fs::read_to_string(env.path("project/made")).unwrap(), "made\n");
     // What git would run later is not for the shell to write.
-    assert!(!env.path("project/.git/hooks/evil").exists());
+    for made in [".git/hooks/evil", ".git/commondir", "gone"] {
+        assert!(!env.path("project").join(made).exists(), "{made}");
+    }
     assert_eq!(fs::read_to_string(env.path("project/.git/config")).unwrap(), "[core]\n");
     assert_eq!(env.state(), state);
+
+    // Who wants to commit inside says so.
+    let git = format!("{project}/.git:{project}/.git:rw");
+    let typed = "echo x >.git/index\n";
+    drop(env.sandbox(&["shell", "--bind", &git]).dir(&project).input(typed).run());
+    assert!(env.path("project/.git/index").exists());
+    // The file of a worktree; and a link, which nothing can be bound over.
+    let tree = env.folder("tree");
+    let pointer = env.file("tree/.git", "gitdir: elsewhere\n");
+    let typed = "echo gitdir: here >.git; rm -f .git\n";
+    drop(env.sandbox(&["shell"]).dir(&tree).input(typed).run());
+    assert_eq!(fs::read_to_string(&pointer).unwrap(), "gitdir: elsewhere\n");
+    fs::remove_file(&pointer).unwrap();
+    std::os::unix::fs::symlink("/nowhere", &pointer).unwrap();
+    let out = env.sandbox(&["shell"]).dir(&tree).input("pwd\n").run().ok();
+    drop(out.stdout("/\n").warns("its .git is a symbolic link"));
 }
 
 #[test]

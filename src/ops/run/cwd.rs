@@ -1,5 +1,6 @@
 //! Which working directory a shell may have bound read-write without being told so.
 
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use crate::fault::numberless;
@@ -8,8 +9,9 @@ use crate::store::Store;
 
 use super::Bind;
 
-/// The binds that make the working directory part of a shell: the directory itself, read-write, and over
-/// it read-only what git executes on the host (a hook written inside would be run outside).
+/// The binds that make the working directory part of a shell: the directory itself, read-write, and over it read-only its
+/// `.git`. Hooks and settings there name programs that git would run outside; and not these two alone, for a file
+/// `commondir` beside them (gitrepository-layout(5)) has git look for both elsewhere.
 ///
 /// # Errors
 /// The reason why it is not bound by itself, for a person.
@@ -19,15 +21,20 @@ pub(super) fn binds(store: &Store) -> Result<Vec<Bind>, String> {
     let base_dir = store.path().canonicalize();
     let base_dir = base_dir.map_err(|error| numberless(&error.to_string()))?;
     may_bind(&cwd, home.as_deref(), &base_dir)?;
-    let guarded = [".git/hooks", ".git/config"].map(|name| cwd.join(name));
-    let guarded = guarded.into_iter().filter(|path| path.exists());
-    let mut binds = vec![Bind { source: cwd.clone(), target: cwd, mode: BindMode::ReadWrite }];
-    binds.extend(guarded.map(|path| Bind {
-        source: path.clone(),
-        target: path,
-        mode: BindMode::ReadOnly,
-    }));
-    Ok(binds)
+    let bind = |path: PathBuf, mode| Bind { source: path.clone(), target: path, mode };
+    let repository = guarded(&cwd)?.map(|path| bind(path, BindMode::ReadOnly));
+    Ok([bind(cwd, BindMode::ReadWrite)].into_iter().chain(repository).collect())
+}
+
+/// The `.git` of a directory, if it has one: a directory, or the file of a worktree.
+fn guarded(cwd: &Path) -> Result<Option<PathBuf>, String> {
+    let path = cwd.join(".git");
+    match path.symlink_metadata() {
+        Ok(found) if found.is_symlink() => Err("its .git is a symbolic link".to_owned()),
+        Ok(_) => Ok(Some(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(numberless(&error.to_string())),
+    }
 }
 
 fn may_bind(cwd: &Path, home: Option<&Path>, base_dir: &Path) -> Result<(), String> {
