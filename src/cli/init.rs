@@ -142,7 +142,8 @@ fn text(done: &Initialised) -> String {
     let lost = (totals.unmapped + totals.devices).saturating_sub(remembered);
     say(lost, "file has", "files have", "owners that this map does not know: now of root inside");
     say(totals.sockets, "socket", "sockets", "left out");
-    say(totals.mounts, "mount", "mounts", "in the source left empty");
+    let what = "left empty: other mounts, or this store";
+    say(totals.mounts, "directory of the source", "directories of the source", what);
     say(totals.xattrs_lost, "attribute", "attributes", "refused by this file system");
     text
 }

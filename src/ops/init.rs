@@ -150,7 +150,8 @@ impl Job<'_> {
         settle: impl FnOnce(&Run, Filled) -> Result<Initialised>,
     ) -> Result<Initialised> {
         let run = self.claim(map)?;
-        let made = fill(&self.source, &run, map).and_then(|filled| settle(&run, filled));
+        let made =
+            fill(self.store, &self.source, &run, map).and_then(|filled| settle(&run, filled));
         let discarded = run.discard(self.store);
         let made = made?;
         discarded?;

@@ -3,7 +3,8 @@
 //! Kept: content with its holes, hard links within the tree, modes, owners that the map holds, times of
 //! modification to the nanosecond, attributes of the user, file capabilities, access control lists.
 //! Remembered instead: other owners, device nodes. Left out and counted: sockets, and what lies on other
-//! mounts beneath the source (the mount point stays, empty).
+//! mounts beneath the source (the mount point stays, empty), or in a directory that is named, such as the one that the
+//! copy goes to.
 //!
 //! The source is read with the ids and rights of the namespace this runs in. An owner that has no number
 //! here is shown by the kernel as the overflow id 65534 (user_namespaces(7)), and typically is root of the
@@ -39,7 +40,8 @@ const SET_ID: u32 = 0o6000;
 
 /// Copies everything in `src`, and the attributes of `src` itself, to the empty directory `dst`.
 ///
-/// What `dst` cannot hold is appended to `owners`, in no particular order.
+/// What `dst` cannot hold is appended to `owners`, in no particular order. Of the directory `empty` (st_dev and st_ino), if
+/// it lies in `src`, the content is left out.
 ///
 /// # Errors
 /// What the system says, naming the path; a part of the tree may have been copied then.
@@ -48,8 +50,9 @@ pub fn copy_tree(
     dst: BorrowedFd<'_>,
     ids: &IdMap,
     owners: &mut Vec<Remembered>,
+    empty: Option<(u64, u64)>,
 ) -> Result<Totals> {
-    copy(src, dst, ids, owners, false)
+    copy(src, dst, ids, owners, Way { powerless: false, empty })
 }
 
 /// As [`copy_tree`], for a place that is no store: without set-id bits, file capabilities and access control
@@ -59,7 +62,16 @@ pub fn copy_tree(
 /// # Errors
 /// As [`copy_tree`].
 pub fn copy_powerless(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, ids: &IdMap) -> Result<Totals> {
-    copy(src, dst, ids, &mut Vec::new(), true)
+    copy(src, dst, ids, &mut Vec::new(), Way { powerless: true, empty: None })
+}
+
+/// What a copy does not take.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// Whether what gives power to whoever runs a file is left out.
+    powerless: bool,
+    /// The directory whose content is left out.
+    empty: Option<(u64, u64)>,
 }
 
 fn copy(
@@ -67,14 +79,14 @@ fn copy(
     dst: BorrowedFd<'_>,
     ids: &IdMap,
     owners: &mut Vec<Remembered>,
-    powerless: bool,
+    way: Way,
 ) -> Result<Totals> {
     let mut copy = Copy {
         root: dst,
         dst: Trail::new(dst).context("open directory", "/")?,
         ids,
         owners,
-        powerless,
+        way,
         totals: Totals::default(),
         linked: HashMap::new(),
     };
@@ -87,8 +99,7 @@ struct Copy<'a> {
     dst: Trail,
     ids: &'a IdMap,
     owners: &'a mut Vec<Remembered>,
-    /// Whether what gives power to whoever runs a file is left out.
-    powerless: bool,
+    way: Way,
     totals: Totals,
     /// First path of each inode with several names, and what was remembered of it.
     linked: HashMap<(u64, u64), Linked>,
@@ -110,6 +121,11 @@ impl Visitor for Copy<'_> {
             FileType::Directory => {
                 mkdirat(self.dst.here(), visit.name, Mode::RWXU)
                     .context("create directory", shown())?;
+                if self.way.empty == Some((visit.stat.st_dev, visit.stat.st_ino)) {
+                    self.totals.files += 1;
+                    self.mount(visit)?;
+                    return Ok(Descend::No);
+                }
             }
             FileType::RegularFile => self.regular(visit).context("copy file", shown())?,
             FileType::Symlink => self.symlink(visit).context("copy symbolic link", shown())?,
@@ -250,7 +266,7 @@ impl Copy<'_> {
     /// namespace cannot be read here (EOVERFLOW) and is lost.
     fn xattrs(&mut self, src: BorrowedFd<'_>) -> Result<Vec<xattr::Xattr>, Errno> {
         let mut found = Vec::new();
-        let powerless = self.powerless;
+        let powerless = self.way.powerless;
         let wanted = |name: &CString| {
             may_be_stored(name) && (!powerless || name.to_bytes().starts_with(b"user."))
         };
@@ -269,7 +285,7 @@ impl Copy<'_> {
         let owner = self.owner(stat);
         let (mut attributes, remembered) = Attributes::place(self.ids, at, owner, stat.st_mode);
         attributes.mtime = Some(mtime(stat));
-        if self.powerless {
+        if self.way.powerless {
             attributes.mode &= MODE_BITS & !SET_ID;
         }
         let unknown = owner != (stat.st_uid, stat.st_gid);

@@ -75,7 +75,7 @@ pub struct Totals {
     pub devices: u64,
     /// Entries whose owner or group the id map cannot hold; they lie on disk as 0.
     pub unmapped: u64,
-    /// Directories of the source that are mount points and were copied empty.
+    /// Directories of the source that were copied empty: mount points, and the store that the copy goes to.
     pub mounts: u64,
     /// Extended attributes that the file system or the kernel refused to store.
     pub xattrs_lost: u64,

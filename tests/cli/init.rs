@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::tree::{OWNED, Tar, compressed, tiny_source};
+use crate::common::tree::{self, OWNED, Tar, compressed, tiny_source};
 use crate::common::{Env, Ids, ids, tiny};
 
 #[test]
@@ -263,4 +263,26 @@ fn many_inits_at_once_make_one_box() {
     assert_eq!(env.entries("boxes"), ["default"]);
     assert_eq!(env.entries("layers").len(), 1);
     drop(env.sandbox(&["run", "--", "true"]).run().ok());
+}
+
+/// A home, for one, has the store in it: that is not copied into itself.
+#[test]
+fn a_source_that_holds_the_store() {
+    let env = Env::empty();
+    env.file("tree/etc/hosts", "127.0.0.1\n");
+    // In `range` mode inside root is a stranger here.
+    let tree = env.folder("tree");
+    let base = format!("{tree}/store");
+    let init = |source: &str| {
+        let words = ["--base-dir", &base, "init", "--ids", ids().name(), "--from", source];
+        env.bare().args(words).run()
+    };
+    drop(init(&tree).ok().says("left empty: other mounts, or this store"));
+    let sandbox = |words: &[&str]| env.bare().args(["--base-dir", &base]).args(words).run().ok();
+    assert!(sandbox(&["cp", "postinit:/etc/hosts", "-"]).text().contains("127.0.0.1"));
+    assert!(!sandbox(&["cp", "postinit:/store", "-"]).text().contains("layers"));
+    drop(sandbox(&["fsck"]));
+    let out = env.bare().args(["--base-dir", &base, "init", "again", "--from", &base]).run();
+    drop(out.fault(2, "it is the store", ""));
+    tree::remove(&env.path("tree"));
 }

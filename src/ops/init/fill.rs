@@ -6,14 +6,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode as Permissions, OFlags, openat};
+use rustix::fs::{CWD, Mode as Permissions, OFlags, fstat, openat};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::image::mmdebstrap::{Writer, command};
 use crate::image::{Source, archive, tar};
-use crate::store::Run;
+use crate::store::{Run, Store};
 use crate::tree::inscribe::inscribe;
 use crate::tree::owners::{self, Remembered};
 use crate::tree::{Totals, copy_tree};
@@ -41,11 +41,11 @@ impl Filled {
 }
 
 /// Fills the upper of `run`. Sources are opened out here, with the caller's rights.
-pub(super) fn fill(source: &Source, run: &Run, map: &IdMap) -> Result<Filled> {
+pub(super) fn fill(store: &Store, source: &Source, run: &Run, map: &IdMap) -> Result<Filled> {
     let place = run.fs_dir()?;
     match source {
         Source::Scratch => Ok(Filled::default()),
-        Source::Directory(path) => directory(path, &place, map),
+        Source::Directory(path) => directory(store, path, &place, map),
         Source::Tar(path) => {
             let file = File::open(path).context("open archive", path.display())?;
             unpack(file, &path.display().to_string(), &place, map)
@@ -54,10 +54,17 @@ pub(super) fn fill(source: &Source, run: &Run, map: &IdMap) -> Result<Filled> {
     }
 }
 
-fn directory(path: &Path, place: &OwnedFd, map: &IdMap) -> Result<Filled> {
+fn directory(store: &Store, path: &Path, place: &OwnedFd, map: &IdMap) -> Result<Filled> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let source =
         openat(CWD, path, flags, Permissions::empty()).context("open directory", path.display())?;
+    // The store may lie in what it is filled from (a home, the root of the machine): it would be copied into itself.
+    let own = fstat(store.dir()).context("look at store", store.path().display())?;
+    let own = (own.st_dev, own.st_ino);
+    let found = fstat(&source).context("look at", path.display())?;
+    if (found.st_dev, found.st_ino) == own {
+        return Err(Fault::usage(format!("fill a box from {}: it is the store", path.display())));
+    }
     let source = match map.mode {
         // Inside root is a stranger to these files, so they are shown to it as its own. A file system that
         // cannot do this gives what a stranger may read.
@@ -65,7 +72,7 @@ fn directory(path: &Path, place: &OwnedFd, map: &IdMap) -> Result<Filled> {
         Mode::Subuid | Mode::Identity | Mode::Single => source,
     };
     inside(place, map, |target, filled| {
-        filled.totals = copy_tree(source.as_fd(), target, map, &mut filled.remembered)?;
+        filled.totals = copy_tree(source.as_fd(), target, map, &mut filled.remembered, Some(own))?;
         Ok(())
     })
 }
