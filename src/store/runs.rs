@@ -157,6 +157,13 @@ impl Run {
         flock(&self.lock, FlockOperation::Unlock).ok();
     }
 
+    /// Writes the record so that the run counts as kept if its supervisor is killed: its lock says that it lives. Not durably,
+    /// for after a power cut nobody knows what its upper holds.
+    pub fn keep_if_killed(&mut self, record: &RunRecord) -> Result<()> {
+        let kept = RunRecord { state: RunState::Kept, ..record.clone() };
+        self.replace_record(&json_line(&kept)?, false).context("write record of run", self.id)
+    }
+
     /// As [`Run::keep`], and stays the holder of the lock, for a commit that failed and may be tried again.
     pub fn mark_kept(&mut self, record: &RunRecord) -> Result<()> {
         let kept = RunRecord { state: RunState::Kept, ..record.clone() };

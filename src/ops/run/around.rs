@@ -152,10 +152,13 @@ impl Moments for Around<'_> {
     }
 
     fn meanwhile(&mut self) {
-        // The directory of any other run is not used again.
-        if self.is_dropped(Ended::Code(0))
-            && let Some(run) = &mut self.run
-        {
+        let dropped = self.is_dropped(Ended::Code(0));
+        let Some(run) = &mut self.run else { return };
+        if self.options.keep_on_failure && self.options.kept_run.is_none() {
+            // Else what is left of it is a dead run's, as without the flag.
+            run.keep_if_killed(self.record).ok();
+        } else if dropped {
+            // The directory of any other run is not used again.
             self.store.prepare_next(run, &self.base.id_map);
         }
     }
