@@ -129,7 +129,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let dry_run = args.flags.dry_run;
     let options = args.options()?;
     let (store, box_name) = (common.store_for_run()?, common.box_name()?);
-    if let After::Commit(name) = &options.after {
+    if let (true, After::Commit(name)) = (dry_run, &options.after) {
         ops::snapshot::refuse_taken(&store, &box_name, name)?;
     }
     execute(&store, &box_name, options, dry_run, common)
@@ -155,11 +155,6 @@ pub(super) fn execute(
             ))?;
         }
         return Ok(ExitCode::SUCCESS);
-    }
-    if (options.nest || !matches!(options.after, After::Discard))
-        && let Some(warning) = ops::budget::check(store)?
-    {
-        common.note(&warning);
     }
     let answer = ops::run::run(store, box_name, options);
     if let Ok(finished) = &answer {

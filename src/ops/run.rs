@@ -216,7 +216,8 @@ pub struct Finished {
 pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Finished> {
     let report = report::Report::open(options.report.as_deref())?;
     let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
-    let answer = execute(store, box_name, &options, &report, status, None);
+    let answer = checks::may_keep(store, box_name, &options)
+        .and_then(|()| execute(store, box_name, &options, &report, status, None));
     if let Err(fault) = &answer {
         status.failed(fault);
     }
@@ -379,7 +380,7 @@ fn execute(
             }
             finished.code = code;
             finished.kept = options.kept_run.is_some();
-            facts.error = Some(fault.message.clone());
+            facts.failed(&fault);
             status.failed(&fault);
             finished.fault = Some(fault);
         }

@@ -284,6 +284,24 @@ fn a_dry_run_changes_nothing() {
     );
 }
 
+/// Whatever kept the command from being started, whoever reads the report learns it.
+#[test]
+fn the_report_of_what_was_not_run() {
+    let env = Env::filled();
+    let path = env.path("report.json");
+    let flags = ["run", "--report", path.to_str().unwrap()];
+    let told = |words: &[&str], code| {
+        drop(env.sandbox(&flags).args(words).run().code(code));
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert!(report["error"].is_string(), "{report}");
+        report["kind"].clone()
+    };
+    assert_eq!(told(&["--commit", "postinit", "--", "true"], 125), "conflict");
+    assert_eq!(told(&["--from", "none", "--", "true"], 125), "not-found");
+    assert_eq!(told(&["--", "nonexistent"], 127), "not-found");
+    assert_eq!(told(&["--user", "4000000000", "--", "true"], 125), "usage");
+}
+
 #[test]
 fn the_report_tells_what_happened() {
     let env = Env::filled();

@@ -5,8 +5,10 @@ use super::{After, RunOptions};
 use crate::fault::{Fault, Result};
 use crate::ids::{IdMap, Mode};
 use crate::isolate::profile::Profile;
+use crate::ops::budget;
+use crate::ops::snapshot::refuse_taken;
 use crate::run::user::{User, Who};
-use crate::store::{LayerRecord, Store};
+use crate::store::{BoxName, LayerRecord, Store};
 use crate::sys;
 
 /// Code that nobody trusts is not run as the machine's own root, whatever else holds it back.
@@ -84,6 +86,20 @@ pub(in crate::ops) fn user(user: Option<&User>, map: &IdMap) -> Result<()> {
     };
     Err(Fault::usage(format!("user: {user}: the id map ({}) does not hold it", map.mode))
         .hint(hint))
+}
+
+/// Refuses, before the command starts, what could not be kept at its end: a name that is taken, a disk that is full. Tells of one
+/// that is nearly so.
+pub(super) fn may_keep(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<()> {
+    if let After::Commit(name) = &options.after {
+        refuse_taken(store, box_name, name)?;
+    }
+    if (options.nest || options.after != After::Discard)
+        && let (Some(warning), Some(warn)) = (budget::check(store)?, options.warn)
+    {
+        warn(&warning);
+    }
+    Ok(())
 }
 
 /// Descriptors to leave open have to be.

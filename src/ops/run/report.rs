@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::limits::{Cgroup, Events};
 use super::{Finished, RunOptions};
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::Mode;
 use crate::isolate::lost::Lost;
 use crate::ops::adopt::TakenIn;
@@ -33,7 +33,10 @@ pub(super) struct Facts {
     from: String,
     exit: Option<u8>,
     signal: Option<u8>,
-    pub(super) error: Option<String>,
+    error: Option<String>,
+    /// Of an error that is ours, what `--json` says, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<Kind>,
     pub(super) committed: Option<LayerId>,
     snapshot: Option<String>,
     /// What a sandbox inside has made, if it has.
@@ -71,6 +74,7 @@ impl Report {
             exit: None,
             signal: None,
             error: None,
+            kind: None,
             committed: None,
             snapshot: None,
             adopted: Vec::new(),
@@ -97,7 +101,10 @@ impl Report {
                 };
                 serde_json::to_string(&ended)
             }
-            Err(fault) => serde_json::to_string(&serde_json::json!({ "error": fault.message })),
+            Err(fault) => {
+                let told = serde_json::json!({ "error": fault.message, "kind": fault.kind });
+                serde_json::to_string(&told)
+            }
         };
         let text = text.map_err(std::io::Error::from).context("make report", path.display())?;
         let mut file = file;
@@ -149,6 +156,11 @@ impl Facts {
             self.error = Some(reason.word().to_owned());
             to.messages.push(told_reason(reason, options));
         }
+    }
+
+    /// The command could not be started.
+    pub(super) fn failed(&mut self, fault: &Fault) {
+        (self.error, self.kind) = (Some(fault.message.clone()), Some(fault.kind));
     }
 
     /// The snapshot that names the new layer, if one does.
