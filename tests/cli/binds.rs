@@ -306,6 +306,11 @@ fn results_come_out_on_success_and_on_failure() {
     // A missing result is an error of ours, and keeps what was there.
     drop(env.line(&["--out", &flag], "true").run().fault(125, "no such file inside", ""));
     assert_eq!(fs::read_to_string(&result).unwrap(), "two\n");
+    // Nor does a directory stay that was made for nothing.
+    let fresh = env.path("fresh");
+    let flag = format!("/nowhere:{}", fresh.display());
+    drop(env.line(&["--out", &flag], "true").run().fault(125, "no such file inside", ""));
+    assert!(!fresh.exists());
 }
 
 #[test]

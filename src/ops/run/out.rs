@@ -36,16 +36,22 @@ fn copy_one(root: &OwnedFd, path: &Path, dir: &Path, map: &IdMap) -> Result<Stri
             "copy out: {shown}: name a file or directory in the root"
         )));
     };
+    let fresh = !dir.exists();
     std::fs::create_dir_all(dir).context("create directory", &into)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let target = openat(CWD, dir, flags, Mode::empty()).context("open directory", &into)?;
     let job = || transfer(root.as_fd(), path, target.as_fd(), name);
-    match map.mode {
+    let copied = match map.mode {
         // Inside root is the caller: it may read all of the tree, and write where the caller may.
-        IdMode::Single | IdMode::Subuid => ids::inside(Entry::Map(map), Powers::Files, job)?,
+        IdMode::Single | IdMode::Subuid => ids::inside(Entry::Map(map), Powers::Files, job),
         // The caller is root of this namespace, and inside root could not write to its directory.
-        IdMode::Range | IdMode::Identity => job()?,
+        IdMode::Range | IdMode::Identity => job(),
+    };
+    if copied.is_err() && fresh {
+        // Only if there is nothing in it.
+        std::fs::remove_dir(dir).ok();
     }
+    copied?;
     Ok(format!("copied out: {shown} to {into}"))
 }
 
