@@ -93,6 +93,8 @@ mod stays;
 mod undo;
 #[path = "cli/unshare.rs"]
 mod unshare;
+#[path = "cli/user.rs"]
+mod user;
 #[path = "cli/wait.rs"]
 mod wait;
 
