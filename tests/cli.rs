@@ -89,6 +89,8 @@ mod settings;
 mod shell;
 #[path = "cli/stays.rs"]
 mod stays;
+#[path = "cli/subids.rs"]
+mod subids;
 #[path = "cli/undo.rs"]
 mod undo;
 #[path = "cli/unshare.rs"]
