@@ -62,7 +62,7 @@ dist: ## one static binary with its licences: target/dist/*.tar.gz
 	@integration/setup.sh build dist
 	@integration/dist.sh
 
-install: ## the binary, manual pages and completions to $(PREFIX) (DESTDIR is honoured)
+install: ## the binary, manual pages, completions and the profile for AppArmor to $(PREFIX) (DESTDIR is honoured)
 	@integration/setup.sh build
 	@integration/install.sh "$$(integration/build.sh)" "$(DESTDIR)$(PREFIX)"
 

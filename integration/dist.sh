@@ -1,6 +1,6 @@
 #!/bin/sh
-# dist.sh: target/dist/sandbox-VERSION-ARCH.tar.gz with the static binary, its manual pages, its completions
-# and the licences it comes under.
+# dist.sh: target/dist/sandbox-VERSION-ARCH.tar.gz with the static binary, its manual pages, its completions,
+# the profile for AppArmor and the licences it comes under.
 # The same sources and tools give the same bytes.
 set -eu
 cd "$(dirname -- "$0")/.."

@@ -1,6 +1,6 @@
 #!/bin/bash
 # installed.sh: what `make install` puts beneath a DESTDIR: the binary, a manual page for each command, completions that
-# their shells can read and, for bash, that complete. Nothing else, and nothing beside it.
+# their shells can read and, for bash, that complete, the profile for AppArmor. Nothing else, and nothing beside it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 binary=${SANDBOX_BIN:-$("$here/build.sh")}
@@ -43,7 +43,9 @@ for file in share/zsh/site-functions/_sandbox share/fish/vendor_completions.d/sa
     grep -q as-user "$dest/$file" || fail "$file: does not know --as-user"
 done
 
+cmp -s "$here/../profiles/apparmor/sandbox" "$dest/share/sandbox/apparmor/sandbox" || fail "no profile for AppArmor"
+
 others=$(cd "$work/dest" && find . -type f | grep -v -e '^./usr/local/share/man/man1/sandbox[a-z-]*\.1$' \
-    -e '^./usr/local/bin/sandbox$' -e '/completions/sandbox$' -e '/_sandbox$' -e '/sandbox.fish$' || true)
+    -e '^./usr/local/bin/sandbox$' -e '/completions/sandbox$' -e '/_sandbox$' -e '/sandbox.fish$' -e '^./usr/local/share/sandbox/apparmor/sandbox$' || true)
 [ -z "$others" ] || fail "there is more: $others"
-echo "installed: $version: the binary, $(find "$dest/share/man" -name '*.1' | wc -l) pages, completions of bash, zsh and fish"
+echo "installed: $version: the binary, $(find "$dest/share/man" -name '*.1' | wc -l) pages, completions of bash, zsh and fish, the profile for AppArmor"

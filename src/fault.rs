@@ -55,6 +55,9 @@ pub struct Fault {
     pub message: String,
     /// The next command to type, if there is one.
     pub hint: Option<String>,
+    /// What the kernel said, if it was a system call that failed. No part of the JSON form: the message has it in words.
+    #[serde(skip)]
+    pub errno: Option<i32>,
 }
 
 /// A result whose error is a [`Fault`].
@@ -66,7 +69,7 @@ macro_rules! constructors {
             $(
                 #[doc = concat!("A fault of kind [`Kind::", stringify!($kind), "`].")]
                 pub fn $name(message: impl Into<String>) -> Self {
-                    Self { kind: Kind::$kind, message: message.into(), hint: None }
+                    Self { kind: Kind::$kind, message: message.into(), hint: None, errno: None }
                 }
             )*
         }
@@ -86,9 +89,17 @@ impl Fault {
         self
     }
 
+    /// The same fault, of a system call that said `errno`.
+    #[must_use]
+    pub fn of(mut self, errno: Errno) -> Self {
+        self.errno = Some(errno.raw_os_error());
+        self
+    }
+
     /// The fault of a failed system call: `what: on: why`.
     pub fn errno(what: &str, on: impl Display, errno: Errno) -> Self {
-        let fault = Self::failed(format!("{what}: {}: {}", printable(&on.to_string()), why(errno)));
+        let message = format!("{what}: {}: {}", printable(&on.to_string()), why(errno));
+        let fault = Self::failed(message).of(errno);
         match errno {
             Errno::NOSPC | Errno::DQUOT => {
                 fault.hint("free some space (`sandbox gc`), then try again")

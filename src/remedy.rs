@@ -18,6 +18,9 @@ pub enum Engine {
     Kubernetes,
 }
 
+/// The oldest kernel that has all that a run cannot do without.
+pub const OLDEST: &str = "Linux 5.12";
+
 /// What of a host decides which remedy helps.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Host {
@@ -162,9 +165,9 @@ pub fn mounts(errno: Errno, host: Host) -> String {
         },
         Errno::NODEV => "as root: `modprobe overlay`".to_owned(),
         Errno::PERM | Errno::NOSYS if host.filtered => seccomp(host),
-        Errno::PERM => "Linux 5.11 or newer: older ones have no overlay in a user namespace".to_owned(),
-        Errno::NOSYS => "Linux 5.12 or newer".to_owned(),
-        _ => "a base directory on ext4, xfs, btrfs or tmpfs, and Linux 5.12 or newer".to_owned(),
+        Errno::PERM => format!("{OLDEST} or newer: the overlay in a user namespace (5.11) and mount_setattr (5.12)"),
+        Errno::NOSYS => format!("{OLDEST} or newer"),
+        _ => format!("a base directory on ext4, xfs, btrfs or tmpfs, and {OLDEST} or newer"),
     }
 }
 
@@ -288,7 +291,7 @@ mod tests {
         for (text, part) in [
             (mounts(Errno::ACCESS, docker), "apparmor=unconfined"),
             (mounts(Errno::PERM, docker), "seccomp=docker-nested.json"),
-            (mounts(Errno::PERM, plain), "Linux 5.11"),
+            (mounts(Errno::PERM, plain), "Linux 5.12 or newer"),
             (mounts(Errno::NODEV, plain), "modprobe overlay"),
             (proc(docker), "systempaths=unconfined"),
             (proc(of(Engine::Podman)), "unmask=ALL"),

@@ -89,10 +89,14 @@ mod settings;
 mod shell;
 #[path = "cli/stays.rs"]
 mod stays;
+#[path = "cli/subids.rs"]
+mod subids;
 #[path = "cli/undo.rs"]
 mod undo;
 #[path = "cli/unshare.rs"]
 mod unshare;
+#[path = "cli/user.rs"]
+mod user;
 #[path = "cli/wait.rs"]
 mod wait;
 

@@ -12,9 +12,11 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::facts::Facts;
 use super::map::{Extent, IdMap};
+use super::plan;
 use super::refused::step_refused;
-use crate::fault::{Context, Fault, Result, printable};
+use crate::fault::{Context, Fault, Kind, Result, printable};
 use crate::sys::processor::{Here, Processors};
 
 /// Looked at after the directories of PATH, which often lacks the sbin ones for a plain user.
@@ -22,6 +24,24 @@ const USUAL: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/
 
 /// Set-user-ID, as in stat(2).
 const SETUID: u32 = 0o4000;
+
+/// Has both helpers begin to write the maps of the process that procfs calls `child`.
+///
+/// # Errors
+/// As [`Helpers::find`] and [`Writing::finish`].
+pub(super) fn begin(child: i32, map: &IdMap) -> Result<Writing> {
+    Helpers::find().and_then(|helpers| helpers.start(child, map)).map_err(|fault| told(fault, map))
+}
+
+/// The fault of a map that the helpers cannot write, or will not: if the files of /etc or the namespace around do not
+/// give its ids, that is what is told. A helper is the wrong one to ask: it has the same answer for all, and in a
+/// namespace without uid 0 it looks as if it were nobody's program.
+fn told(fault: Fault, map: &IdMap) -> Fault {
+    if fault.kind != Kind::Host {
+        return fault;
+    }
+    Facts::read().ok().and_then(|facts| plan::against(map, &facts)).unwrap_or(fault)
+}
 
 /// Both helpers, ready to run.
 #[derive(Debug)]
@@ -46,11 +66,7 @@ impl Helpers {
         Ok(Self { uid: find("newuidmap", &path)?, gid: find("newgidmap", &path)? })
     }
 
-    /// Has both begin to write the maps of the process that procfs calls `child`.
-    ///
-    /// # Errors
-    /// If one cannot be started.
-    pub(super) fn start(self, child: i32, map: &IdMap) -> Result<Writing> {
+    fn start(self, child: i32, map: &IdMap) -> Result<Writing> {
         let here = Here::now(Processors::allowed());
         let uid = start(self.uid, child, &map.uids)?;
         // Or the other one would begin behind it.
@@ -58,7 +74,7 @@ impl Helpers {
             here.send_away(pid);
         }
         let gid = start(self.gid, child, &map.gids);
-        let mut writing = Writing { helpers: vec![uid] };
+        let mut writing = Writing { helpers: vec![uid], map: Some(map.clone()) };
         writing.helpers.push(gid?);
         Ok(writing)
     }
@@ -69,20 +85,26 @@ impl Helpers {
 #[derive(Debug, Default)]
 pub struct Writing {
     helpers: Vec<(PathBuf, Child)>,
+    /// What they write.
+    map: Option<IdMap>,
 }
 
 impl Writing {
     /// Waits until they are there.
     ///
     /// # Errors
-    /// A host fault with what a helper wrote to its stderr.
+    /// A host fault: why the ids of the map cannot be had, or what a helper wrote to its stderr.
     pub fn finish(mut self) -> Result<()> {
         let helpers = std::mem::take(&mut self.helpers);
         let ended: Vec<_> = helpers
             .into_iter()
             .map(|(program, child)| (program, child.wait_with_output()))
             .collect();
-        ended.into_iter().try_for_each(|(program, output)| judge(&program, output))
+        let judged = ended.into_iter().try_for_each(|(program, output)| judge(&program, output));
+        judged.map_err(|fault| match &self.map {
+            Some(map) => told(fault, map),
+            None => fault,
+        })
     }
 }
 

@@ -8,12 +8,13 @@
 //! [`inside`] does a piece of work as uid 0 of such a user namespace, in a child of its own, with no more
 //! capabilities than the work needs: whatever reads, writes or removes files of a layer goes through it.
 //!
-//! Files, from the bottom up: `span` (sets of ids), `map`, `accounts` (the files of /etc), `plan` (which
-//! map, decided from facts alone), `refused` (why the kernel said no, and the remedy), `helper`
-//! (newuidmap, newgidmap), `write`, `enter` (what the child does), `work` ([`inside`]), `select`.
+//! Files, from the bottom up: `span` (sets of ids), `map`, `accounts` (the files of /etc), `refused` (why the
+//! kernel said no, and the remedy), `facts` (what there is here), `plan` (which map, decided from facts alone),
+//! `helper` (newuidmap, newgidmap), `write`, `enter` (what the child does), `work` ([`inside`]), `select`.
 
 pub mod accounts;
 mod enter;
+mod facts;
 mod helper;
 mod map;
 mod plan;

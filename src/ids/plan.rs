@@ -1,9 +1,10 @@
 //! Which map a mode comes to, and whether a recorded one can be made again: decided from facts alone.
 
-use super::accounts::{self, Owner};
+use super::accounts;
+use super::facts::Facts;
 use super::map::{Extent, IdMap, MOST_EXTENTS, Mode};
 use super::span::{Span, covers, joined, within};
-use crate::fault::{Fault, Result, printable};
+use crate::fault::{Fault, Kind, Result, printable};
 
 /// How many ids a range of ours has: what useradd(8) gives a user, and what images expect.
 const RANGE: u32 = 65536;
@@ -14,69 +15,17 @@ const RANGE: u32 = 65536;
 const FREE_FIRST: u32 = 0x7800_0000;
 const FREE_END: u32 = 0x7FFE_0000;
 
-/// What this process and this machine have to offer.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
-    /// The effective ids.
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// Whether we may write the maps of a child ourselves: CAP_SETUID and CAP_SETGID.
-    pub(super) sets_ids: bool,
-    /// Whether this is the initial user namespace.
-    pub(super) initial: bool,
-    /// The ids that our own user namespace holds.
-    pub(super) held_uids: Vec<Span>,
-    pub(super) held_gids: Vec<Span>,
-    /// The user's name, if it is known.
-    pub(super) name: Option<String>,
-    /// The texts of the files in /etc; empty for one that is absent.
-    pub(super) passwd: String,
-    pub(super) group: String,
-    pub(super) subuid: String,
-    pub(super) subgid: String,
-}
+/// Where a namespace has no room for a whole range, a shorter one is proposed: of at least so many ids, above those that
+/// accounts may still get.
+const SHORTEST: u32 = 10_000;
+const ABOVE_ACCOUNTS: u32 = 10_000;
 
-impl Facts {
-    fn owner(&self) -> Owner<'_> {
-        Owner { name: self.name.as_deref(), uid: self.uid }
-    }
+const SUBUID: &str = "/etc/subuid";
+const SUBGID: &str = "/etc/subgid";
 
-    /// How to call the user in a message.
-    fn user(&self) -> String {
-        self.name.as_deref().map_or_else(|| format!("uid {}", self.uid), printable)
-    }
-
-    fn sub_uids(&self) -> Vec<Span> {
-        self.delegated(&self.subuid, &self.held_uids, self.uid)
-    }
-
-    fn sub_gids(&self) -> Vec<Span> {
-        self.delegated(&self.subgid, &self.held_gids, self.gid)
-    }
-
-    /// The user's ranges that can be used: without root's id and the caller's own, without ids named
-    /// twice, and only what our own namespace holds.
-    fn delegated(&self, text: &str, held: &[Span], own: u32) -> Vec<Span> {
-        let mut taken: Vec<Span> = [0, own].into_iter().filter_map(Span::one).collect();
-        let mut out = Vec::new();
-        for range in accounts::ranges_of(text, self.owner()).into_iter().take(MOST_EXTENTS) {
-            for part in within(range, held) {
-                out.extend(part.without(&taken));
-                taken.push(part);
-            }
-        }
-        out
-    }
-
-    /// Ids that belong to somebody.
-    fn taken(&self) -> Vec<Span> {
-        let accounts =
-            accounts::account_ids(&self.passwd).chain(accounts::account_ids(&self.group));
-        let ranges =
-            accounts::ranges(&self.subuid).into_iter().chain(accounts::ranges(&self.subgid));
-        accounts.filter_map(Span::one).chain(ranges).collect()
-    }
-}
+/// What helps where the namespace around is too small.
+const MORE_IDS: &str =
+    "give the container more ids (/proc/self/uid_map and gid_map tell which it has)";
 
 /// The map that `mode` comes to.
 pub(super) fn map_for(mode: Mode, facts: &Facts) -> Result<IdMap> {
@@ -98,19 +47,15 @@ fn subuid(facts: &Facts) -> Result<IdMap> {
             .hint("choose the mode range or identity"));
     }
     let (uids, gids) = (facts.sub_uids(), facts.sub_gids());
-    let files = [
-        (&uids, "/etc/subuid", &facts.subuid, "uid_map"),
-        (&gids, "/etc/subgid", &facts.subgid, "gid_map"),
-    ];
-    for (ranges, file, text, outer) in files {
+    let files = [(&uids, SUBUID, &facts.subuid), (&gids, SUBGID, &facts.subgid)];
+    for (ranges, file, text) in files {
         let given = accounts::ranges_of(text, facts.owner());
         if let (true, Some(first)) = (ranges.is_empty(), given.first()) {
-            let (from, to) = (first.first, first.end() - 1);
-            let why = format!("the user namespace around does not hold {from}..{to} of {file}");
-            return Err(no_mode(Mode::Subuid, facts, &why).hint(format!(
-                "give {} a range in {file} that lies within /proc/self/{outer}, or give the container more ids",
-                facts.user()
-            )));
+            let hint = match addable(facts) {
+                Some(_) => format!("{MORE_IDS}; or {}", add_ranges(facts)),
+                None => add_ranges(facts),
+            };
+            return Err(no_mode(Mode::Subuid, facts, &not_held(*first, file)).hint(hint));
         }
         if ranges.is_empty() {
             return Err(no_mode(Mode::Subuid, facts, &format!("no usable range in {file}"))
@@ -135,7 +80,8 @@ fn range(facts: &Facts) -> Result<IdMap> {
     if !uids.is_empty() && !gids.is_empty() {
         return IdMap::new(Mode::Range, stacked(0, &uids), stacked(0, &gids));
     }
-    let block = free_block(&facts.taken(), FREE_FIRST, FREE_END).ok_or_else(|| {
+    let taken = joined(facts.taken());
+    let block = free_block(&taken, &facts.held_uids, FREE_FIRST, FREE_END).ok_or_else(|| {
         no_mode(Mode::Range, facts, "no free range of ids").hint(add_ranges(facts))
     })?;
     IdMap::new(Mode::Range, stacked(0, &[block]), stacked(0, &[block]))
@@ -183,34 +129,20 @@ pub(super) fn permits(recorded: &IdMap, facts: &Facts) -> Result<()> {
         Mode::Subuid if recorded.root_owner() != (facts.uid, facts.gid) => {
             Err(other_owner(recorded, facts))
         }
-        Mode::Subuid => {
-            let delegated = [
-                (facts.sub_uids(), facts.uid, "/etc/subuid"),
-                (facts.sub_gids(), facts.gid, "/etc/subgid"),
-            ];
-            for (extents, (mut allowed, own, file)) in
-                [&recorded.uids, &recorded.gids].into_iter().zip(delegated)
-            {
-                allowed.extend(Span::one(own));
-                if let Some(lost) = uncovered(extents, &allowed) {
-                    return Err(lost_range(recorded, facts, lost, file));
-                }
-            }
-            Ok(())
-        }
+        Mode::Subuid => permits_ranges(recorded, facts),
         Mode::Range | Mode::Identity => {
             if facts.uid != 0 {
                 return Err(other_owner(recorded, facts));
             }
             needs_set_ids(recorded.mode, facts)?;
             let held = [(&recorded.uids, &facts.held_uids), (&recorded.gids, &facts.held_gids)];
-            match held.into_iter().find_map(|(extents, held)| uncovered(extents, held)) {
+            let lost = held.into_iter().find_map(|(extents, held)| uncovered(extents, held).next());
+            match lost {
                 None => Ok(()),
                 Some(lost) => Err(Fault::conflict(format!(
-                    "use the box's id map: {}: this user namespace does not hold {}..{}",
+                    "use the box's id map: {}: this user namespace does not hold {}",
                     recorded.mode,
-                    lost.outside,
-                    u64::from(lost.outside) + u64::from(lost.count) - 1,
+                    shown(lost),
                 ))
                 .hint("run it where the box was made, or make a new box with `sandbox init`")),
             }
@@ -218,11 +150,42 @@ pub(super) fn permits(recorded: &IdMap, facts: &Facts) -> Result<()> {
     }
 }
 
-fn uncovered(extents: &[Extent], allowed: &[Span]) -> Option<Extent> {
-    extents
-        .iter()
-        .copied()
-        .find(|extent| !covers(allowed, Span { first: extent.outside, count: extent.count }))
+/// Why this map could not be written, if the files and ids tell: the reason and the remedy that a choice of a map would
+/// have given.
+pub(super) fn against(map: &IdMap, facts: &Facts) -> Option<Fault> {
+    permits(map, facts).err().map(|fault| Fault { kind: Kind::Host, ..fault })
+}
+
+/// Whether the user still has the ranges of a map, and our own namespace holds them.
+fn permits_ranges(recorded: &IdMap, facts: &Facts) -> Result<()> {
+    let sides = [
+        (&recorded.uids, facts.given_uids(), &facts.held_uids, facts.uid, SUBUID),
+        (&recorded.gids, facts.given_gids(), &facts.held_gids, facts.gid, SUBGID),
+    ];
+    let mut lost = Vec::new();
+    let mut far = None;
+    for (extents, mut given, held, own, file) in sides {
+        given.extend(Span::one(own));
+        lost.extend(uncovered(extents, &given).map(|span| (span, file)));
+        far = far.or_else(|| uncovered(extents, held).next().map(|span| (span, file)));
+    }
+    if !lost.is_empty() {
+        return Err(lost_ranges(facts, &lost));
+    }
+    match far {
+        None => Ok(()),
+        Some((span, file)) => Err(Fault::conflict(format!(
+            "use the box's id map: {}: {}",
+            recorded.mode,
+            not_held(span, file)
+        ))
+        .hint(format!("{MORE_IDS}; or make a new box with `sandbox init`"))),
+    }
+}
+
+fn uncovered(extents: &[Extent], allowed: &[Span]) -> impl Iterator<Item = Span> {
+    let spans = extents.iter().map(|extent| Span { first: extent.outside, count: extent.count });
+    spans.filter(|span| !covers(allowed, *span))
 }
 
 fn one(id: u32) -> Extent {
@@ -240,14 +203,29 @@ fn stacked(mut inside: u32, ranges: &[Span]) -> Vec<Extent> {
     out
 }
 
-/// The first aligned block of [`RANGE`] ids from `first` on, below `end`, of which nobody has any.
-fn free_block(taken: &[Span], first: u32, end: u32) -> Option<Span> {
-    let taken = joined(taken.to_vec());
+/// The first aligned block of [`RANGE`] ids of `held` from `first` on, below `end`, of which nobody has any.
+fn free_block(taken: &[Span], held: &[Span], first: u32, end: u32) -> Option<Span> {
     let starts = (first..end).step_by(RANGE as usize);
     let mut blocks = starts.map(|first| Span { first, count: RANGE });
     blocks.find(|block| {
-        block.end() <= u64::from(end) && !taken.iter().any(|one| one.overlaps(*block))
+        block.end() <= u64::from(end)
+            && covers(held, *block)
+            && !taken.iter().any(|one| one.overlaps(*block))
     })
+}
+
+/// The longest stretch of `held` that nobody has any id of.
+fn free_stretch(taken: &[Span], held: &[Span]) -> Option<Span> {
+    let mut free = Vec::new();
+    for span in held {
+        let mut first = u64::from(span.first.max(ABOVE_ACCOUNTS));
+        for one in taken {
+            free.extend(Span::between(first, span.end().min(u64::from(one.first))));
+            first = first.max(one.end());
+        }
+        free.extend(Span::between(first, span.end()));
+    }
+    free.into_iter().filter(|span| span.count >= SHORTEST).max_by_key(|span| span.count)
 }
 
 fn no_mode(mode: Mode, facts: &Facts, why: &str) -> Fault {
@@ -263,16 +241,33 @@ fn needs_set_ids(mode: Mode, facts: &Facts) -> Result<()> {
     ))
 }
 
+/// Ids that the user could get in both files: nobody's, and held by our own namespace.
+fn addable(facts: &Facts) -> Option<Span> {
+    let taken = joined(facts.taken());
+    let in_both = facts.held_uids.iter().flat_map(|span| within(*span, &facts.held_gids));
+    let held = joined(in_both.collect());
+    free_block(&taken, &held, 2 * RANGE, FREE_FIRST)
+        .or_else(|| free_stretch(&taken, &held).filter(|_| !facts.initial))
+}
+
 fn add_ranges(facts: &Facts) -> String {
-    let Some(block) = free_block(&facts.taken(), 2 * RANGE, FREE_FIRST) else {
-        return "give the user ranges in /etc/subuid and /etc/subgid, see subuid(5)".to_owned();
-    };
-    let last = block.end() - 1;
+    match addable(facts) {
+        Some(span) => usermod(&[(span, SUBUID), (span, SUBGID)], facts),
+        None if facts.initial => {
+            "give the user ranges in /etc/subuid and /etc/subgid, see subuid(5)".to_owned()
+        }
+        None => format!("{MORE_IDS}: the user namespace around has none to spare for {SUBUID}"),
+    }
+}
+
+/// The command that gives the user these ranges.
+fn usermod(ranges: &[(Span, &str)], facts: &Facts) -> String {
+    let options = ranges.iter().map(|(span, file)| {
+        let option = if *file == SUBUID { "--add-subuids" } else { "--add-subgids" };
+        format!("{option} {}-{} ", span.first, span.end() - 1)
+    });
     let user = facts.name.as_deref().map_or_else(|| facts.uid.to_string(), printable);
-    format!(
-        "as root: `usermod --add-subuids {0}-{last} --add-subgids {0}-{last} {user}`",
-        block.first
-    )
+    format!("as root: `usermod {}{user}`", options.collect::<String>())
 }
 
 fn other_owner(recorded: &IdMap, facts: &Facts) -> Fault {
@@ -288,18 +283,30 @@ fn other_owner(recorded: &IdMap, facts: &Facts) -> Fault {
     .hint("run it as the one who made the box, or make a new box with `sandbox init`")
 }
 
-fn lost_range(recorded: &IdMap, facts: &Facts, lost: Extent, file: &str) -> Fault {
+/// The ranges of a box that the user has no more. Only these same ones help the box.
+fn lost_ranges(facts: &Facts, lost: &[(Span, &str)]) -> Fault {
     let user = facts.name.as_deref().map_or_else(|| facts.uid.to_string(), printable);
-    Fault::conflict(format!(
-        "use the box's id map: {}: {file} no longer gives {}..{} to {user}",
-        recorded.mode,
-        lost.outside,
-        u64::from(lost.outside) + u64::from(lost.count) - 1,
-    ))
-    .hint(format!(
-        "put the line `{user}:{}:{}` back into {file}, or make a new box with `sandbox init`",
-        lost.outside, lost.count,
-    ))
+    let (first, file) = lost[0];
+    let fault = Fault::conflict(format!(
+        "use the box's id map: {}: {file} no longer gives {} to {user}",
+        Mode::Subuid,
+        shown(first),
+    ));
+    let others = facts.others();
+    if lost.iter().any(|(span, _)| others.iter().any(|other| other.overlaps(*span))) {
+        return fault.hint(
+            "make a new box with `sandbox init`: ids of that range belong to somebody else now",
+        );
+    }
+    fault.hint(format!("{}; or make a new box with `sandbox init`", usermod(lost, facts)))
+}
+
+fn not_held(span: Span, file: &str) -> String {
+    format!("the user namespace around does not hold {} of {file}", shown(span))
+}
+
+fn shown(span: Span) -> String {
+    format!("{}..{}", span.first, span.end() - 1)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Tables for `plan`: facts in, map or refusal out.
 
 use super::*;
-use crate::fault::Kind;
 
 type Lines<'a> = &'a [(u32, u32, u32)];
 
@@ -201,8 +200,78 @@ fn a_range_that_the_container_lacks_is_told_apart_from_none() {
     assert_eq!(fault.kind, Kind::Host);
     let wanted = "the user namespace around does not hold 100000..165535 of /etc/subuid";
     assert!(fault.message.ends_with(wanted), "{fault}");
-    assert!(fault.hint.expect("hint").contains("/proc/self/uid_map"));
+    let hint = fault.hint.expect("hint");
+    assert!(hint.starts_with("give the container more ids (/proc/self/uid_map"), "{hint}");
+    assert!(hint.contains("--add-subuids 10000-65535"), "{hint}");
     let none = Facts { subuid: String::new(), ..bob() };
     let fault = map_for(Mode::Subuid, &none).expect_err("none");
     assert!(fault.message.ends_with("no usable range in /etc/subuid"), "{fault}");
+}
+
+#[test]
+fn a_range_that_is_proposed_is_held() {
+    let of = |held: &[Span]| {
+        let facts = Facts {
+            initial: false,
+            held_uids: held.to_vec(),
+            held_gids: held.to_vec(),
+            passwd: "bob:x:1000:100::/:\nnobody:x:65534:65534::/:\n".to_owned(),
+            subuid: String::new(),
+            subgid: String::new(),
+            ..bob()
+        };
+        map_for(Mode::Subuid, &facts).expect_err("no range").hint.expect("remedy")
+    };
+    let span = |first, count| Span { first, count };
+    for (held, wanted) in [
+        (
+            vec![span(0, 1), span(1, 65536)],
+            "usermod --add-subuids 10000-65533 --add-subgids 10000-65533 bob`",
+        ),
+        (vec![span(0, 200_000)], "usermod --add-subuids 131072-196607 "),
+        (vec![span(0, 1), span(300_000, 100_000)], "usermod --add-subuids 327680-393215 "),
+        (vec![span(0, 30_000)], "usermod --add-subuids 10000-29999 "),
+    ] {
+        let hint = of(&held);
+        assert!(hint.contains(wanted), "{held:?}: {hint}");
+    }
+    for held in [vec![span(1000, 1)], vec![span(0, 15_000)]] {
+        let hint = of(&held);
+        assert!(hint.starts_with("give the container more ids"), "{hint}");
+        assert!(!hint.contains("usermod"), "{hint}");
+    }
+}
+
+#[test]
+fn a_map_that_cannot_be_written_has_the_reason_of_one_that_is_not_chosen() {
+    let recorded = map_for(Mode::Subuid, &bob()).expect("map");
+    assert_eq!(against(&recorded, &bob()), None);
+
+    let held = vec![Span { first: 1000, count: 1 }, Span { first: 100, count: 1 }];
+    let outside = Facts { initial: false, held_uids: held.clone(), held_gids: held, ..bob() };
+    let fault = against(&recorded, &outside).expect("not held");
+    let first = map_for(Mode::Subuid, &outside).expect_err("not held");
+    let why = "the user namespace around does not hold 100000..165535 of /etc/subuid";
+    assert_eq!(fault.kind, Kind::Host);
+    assert!(fault.message.ends_with(why) && first.message.ends_with(why), "{fault}; {first}");
+    for hint in [fault.hint, first.hint].map(|hint| hint.expect("remedy")) {
+        assert!(hint.starts_with(MORE_IDS), "{hint}");
+    }
+
+    // Other ranges than its own would not help a box.
+    let none = Facts { subuid: String::new(), subgid: String::new(), ..bob() };
+    let fault = against(&recorded, &none).expect("lost");
+    assert!(
+        fault.message.ends_with("/etc/subuid no longer gives 100000..165535 to bob"),
+        "{fault}"
+    );
+    let wanted = "as root: `usermod --add-subuids 100000-165535 --add-subgids 200000-265535 bob`";
+    assert!(fault.hint.as_deref().expect("remedy").starts_with(wanted), "{fault:?}");
+    let half = Facts { subgid: String::new(), ..bob() };
+    let fault = against(&recorded, &half).expect("lost");
+    let wanted = "as root: `usermod --add-subgids 200000-265535 bob`";
+    assert!(fault.hint.as_deref().expect("remedy").starts_with(wanted), "{fault:?}");
+    let anns = Facts { subuid: "ann:100000:65536\n".to_owned(), ..none };
+    let fault = against(&recorded, &anns).expect("lost");
+    assert!(fault.hint.as_deref().expect("remedy").contains("somebody else"), "{fault:?}");
 }

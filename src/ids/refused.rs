@@ -13,6 +13,7 @@ pub fn namespace_refused(errno: Errno) -> Fault {
         return fault;
     }
     Fault::host(format!("make a user namespace: this host: {}", why(errno)))
+        .of(errno)
         .hint(remedy::in_one_line(&remedy::user_namespace(errno, Host::read())))
 }
 
@@ -20,6 +21,7 @@ pub fn namespace_refused(errno: Errno) -> Fault {
 pub(super) fn run_out(what: &str, errno: Errno) -> Option<Fault> {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM).then(|| {
         Fault::failed(format!("{what}: {}", why(errno)))
+            .of(errno)
             .hint("end other programs, or raise the limit (`ulimit -a`)")
     })
 }
@@ -41,7 +43,7 @@ pub(super) fn map_refused(file: &str, errno: Errno) -> Fault {
     if let Some(fault) = run_out(&what, errno) {
         return fault;
     }
-    let fault = Fault::host(format!("{what}: {}", why(errno)));
+    let fault = Fault::host(format!("{what}: {}", why(errno))).of(errno);
     if errno == Errno::ROFS {
         // The sandbox around this one could have no /proc of its own, and has bound that of its container.
         return fault.hint(remedy::in_one_line(&remedy::proc(Host::read())));

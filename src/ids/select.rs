@@ -1,23 +1,14 @@
 //! Choosing a map for a new box, and checking a recorded one.
 
-use std::fs::File;
-use std::io::Read;
-
-use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
-use rustix::thread::{CapabilitySet, capabilities};
 
-use super::accounts;
 use super::enter::{Entry, Powers};
+use super::facts::Facts;
 use super::helper::Helpers;
 use super::map::{IdMap, Mode};
-use super::plan::{self, Facts};
-use super::refused::run_out;
+use super::plan;
 use super::work::inside;
 use crate::fault::{Fault, Kind, Result};
-
-/// Files of /etc are read up to this many bytes; the rest of a larger one is not looked at.
-const LONGEST_FILE: u64 = 16 << 20;
 
 /// The map for a new box, and what had to be passed over.
 #[derive(Debug)]
@@ -39,7 +30,7 @@ pub struct Picked {
 /// if not even `single` works, which means that there are no user namespaces here; or if a better mode could
 /// not be tried, which is no refusal: a box keeps its map, and the next try may well succeed.
 pub fn pick(request: Option<Mode>) -> Result<Picked> {
-    let facts = facts()?;
+    let facts = Facts::read()?;
     if let Some(mode) = request {
         return made(mode, &facts).map(|map| Picked { map, refused: None });
     }
@@ -87,50 +78,9 @@ pub fn check(recorded: &IdMap) -> Result<()> {
     if matches!(recorded.mode, Mode::Single | Mode::Subuid) && recorded.root_owner() == ours {
         return Ok(());
     }
-    plan::permits(recorded, &facts()?)?;
+    plan::permits(recorded, &Facts::read()?)?;
     if recorded.mode == Mode::Subuid {
         Helpers::find()?;
     }
     Ok(())
-}
-
-fn facts() -> Result<Facts> {
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let set_ids = CapabilitySet::SETUID | CapabilitySet::SETGID;
-    let uid_map = read("/proc/self/uid_map")?;
-    let passwd = read("/etc/passwd")?;
-    Ok(Facts {
-        uid,
-        gid,
-        sets_ids: capabilities(None).is_ok_and(|sets| sets.effective.contains(set_ids)),
-        initial: accounts::is_initial(&uid_map),
-        held_uids: accounts::held(&uid_map),
-        held_gids: accounts::held(&read("/proc/self/gid_map")?),
-        name: accounts::user_name(&passwd, uid).map(str::to_owned).or_else(name_of_session),
-        passwd,
-        group: read("/etc/group")?,
-        subuid: read("/etc/subuid")?,
-        subgid: read("/etc/subgid")?,
-    })
-}
-
-/// The name of a user whom only a directory service knows. A wrong one does no harm: newuidmap asks the
-/// name service itself and refuses.
-fn name_of_session() -> Option<String> {
-    std::env::var("USER").ok().filter(|name| !name.is_empty())
-}
-
-/// The text of a file, empty if it cannot be read: to have no file and to have no line is the same. But one that
-/// could be read at another time is not taken for empty.
-fn read(path: &str) -> Result<String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path);
-    match file.and_then(|file| file.take(LONGEST_FILE).read_to_end(&mut bytes)) {
-        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) => {
-            let fault = Errno::from_io_error(&error)
-                .and_then(|errno| run_out(&format!("read: {path}"), errno));
-            fault.map_or_else(|| Ok(String::new()), Err)
-        }
-    }
 }

@@ -19,7 +19,7 @@ impl Span {
     }
 
     /// The ids from `first` up to, and without, `end`.
-    fn between(first: u64, end: u64) -> Option<Self> {
+    pub(super) fn between(first: u64, end: u64) -> Option<Self> {
         let end = end.min(u64::from(Self::LAST) + 1);
         let count = u32::try_from(end.checked_sub(first)?).ok().filter(|&count| count > 0)?;
         Some(Self { first: u32::try_from(first).ok()?, count })

@@ -1,7 +1,7 @@
 //! Doing a job inside a user namespace, in a child.
 //!
 //! Two pipes: over `go` the parent says that the maps are written, over `answer` the child sends the JSON
-//! of its `Result`. No descriptor is closed for a job of [`inside`]: it works with the caller's.
+//! of its `Result`, and the errno of a fault, which has none in JSON. No descriptor is closed for a job of [`inside`]: it works with the caller's.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -148,9 +148,10 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Sends the answer. If that fails, the parent finds none, and says so.
 fn send<T: Serialize>(reply: &OwnedFd, result: &Result<T>) {
-    let text = serde_json::to_vec(result).or_else(|error| {
+    let errno = result.as_ref().err().and_then(|fault| fault.errno);
+    let text = serde_json::to_vec(&(errno, result)).or_else(|error| {
         let fault = Fault::failed(format!("{WHAT}: the answer: {error}"));
-        serde_json::to_vec(&Err::<(), _>(fault))
+        serde_json::to_vec(&(None::<i32>, Err::<(), _>(fault)))
     });
     let (Ok(text), Ok(copy)) = (text, reply.try_clone()) else { return };
     let _unsent = std::fs::File::from(copy).write_all(&text);
@@ -190,6 +191,21 @@ fn decode<T: DeserializeOwned>(text: &[u8], end: &str) -> Result<T> {
     if text.is_empty() {
         return Err(Fault::failed(format!("{WHAT}: the child: {end}")));
     }
-    serde_json::from_slice::<Result<T>>(text)
-        .unwrap_or_else(|error| Err(Fault::failed(format!("{WHAT}: the child: {end}: {error}"))))
+    let (errno, result) = serde_json::from_slice::<(Option<i32>, Result<T>)>(text)
+        .map_err(|error| Fault::failed(format!("{WHAT}: the child: {end}: {error}")))?;
+    result.map_err(|fault| Fault { errno, ..fault })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_comes_back_with_its_errno() {
+        let (answer, reply) = pipe().unwrap();
+        let fault = Fault::errno("become uid 0", "in the user namespace", Errno::PERM).hint("x");
+        send(&reply, &Err::<(), _>(fault.clone()));
+        drop(reply);
+        assert_eq!(decode::<()>(&read_all(&answer).unwrap(), "ended"), Err(fault));
+    }
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{self, DumpableBehavior, Pid, PidfdFlags};
 
 use super::accounts;
-use super::helper::{Helpers, Writing};
+use super::helper::{self, Writing};
 use super::map::{Extent, IdMap, Mode};
 use super::refused::map_refused;
 use super::span::{Span, covers, within};
@@ -35,7 +35,7 @@ pub fn start_maps(child: Pid, map: &IdMap) -> Result<Writing> {
     let number = number_in_proc(child)?;
     let map = aligned(map);
     if map.mode == Mode::Subuid {
-        return Helpers::find()?.start(number, &map);
+        return helper::begin(number, &map);
     }
     write_all(&format!("/proc/{number}"), &map)
         .map_err(|(file, errno)| map_refused(&format!("/proc/{number}/{file}"), errno))?;

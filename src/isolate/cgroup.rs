@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use super::lost::Lost;
 
@@ -67,22 +68,48 @@ impl Place {
 /// Finds the place with most of what is wanted, the nearest one first; what it lacks is lost, and so is all
 /// where there is none.
 pub fn find(wanted: &Wanted) -> (Option<Place>, Vec<Lost>) {
+    let (place, lost, _) = find_or_errno(wanted);
+    (place, lost)
+}
+
+/// The same, and what the kernel said, if it is that which left no place.
+pub fn find_or_errno(wanted: &Wanted) -> (Option<Place>, Vec<Lost>, Option<Errno>) {
     let names = wanted.controllers();
-    let (place, reason) = match own().and_then(|(own, top)| search(&names, &own, &top)) {
-        Ok(place) => (Some(place), "the cgroup that may be used lacks this controller".to_owned()),
-        Err(reason) => (None, reason),
+    let (place, reason, errno) = match own().and_then(|(own, top)| search(&names, &own, &top)) {
+        Ok(place) => {
+            (Some(place), "the cgroup that may be used lacks this controller".to_owned(), None)
+        }
+        Err(Nowhere { reason, errno }) => (None, reason, errno),
     };
     let missing = |name: &&&str| place.as_ref().is_none_or(|place| !place.has(name));
     let shown = |name| if name == "cpu" { "cpus" } else { name };
     let lost =
         names.iter().filter(missing).map(|name| Lost::new(shown(name), reason.clone())).collect();
-    (place, lost)
+    (place, lost, errno)
+}
+
+/// Why there is no place.
+#[derive(Debug)]
+struct Nowhere {
+    reason: String,
+    errno: Option<Errno>,
+}
+
+impl From<String> for Nowhere {
+    fn from(reason: String) -> Self {
+        Self { reason, errno: None }
+    }
 }
 
 /// Our own cgroup as a directory, and the top of what is mounted.
-fn own() -> Result<(PathBuf, PathBuf), String> {
-    let read = |path| fs::read_to_string(path).map_err(|_| format!("{path} cannot be read"));
-    locate(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
+fn own() -> Result<(PathBuf, PathBuf), Nowhere> {
+    let read = |path| {
+        fs::read_to_string(path).map_err(|error| Nowhere {
+            reason: format!("{path} cannot be read"),
+            errno: Errno::from_io_error(&error),
+        })
+    };
+    Ok(locate(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?)
 }
 
 /// The same from the text of the two files.
@@ -121,7 +148,7 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-fn search(names: &[&'static str], own: &Path, top: &Path) -> Result<Place, String> {
+fn search(names: &[&'static str], own: &Path, top: &Path) -> Result<Place, Nowhere> {
     let mut best: Option<Place> = None;
     let mut crowded = None;
     for parent in own.ancestors().take_while(|path| path.starts_with(top)) {
@@ -140,20 +167,27 @@ fn search(names: &[&'static str], own: &Path, top: &Path) -> Result<Place, Strin
         }
     }
     best.ok_or_else(|| match crowded {
-        Some(path) => format!(
+        Some(path) => Nowhere::from(format!(
             "the cgroup {} is ours, but other processes are in it: start sandbox alone there, or move them to a cgroup beneath",
             path.display()
-        ),
+        )),
         None if !words(top, "cgroup.controllers").iter().any(|word| names.contains(&word.as_str())) => {
-            "cgroup v2 has no such controller here (it is off, or used by cgroup v1)".to_owned()
+            "cgroup v2 has no such controller here (it is off, or used by cgroup v1)".to_owned().into()
         }
-        None => "there is no cgroup that this user may write to; one comes with `systemd-run --user --scope -p Delegate=yes sandbox ...`".to_owned(),
+        None => Nowhere {
+            reason: "there is no cgroup that this user may write to; one comes with `systemd-run --user --scope -p Delegate=yes sandbox ...`".to_owned(),
+            errno: may_write(own).err(),
+        },
     })
 }
 
 fn writable(cgroup: &Path) -> bool {
-    let may = |path: &Path| access(path, Access::WRITE_OK).is_ok();
-    may(cgroup) && may(&cgroup.join("cgroup.procs"))
+    may_write(cgroup).is_ok()
+}
+
+fn may_write(cgroup: &Path) -> Result<(), Errno> {
+    access(cgroup, Access::WRITE_OK)?;
+    access(cgroup.join("cgroup.procs"), Access::WRITE_OK)
 }
 
 enum Look {

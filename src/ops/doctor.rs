@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::remedy::Host;
 
@@ -70,10 +71,9 @@ pub fn doctor(base_dir: &Path) -> Result<Findings> {
     all.push(sub_ids(id_map.as_ref()));
     all.push(id_mode(id_map.as_ref()));
     all.push(calls::mount_api(host)?);
-    let (probe, scratch) = probes::base_dir(base_dir, host);
-    all.push(probe);
-    let (probe, overlay) = probes::overlay(scratch.as_ref().map(Scratch::dir), host)?;
-    all.push(probe);
+    let (place, scratch) = probes::base_dir(base_dir, host);
+    let (probe, overlay) = probes::overlay(scratch.as_ref().map(Scratch::dir), &place, host)?;
+    all.extend([place, probe]);
     all.push(calls::upper_in_memory()?);
     let (probe, proc) = probes::proc(host)?;
     all.push(probe);
@@ -124,7 +124,7 @@ fn sub_ids(best: Option<&IdMap>) -> Probe {
             ok: false,
             needed: false,
             detail: format!("{}; other owners are remembered beside the files", fault.message),
-            errno: None,
+            errno: errno_of(&fault),
             remedy: fault.hint,
         },
     }
@@ -136,9 +136,31 @@ fn id_mode(map: Option<&IdMap>) -> Probe {
             .map(|()| format!("{} is what a new box gets", map.mode)),
         None => ids::choose(None).map(|map| map.mode.to_string()),
     };
-    let (ok, detail, hint) = match tried {
-        Ok(detail) => (true, detail, None),
-        Err(fault) => (false, fault.message, fault.hint),
+    let (ok, detail, errno, remedy) = match tried {
+        Ok(detail) => (true, detail, None, None),
+        Err(fault) => {
+            let errno = errno_of(&fault);
+            (false, fault.message, errno, fault.hint)
+        }
     };
-    Probe { name: "id-map", ok, needed: true, detail, errno: None, remedy: hint }
+    Probe { name: "id-map", ok, needed: true, detail, errno, remedy }
+}
+
+fn errno_of(fault: &Fault) -> Option<String> {
+    fault.errno.map(Errno::from_raw_os_error).map(probes::name_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_kernel_has_a_name() {
+        assert_eq!(errno_of(&ids::namespace_refused(Errno::NOSPC)).as_deref(), Some("ENOSPC"));
+        assert_eq!(
+            errno_of(&Fault::errno("write", "a map", Errno::PERM)).as_deref(),
+            Some("EPERM")
+        );
+        assert_eq!(errno_of(&Fault::host("no such program")), None);
+    }
 }

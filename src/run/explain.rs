@@ -5,6 +5,7 @@ use rustix::io::Errno;
 use super::join::NOT_BEGUN;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND, OURS};
 use super::spec::RunSpec;
+use super::user::Part;
 use super::wire::{Failure, Stage};
 use crate::fault::{Fault, Kind, printable, why};
 use crate::remedy::{self, Host};
@@ -51,7 +52,7 @@ impl Told {
                 Fault::failed(format!("enter working directory: {}: {reason}", self.workdir))
                     .hint("give one that exists inside with --workdir"),
             ),
-            Stage::User => (OURS, self.bad_user(errno, &reason)),
+            Stage::User => (OURS, self.bad_user(Part::of(detail), errno, &reason)),
             Stage::Prepare | Stage::Mount => (OURS, self.step(failure, &reason)),
             Stage::Over if detail == NOT_BEGUN => {
                 (OURS, Fault::not_found("join run: it has just ended").hint("`sandbox ps`"))
@@ -93,15 +94,24 @@ impl Told {
         }
     }
 
-    fn bad_user(&self, errno: Errno, reason: &str) -> Fault {
+    fn bad_user(&self, part: Part, errno: Errno, reason: &str) -> Fault {
         let user = &self.user;
-        match errno {
-            Errno::NOENT => {
-                Fault::usage(format!("user: {user}: not in the passwd or group inside"))
-            }
-            Errno::INVAL => Fault::usage(format!("user: {user}: the id map does not hold it"))
+        let bad = |why: &str| Fault::usage(format!("user: {user}: {why}"));
+        let by_number = "--user UID:GID needs neither file inside";
+        let of_file = |file: &str| match errno {
+            Errno::NOENT => bad("not in the passwd or group inside"),
+            Errno::INVAL => bad(&format!("{file} inside is no regular file")).hint(by_number),
+            Errno::FBIG => bad(&format!("{file} inside is larger than 1 MiB")).hint(by_number),
+            _ => bad(&format!("{file} inside: {reason}")).hint(by_number),
+        };
+        match part {
+            Part::Passwd => of_file("/etc/passwd"),
+            Part::Group => of_file("/etc/group"),
+            Part::Uid => bad("its uid in the passwd inside is no number").hint(by_number),
+            Part::Gid => bad("its gid in the passwd or group inside is no number").hint(by_number),
+            Part::Change if errno == Errno::INVAL => bad("the id map does not hold it")
                 .hint("`sandbox show` tells the map; a box in single mode has uid 0 only, and --as-user makes that uid 1000"),
-            _ => Fault::failed(format!("become user: {user}: {reason}")),
+            Part::Change => Fault::failed(format!("become user: {user}: {reason}")),
         }
     }
 
@@ -240,6 +250,22 @@ mod tests {
         assert_eq!(code(Errno::LIBBAD), 126);
         let failure = Failure { stage: Stage::Overlay, detail: 0, errno: Errno::PERM };
         assert_eq!(told().explain(failure).0, 125);
+    }
+
+    #[test]
+    fn why_a_user_cannot_be_is_told_apart() {
+        for (part, errno, why) in [
+            (Part::Passwd, Errno::NOENT, "not in the passwd"),
+            (Part::Passwd, Errno::INVAL, "/etc/passwd inside is no regular file"),
+            (Part::Group, Errno::FBIG, "/etc/group inside is larger"),
+            (Part::Uid, Errno::INVAL, "its uid in the passwd inside is no number"),
+            (Part::Gid, Errno::INVAL, "its gid in the passwd or group inside is no number"),
+            (Part::Change, Errno::INVAL, "the id map does not hold it"),
+        ] {
+            let (code, fault) = told().explain(part.failed()(errno));
+            assert_eq!(code, 125);
+            assert!(fault.message.contains(why), "{part:?}: {fault}");
+        }
     }
 
     #[test]

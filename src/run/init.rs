@@ -107,7 +107,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     if early.is_none() || !early::copies_up(spec) {
         copy_up(spec)?;
     }
-    user::settle(spec).map_err(Failure::at(Stage::User))?;
+    user::settle(spec)?;
     let absent = check_program(spec)?;
     hold::root(spec, &root, wire).map_err(Failure::at(Stage::Descriptors))?;
     if spec.want_root {

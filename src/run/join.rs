@@ -64,7 +64,7 @@ fn stages(spec: &mut RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure
     init::become_root(spec, wire).map_err(Failure::at(Stage::Join))?;
     reap::hide().map_err(Failure::at(Stage::Join))?;
     init::die_with_parent_still(wire).map_err(Failure::at(Stage::Join))?;
-    user::settle(spec).map_err(Failure::at(Stage::User))?;
+    user::settle(spec)?;
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
     outlive_parent(wire).map_err(Failure::at(Stage::Join))?;
     let (payload, gate) = init::fork_at_gate(spec, |gate| {

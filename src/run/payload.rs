@@ -21,7 +21,7 @@ use super::init;
 use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
 use super::reap;
 use super::spec::RunSpec;
-use super::user::{self, Resolved};
+use super::user::{self, Part, Resolved};
 use super::weaker;
 use super::wire::{Failure, Stage, Up, send_ready, send_up};
 use crate::isolate::{caps, limits};
@@ -86,8 +86,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
     match begin {
         Begin::Now { terminal, gate } | Begin::Joined { terminal, gate } => {
             take_terminal(spec, terminal).map_err(Failure::at(Stage::Session))?;
-            let resolved = spec.user.as_ref().map(user::resolve).transpose();
-            user = resolved.map_err(Failure::at(Stage::User))?;
+            user = spec.user.as_ref().map(user::resolve).transpose()?;
             let listener = give_up(spec, wire, user.as_ref(), joined.then_some(gate))?;
             if let Some(gate) = gate {
                 absent = pass(gate, listener);
@@ -139,7 +138,7 @@ fn give_up(
 ) -> Result<Option<OwnedFd>, Failure> {
     limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     if let Some(user) = user {
-        change_user(user).map_err(Failure::at(Stage::User))?;
+        change_user(user).map_err(Part::Change.failed())?;
     }
     let inside_root = user.is_none_or(|user| user.uid == 0);
     let left = if inside_root { spec.capabilities } else { caps::CapSet::NONE };

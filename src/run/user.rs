@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs
 use rustix::io::Errno;
 
 use super::spec::RunSpec;
+use super::wire::{Failure, Stage};
 use crate::fault::{Fault, Result, printable};
 use crate::rootfs::account::HOME;
 
@@ -66,6 +67,35 @@ pub struct Resolved {
     pub home: Option<String>,
 }
 
+/// What of the way to a user failed: the `detail` of a [`Stage::User`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// To become that user.
+    Change,
+    /// The passwd inside.
+    Passwd,
+    /// The group inside.
+    Group,
+    /// The number of the user in the passwd.
+    Uid,
+    /// The number of the group, in the passwd or the group.
+    Gid,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Change, Self::Passwd, Self::Group, Self::Uid, Self::Gid];
+
+    /// The one of this detail.
+    pub fn of(detail: u32) -> Self {
+        Self::ALL.get(detail as usize).copied().unwrap_or(Self::Change)
+    }
+
+    /// The failure of this part.
+    pub fn failed(self) -> impl Fn(Errno) -> Failure {
+        move |errno| Failure { stage: Stage::User, detail: self as u32, errno }
+    }
+}
+
 /// Reads `USER[:GROUP]`.
 ///
 /// # Errors
@@ -90,10 +120,7 @@ fn who(text: &str) -> Result<Who, &'static str> {
         if !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err("neither a number nor a name");
         }
-        return match text.parse::<u32>() {
-            Ok(id) if id != u32::MAX => Ok(Who::Id(id)),
-            _ => Err("out of range"),
-        };
+        return id(text).map(Who::Id).ok_or("out of range");
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if first == '-' || !text.chars().all(allowed) || text.len() > 256 {
@@ -105,8 +132,9 @@ fn who(text: &str) -> Result<Who, &'static str> {
 /// Looks a user up in /etc/passwd and /etc/group of the root that the process is in.
 ///
 /// # Errors
-/// ENOENT for a name that is not there, otherwise what opening the files says.
-pub fn resolve(user: &User) -> std::result::Result<Resolved, Errno> {
+/// ENOENT for a name that is not there, EINVAL for an id that is none, otherwise what opening the files says; each with
+/// the [`Part`] that it is about.
+pub fn resolve(user: &User) -> std::result::Result<Resolved, Failure> {
     look_up(user, read("/etc/passwd"), || read("/etc/group"))
 }
 
@@ -115,7 +143,7 @@ pub fn resolve(user: &User) -> std::result::Result<Resolved, Errno> {
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn settle(spec: &mut RunSpec) -> std::result::Result<(), Errno> {
+pub fn settle(spec: &mut RunSpec) -> std::result::Result<(), Failure> {
     let (Some(ordinary), Some(user)) = (&mut spec.ordinary, &spec.user) else { return Ok(()) };
     let found = resolve(user)?;
     let of_account = found.home.as_deref().unwrap_or(HOME);
@@ -149,22 +177,25 @@ pub fn look_up(
     user: &User,
     passwd: std::result::Result<String, Errno>,
     group: impl FnOnce() -> std::result::Result<String, Errno>,
-) -> std::result::Result<Resolved, Errno> {
+) -> std::result::Result<Resolved, Failure> {
+    let absent = |part: Part| part.failed()(Errno::NOENT);
     let (uid, entry) = match &user.user {
         Who::Id(uid) => (*uid, passwd.ok().and_then(|text| find(&text, 2, &uid.to_string()))),
         Who::Name(name) => {
-            let entry = find(&passwd?, 0, name).ok_or(Errno::NOENT)?;
-            (number(&entry, 2)?, Some(entry))
+            let passwd = passwd.map_err(Part::Passwd.failed())?;
+            let entry = find(&passwd, 0, name).ok_or_else(|| absent(Part::Passwd))?;
+            (number(&entry, 2).map_err(Part::Uid.failed())?, Some(entry))
         }
     };
     let group = group();
+    let gid_of = |entry: &[String], field| number(entry, field).map_err(Part::Gid.failed());
     let gid = match &user.group {
         Some(Who::Id(gid)) => *gid,
         Some(Who::Name(name)) => {
-            let text = group.as_ref().map_err(|errno| *errno)?;
-            number(&find(text, 0, name).ok_or(Errno::NOENT)?, 2)?
+            let text = group.as_ref().map_err(|errno| Part::Group.failed()(*errno))?;
+            gid_of(&find(text, 0, name).ok_or_else(|| absent(Part::Group))?, 2)?
         }
-        None => entry.as_ref().map_or(Ok(uid), |entry| number(entry, 3))?,
+        None => entry.as_ref().map_or(Ok(uid), |entry| gid_of(entry, 3))?,
     };
     // Naming a group means that group alone, as with podman.
     let groups = match (&user.group, &entry, group) {
@@ -203,9 +234,11 @@ fn number(entry: &[String], field: usize) -> std::result::Result<u32, Errno> {
     entry.get(field).and_then(|text| id(text)).ok_or(Errno::INVAL)
 }
 
-/// An id of a file; never 2^32-1, which setresuid(2) takes for "leave it as it is": as root.
+/// An id: digits only, for the parser of the standard library takes `+0`, too. Never 2^32-1, which setresuid(2) takes for
+/// "leave it as it is": as root.
 fn id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id != u32::MAX)
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).filter(|id| *id != u32::MAX)
 }
 
 fn memberships(group: &str, name: &str) -> Vec<u32> {
@@ -231,6 +264,33 @@ mod tests {
         assert_eq!(ok("www-data").user, Who::Name("www-data".into()));
         for text in ["", "-1", "0x0", "4294967295", "4294967296", "1:2:3", ":", "1:", ":1", "a b"] {
             assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_without_a_clear_number_is_nobody() {
+        let named = |text: &str| parse(text).expect(text);
+        let look = |user: &str, line: &str| {
+            let passwd = format!("{line}\n");
+            look_up(&named(user), Ok(passwd), || Ok("odd:x:+0:\nmail:x:8:bob\n".to_owned()))
+        };
+        let failed = |part: Part, errno| Err(part.failed()(errno));
+        for uid in ["+0", "-0", "0x0", "", " 0", "0 ", "\u{661}", "4294967295", "4294967296"] {
+            let line = format!("evil:x:{uid}:5::/:");
+            assert_eq!(look("evil", &line), failed(Part::Uid, Errno::INVAL), "{uid:?}");
+            let line = format!("evil:x:5:{uid}::/:");
+            assert_eq!(look("evil", &line), failed(Part::Gid, Errno::INVAL), "{uid:?}");
+        }
+        let bob = "bob:x:5:6::/:";
+        assert_eq!(look("bob:odd", bob), failed(Part::Gid, Errno::INVAL));
+        assert_eq!(look("bob:none", bob), failed(Part::Group, Errno::NOENT));
+        assert_eq!(look("ann", bob), failed(Part::Passwd, Errno::NOENT));
+        assert_eq!(look("bob", bob).map(|found| (found.uid, found.gid)), Ok((5, 6)));
+        assert!(memberships("root:x:+0:bob\n", "bob").is_empty());
+        let fifo = look_up(&named("bob"), Err(Errno::INVAL), || Ok(String::new()));
+        assert_eq!(fifo, failed(Part::Passwd, Errno::INVAL));
+        for part in Part::ALL {
+            assert_eq!(Part::of(part as u32), part);
         }
     }
 

@@ -260,6 +260,20 @@ fn odd_files_are_left_out_and_counted() {
     let out = cp(&env, &[&dir, "web:/root"]).ok();
     assert!(out.errors().contains("sockets left out: 1"), "{out:?}");
     drop(env.sandbox(&["exec", "web", "ls /root/odd"]).run().ok().stdout("f\n"));
+    // One by itself is refused: nothing would come of it.
+    let refused = |words: &[&str], why: &str| cp(&env, words).fault(1, why, "");
+    let to_zero = env.path("zero").to_str().unwrap().to_owned();
+    drop(refused(&["web:/dev/zero", &to_zero], "copy: /dev/zero: it is a device, which is not"));
+    drop(refused(&["/dev/null", "web:/root/n"], "copy: /dev/null: it is a device, which is not"));
+    let socket = format!("{dir}/s");
+    drop(refused(&[&socket, "web:/root/s"], "it is a socket, which is not copied"));
+    drop(refused(&["-L", "web:/dev/zero", &to_zero], "neither a file nor a directory"));
+    assert!(!env.path("zero").exists());
+    // The path of an error is the one that was asked for, not the name that it would have got.
+    drop(refused(&["web:/proc/1/environ", &format!("{dir}/e")], ": /proc/1/environ: "));
+    let sysctl = "web:/proc/sys/kernel/hostname";
+    let out = refused(&["/etc/hostname", sysctl], "copy to: /proc/sys/kernel/hostname: ");
+    assert!(!out.errors().contains("--base-dir"), "{out:?}");
     // /dev and /proc are no files of the run: what is mounted beneath is left out.
     let to = env.folder("to");
     let out = cp(&env, &["web:/", &format!("{to}/root")]).ok();

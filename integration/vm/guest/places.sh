@@ -80,21 +80,20 @@ try 125 '^hint: as root: `modprobe overlay`' sandbox run -- /bin/true && try 6 '
     try 0 s1 sandbox list && [ -z "$(ls $store/runs)" ] && say "REFUSED no overlayfs"
 insmod /modules/overlay.ko || give_up "module overlay"
 
-# ids WHAT PATTERN: a box of many ids is refused, a new one has the mode `single`, and doctor says how to have more.
+# ids WHAT PATTERN BOX: a box of many ids is refused, a new one has the mode `single`, and doctor says how to have more.
 ids() {
     place=$1
-    try 125 "^hint: $2" sandbox run -- /bin/true && try 6 "^hint: ${3:-$2}" sandbox init -b many --ids subuid --from tar:/tree.tar &&
-        try 0 "remedy: ${3:-$2}" sandbox doctor &&
-        try 0 '"mode": *"single"' "sh -c 'sandbox init -b $4 --from tar:/tree.tar && sandbox run -b $4 -- /bin/true &&
-            sandbox run -b $4 --as-user --commit u -- /bin/sh -c \"/bin/busybox id -u | /bin/busybox grep -x 1000 && echo x >/tmp/x\" &&
-            sandbox show -b $4 postinit --json'" && say "REFUSED $1"
+    try 125 "^hint: $2" sandbox run -- /bin/true && try 6 "^hint: $2" sandbox init -b many --ids subuid --from tar:/tree.tar &&
+        try 0 "remedy: $2" sandbox doctor &&
+        try 0 '"mode": *"single"' "sh -c 'sandbox init -b $3 --from tar:/tree.tar && sandbox run -b $3 -- /bin/true &&
+            sandbox run -b $3 --as-user --commit u -- /bin/sh -c \"/bin/busybox id -u | /bin/busybox grep -x 1000 && echo x >/tmp/x\" &&
+            sandbox show -b $3 postinit --json'" && say "REFUSED $1"
 }
 mv /bin/newuidmap /bin/away
-ids "no newuidmap" 'install the package uidmap' '' a
+ids "no newuidmap" 'install the package uidmap' a
 mv /bin/away /bin/newuidmap
 chmod 0755 /bin/newgidmap
-ids "newgidmap not setuid" 'as root: `chmod u+s .*/newgidmap`' '' b
+ids "newgidmap not setuid" 'as root: `chmod u+s .*/newgidmap`' b
 chmod 4755 /bin/newgidmap
 cp /etc/subuid /etc/was && : >/etc/subuid
-# The very map of the box is asked for first: by the helper, who refuses.
-ids "no sub-ids" 'check /etc/subuid and /etc/subgid' 'as root: `usermod --add-subuids' c
+ids "no sub-ids" 'as root: `usermod --add-subuids' c

@@ -21,8 +21,10 @@ use crate::tree::dir::{Names, Trail, kind, lstat_if_any, open_child, open_file};
 use crate::tree::{path, xattr};
 
 mod form;
+mod source;
 
 use form::{BLOCK, Records, fill, sparse_map, stretches, time, unwritten};
+use source::Source;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 128 * 1024;
@@ -62,6 +64,7 @@ pub struct Written {
 pub struct Writer<'a> {
     out: &'a mut dyn Write,
     form: Form,
+    source: Source,
     written: Written,
     /// The first name of each file with several.
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -76,7 +79,14 @@ impl std::fmt::Debug for Writer<'_> {
 impl<'a> Writer<'a> {
     /// A stream without an entry.
     pub fn new(out: &'a mut dyn Write, form: Form) -> Self {
-        Self { out, form, written: Written::default(), linked: HashMap::new() }
+        let (source, written) = (Source::default(), Written::default());
+        Self { out, form, source, written, linked: HashMap::new() }
+    }
+
+    /// The same, of a tree that comes from `path` and stands in the stream as `name`: messages tell the path.
+    #[must_use]
+    pub fn of(self, path: &[u8], name: &[u8]) -> Self {
+        Self { source: Source::new(path, name), ..self }
     }
 
     /// Writes a directory under the name `top`, and all in it; with an empty name only what is in it.
@@ -84,7 +94,8 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// What the system says, naming the path; `STALE` for a directory that was moved while it was read.
     pub fn tree(&mut self, root: BorrowedFd<'_>, top: &[u8]) -> Result<()> {
-        let failed = |path: &[u8], errno| Fault::errno("read", path::shown(path), errno);
+        let source = self.source.clone();
+        let failed = |path: &[u8], errno| Fault::errno("read", source.shown(path), errno);
         let mut trail = Trail::new(root).map_err(|errno| failed(top, errno))?;
         let mut path = top.to_vec();
         if !top.is_empty() {
@@ -121,7 +132,7 @@ impl<'a> Writer<'a> {
         name: &CStr,
         at: &[u8],
     ) -> Result<Option<OwnedFd>> {
-        let found = lstat_if_any(dir, name).context("look at", path::shown(at))?;
+        let found = lstat_if_any(dir, name).context("look at", self.source.shown(at))?;
         let Some(stat) = found else { return self.changed() };
         if kind(&stat) == FileType::Directory {
             return match open_child(dir, name) {
@@ -132,7 +143,7 @@ impl<'a> Writer<'a> {
                     self.head(header, &[at, b"/"].concat(), b"", &stat, Vec::new()).map(|()| None)
                 }
                 Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => self.changed(),
-                Err(errno) => Err(Fault::errno("read", path::shown(at), errno)),
+                Err(errno) => Err(Fault::errno("read", self.source.shown(at), errno)),
             };
         }
         if stat.st_nlink > 1 && kind(&stat) != FileType::Socket {
@@ -150,7 +161,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// As [`Writer::tree`].
     pub fn file(&mut self, file: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
-        let stat = fstat(file).context("look at", path::shown(at))?;
+        let stat = fstat(file).context("look at", self.source.shown(at))?;
         self.opened(file, at, &stat)
     }
 
@@ -169,8 +180,8 @@ impl<'a> Writer<'a> {
     }
 
     fn directory(&mut self, dir: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
-        let stat = fstat(dir).context("look at", path::shown(at))?;
-        let xattrs = self.xattrs(dir).context("read attributes", path::shown(at))?;
+        let stat = fstat(dir).context("look at", self.source.shown(at))?;
+        let xattrs = self.xattrs(dir).context("read attributes", self.source.shown(at))?;
         let header = self.header(&stat, EntryType::Directory);
         self.head(header, &[at, b"/"].concat(), b"", &stat, xattrs)
     }
@@ -184,7 +195,7 @@ impl<'a> Writer<'a> {
                     self.head(header, at, target.as_bytes(), stat, Vec::new())
                 }
                 Err(Errno::NOENT | Errno::INVAL) => self.changed().map(drop),
-                Err(errno) => Err(Fault::errno("read", path::shown(at), errno)),
+                Err(errno) => Err(Fault::errno("read", self.source.shown(at), errno)),
             },
             FileType::Socket => {
                 self.written.sockets += 1;
@@ -201,7 +212,7 @@ impl<'a> Writer<'a> {
                 let numbers = (major(stat.st_rdev), minor(stat.st_rdev));
                 let fits =
                     header.set_device_major(numbers.0).and(header.set_device_minor(numbers.1));
-                fits.context("write device", path::shown(at))?;
+                fits.context("write device", self.source.shown(at))?;
                 self.head(header, at, b"", stat, Vec::new())
             }
         }
@@ -216,13 +227,13 @@ impl<'a> Writer<'a> {
                 self.linked.remove(&(seen.st_dev, seen.st_ino));
                 return self.changed().map(drop);
             }
-            Err(errno) => return Err(Fault::errno("read", path::shown(at), errno)),
+            Err(errno) => return Err(Fault::errno("read", self.source.shown(at), errno)),
         };
         self.opened(file.as_fd(), at, &stat)
     }
 
     fn opened(&mut self, file: BorrowedFd<'_>, at: &[u8], stat: &Stat) -> Result<()> {
-        let reading = |errno| Fault::errno("read", path::shown(at), errno);
+        let reading = |errno| Fault::errno("read", self.source.shown(at), errno);
         let xattrs = self.xattrs(file).map_err(reading)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let Some(stretches) = stretches(file, stat, size).map_err(reading)? else {
@@ -254,7 +265,7 @@ impl<'a> Writer<'a> {
         while place < to {
             let want = usize::try_from(to - place).unwrap_or(CHUNK).min(buffer.len());
             let mut size = retry_on_intr(|| pread(file, &mut buffer[..want], place))
-                .context("read", path::shown(at))?;
+                .context("read", self.source.shown(at))?;
             if size == 0 {
                 buffer[..want].fill(0);
                 (size, short) = (want, true);

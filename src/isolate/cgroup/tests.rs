@@ -74,16 +74,21 @@ fn what_cannot_be_had_is_told() {
     let dir = tempfile::tempdir().expect("tempdir");
     let top = dir.path();
     cgroup(top, "hugetlb", "", "1\n2\n");
-    let reason = search(&["memory"], top, top).expect_err("no controller");
+    let reason = search(&["memory"], top, top).expect_err("no controller").reason;
     assert!(reason.contains("no such controller"), "{reason}");
     cgroup(top, "memory", "", "1\n2\n");
-    let reason = search(&["memory"], top, top).expect_err("crowded");
+    let reason = search(&["memory"], top, top).expect_err("crowded").reason;
     assert!(reason.contains("other processes are in it"), "{reason}");
     // The root of the hierarchy may have both.
     fs::remove_file(top.join("cgroup.type")).expect("remove");
     assert!(search(&["memory"], top, top).is_ok());
     fs::write(top.join("cgroup.type"), "domain threaded\n").expect("write");
     assert!(search(&["memory"], top, top).is_err());
+    // What the kernel refuses, it refuses with a reason.
+    fs::remove_file(top.join("cgroup.procs")).expect("remove");
+    let nowhere = search(&["memory"], top, top).expect_err("nothing to write to");
+    assert!(nowhere.reason.contains("may write to"), "{nowhere:?}");
+    assert_eq!(nowhere.errno, Some(Errno::NOENT));
 }
 
 #[test]

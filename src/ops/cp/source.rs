@@ -59,8 +59,14 @@ pub(super) fn produce(
     form: Form,
     out: Out,
 ) -> Result<Written> {
-    let (opened, found) = open(root, path, follow).map_err(|errno| told(path, errno))?;
     let to_side = matches!(out, Out::Side(_));
+    let (opened, found) = open(root, path, follow).map_err(|errno| told(path, errno))?;
+    if to_side && let Some(odd) = odd(&opened).map_err(|errno| told(path, errno))? {
+        return Err(Fault::failed(format!(
+            "copy: {}: it is {odd}, which is not copied",
+            show(path)
+        )));
+    }
     let (out, name) = match out {
         Out::Stream(out) => {
             let contents = found.kind == Kind::Contents;
@@ -76,19 +82,35 @@ pub(super) fn produce(
         }
     };
     let mut out = Quiet { out: BufWriter::with_capacity(1 << 17, out), to_side, left: false };
-    let written = write(&mut out, &opened, &name, form);
+    let written = write(&mut out, &opened, (split_ending(path).0, &name), form);
     // A writer that went away has told why.
     if out.left { Ok(Written::default()) } else { written }
 }
 
-fn write(out: &mut dyn Write, opened: &Opened, name: &[u8], form: Form) -> Result<Written> {
-    let mut writer = Writer::new(out, form);
+/// `path` is what is read, `name` what the other side has it as.
+fn write(
+    out: &mut dyn Write,
+    opened: &Opened,
+    (path, name): (&[u8], &[u8]),
+    form: Form,
+) -> Result<Written> {
+    let mut writer = Writer::new(out, form).of(path, name);
     match opened {
         Opened::Directory(dir) => writer.tree(dir.as_fd(), name)?,
         Opened::File(file) => writer.file(file.as_fd(), name)?,
         Opened::Entry(dir, entry) => drop(writer.entry(dir.as_fd(), entry, name)?),
     }
     writer.finish()
+}
+
+/// What it is, if there is nothing of it that could be copied. Within a directory such files are left out and counted.
+fn odd(opened: &Opened) -> Result<Option<&'static str>, Errno> {
+    let Opened::Entry(dir, entry) = opened else { return Ok(None) };
+    Ok(match kind(&lstat(dir.as_fd(), entry)?) {
+        FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
+        FileType::Socket => Some("a socket"),
+        _ => None,
+    })
 }
 
 /// Remembers that the other side has gone away.
@@ -180,12 +202,20 @@ pub(super) fn split_ending(path: &[u8]) -> (&[u8], Ending) {
 }
 
 fn told(path: &[u8], errno: Errno) -> Fault {
-    let shown = printable(&OsStr::from_bytes(path).to_string_lossy());
-    let fault = Fault::errno("copy", shown, errno);
+    let fault = Fault::errno("copy", show(path), errno);
     match errno {
         Errno::NOENT => Fault { kind: FaultKind::NotFound, ..fault },
+        // Of `-L` alone, see `open`.
+        Errno::INVAL => Fault::failed(format!(
+            "copy: {}: it is, or leads to, neither a file nor a directory",
+            show(path)
+        )),
         _ => fault,
     }
+}
+
+fn show(path: &[u8]) -> String {
+    printable(&OsStr::from_bytes(path).to_string_lossy())
 }
 
 #[cfg(test)]

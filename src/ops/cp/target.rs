@@ -36,14 +36,25 @@ pub(super) fn consume(
     let mut from = match from {
         In::Stream(from) => {
             let dir = directory(root, path)?;
-            return extract(&mut BufReader::new(File::from(from)), &dir, ids).map(Some);
+            let extracted = extract(&mut BufReader::new(File::from(from)), &dir, ids);
+            return extracted.map(Some).map_err(|fault| told(path, fault));
         }
         In::Side(socket) => File::from(socket),
     };
     let Some(found) = talk::hear(&mut from) else { return Ok(None) };
     let (dir, name) = place(root, path, &found)?;
     talk::want(&mut from, &name)?;
-    extract(&mut BufReader::with_capacity(1 << 17, from), &dir, ids).map(Some)
+    let extracted = extract(&mut BufReader::with_capacity(1 << 17, from), &dir, ids);
+    extracted.map(Some).map_err(|fault| told(path, fault))
+}
+
+/// What is read-only is not the store, which another base_dir would help.
+fn told(path: &[u8], fault: Fault) -> Fault {
+    if fault.errno != Some(Errno::ROFS.raw_os_error()) {
+        return fault;
+    }
+    Fault::errno("copy to", show(path), Errno::ROFS)
+        .hint("that place is read-only: copy to another one")
 }
 
 fn extract(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap) -> Result<Totals> {

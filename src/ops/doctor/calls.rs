@@ -19,7 +19,7 @@ use crate::sys;
 use crate::sys::process::NEW_MOUNT;
 use crate::tree::xattr;
 
-/// What the kernel must be at least: mount_setattr(2), and overlays in user namespaces (5.11).
+/// [`remedy::OLDEST`] in numbers: mount_setattr(2), and overlays in user namespaces (5.11).
 const OLDEST: (u32, u32) = (5, 12);
 
 pub(super) fn kernel() -> Probe {
@@ -36,7 +36,7 @@ fn judged(release: &str) -> Probe {
         needed: true,
         detail: format!("Linux {release}"),
         errno: None,
-        remedy: old.then(|| format!("Linux {}.{} or newer", OLDEST.0, OLDEST.1)),
+        remedy: old.then(|| format!("{} or newer", remedy::OLDEST)),
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) fn landlock() -> Probe {
 /// A cgroup for `--memory`, `--pids` and `--cpus`. Looked for, not made.
 pub(super) fn cgroup(host: Host) -> Probe {
     let wanted = Wanted { memory: Some(1 << 30), pids: Some(1000), cpu_quota: Some(100_000) };
-    let (_, lost) = cgroup::find(&wanted);
+    let (_, lost, errno) = cgroup::find_or_errno(&wanted);
     let (name, needed) = ("cgroup", false);
     let Some(first) = lost.first() else {
         let detail = "limits of memory, pids and cpus hold".to_owned();
@@ -128,7 +128,8 @@ pub(super) fn cgroup(host: Host) -> Probe {
     };
     let names: Vec<_> = lost.iter().map(|lost| lost.protection).collect();
     let detail = format!("no limit of {}: {}", names.join(", "), first.reason);
-    Probe { name, ok: false, needed, detail, errno: None, remedy: Some(remedy::cgroup(host)) }
+    let errno = errno.map(name_of);
+    Probe { name, ok: false, needed, detail, errno, remedy: Some(remedy::cgroup(host)) }
 }
 
 /// The device that programs for the network of a user namespace need.

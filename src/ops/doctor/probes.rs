@@ -182,15 +182,18 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
     (Probe { name, ok: true, needed: true, detail, errno: None, remedy: None }, Some(scratch))
 }
 
-/// A writable overlay of two lowers, by each way; the best that works.
+/// A writable overlay of two lowers, by each way; the best that works. Without a `scratch`, what was found of the
+/// `place` has the remedy.
 pub(super) fn overlay(
     scratch: Option<BorrowedFd<'_>>,
+    place: &Probe,
     host: Host,
 ) -> Result<(Probe, Option<String>)> {
     let name = "overlay";
     let Some(scratch) = scratch else {
         let detail = "not tried: no place for it".to_owned();
-        let probe = Probe { name, ok: false, needed: true, detail, errno: None, remedy: None };
+        let remedy = place.remedy.clone();
+        let probe = Probe { name, ok: false, needed: true, detail, errno: None, remedy };
         return Ok((probe, None));
     };
     // The working directory is what the kernel carries into a new mount namespace; what a descriptor
@@ -298,6 +301,16 @@ pub(super) fn network(host: Host) -> Result<Probe> {
 mod tests {
     use super::*;
     use crate::remedy::Engine;
+
+    #[test]
+    fn an_overlay_without_a_place_has_the_remedy_of_the_place() {
+        // No file system of the kernel's own can hold an upper.
+        let (place, scratch) = base_dir(Path::new("/proc/store"), Host::default());
+        assert!(!place.ok && scratch.is_none(), "{place:?}");
+        let (overlay, way) = overlay(None, &place, Host::default()).unwrap();
+        assert!(way.is_none() && overlay.detail.contains("no place"), "{overlay:?}");
+        assert!(place.remedy.is_some() && overlay.remedy == place.remedy, "{overlay:?}");
+    }
 
     #[test]
     fn a_refused_mount_is_no_refused_namespace() {

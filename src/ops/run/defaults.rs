@@ -6,7 +6,7 @@ use std::fs;
 
 use super::resolve::Base;
 use super::{Bind, RunOptions};
-use crate::fault::{Context, Fault, Kind, Result, printable};
+use crate::fault::{Context, Fault, Result, printable};
 use crate::ops::words;
 use crate::store::{BoxName, BoxSettings};
 
@@ -38,11 +38,8 @@ fn binds(settings: &BoxSettings, box_name: &BoxName, typed: &[Bind]) -> Result<V
     for text in &settings.binds {
         let of_setting = |fault: Fault| {
             let shown = printable(text);
-            Fault {
-                kind: Kind::Usage,
-                message: format!("run: bind={shown} of box {box_name}: {}", fault.message),
-                hint: Some(format!("take it away with `sandbox box set {box_name} bind-=TARGET`")),
-            }
+            Fault::usage(format!("run: bind={shown} of box {box_name}: {}", fault.message))
+                .hint(format!("take it away with `sandbox box set {box_name} bind-=TARGET`"))
         };
         let bind = words::bind(OsStr::new(text)).map_err(of_setting)?;
         if typed.iter().any(|known| known.target == bind.target) {
