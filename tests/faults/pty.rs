@@ -110,7 +110,11 @@ impl Terminal {
             if Instant::now() >= end {
                 let shown = self.shown();
                 let from = shown.char_indices().rev().nth(1000).map_or(0, |(at, _)| at);
-                panic!("never shown: {text:?}; but, of {} bytes: {:?}", shown.len(), &shown[from..]);
+                panic!(
+                    "never shown: {text:?}; but, of {} bytes: {:?}",
+                    shown.len(),
+                    &shown[from..]
+                );
             }
             sleep(Duration::from_millis(5));
         }
