@@ -107,22 +107,22 @@ image=sandbox-outer:1
 docker --host "unix://$work/sock" import "$tree" $image >/dev/null
 
 fresh
-try 'docker --cap-add SYS_ADMIN' "$volume" --cap-add SYS_ADMIN -- sh /job.sh fresh-proc pivot-root
+try 'docker --cap-add SYS_ADMIN' "$volume" --cap-add SYS_ADMIN -- sh /job.sh fresh-proc owners pivot-root
 fresh
 try "docker --cap-add SYS_ADMIN, $paths" "$volume" --cap-add SYS_ADMIN --security-opt $paths -- sh /job.sh pivot-root
 fresh
-try 'docker seccomp=docker-nested.json, root' "$volume" --security-opt "$nested" -- sh /job.sh fresh-proc
+try 'docker seccomp=docker-nested.json, root' "$volume" --security-opt "$nested" -- sh /job.sh fresh-proc owners
 filled=$volume
 fresh
 try "docker seccomp=docker-nested.json, $paths, root" "$volume" --security-opt "$nested" --security-opt $paths -- \
     sh /job.sh
 fresh 1000
-try 'docker seccomp=docker-nested.json, user' "$volume" --user 1000 --security-opt "$nested" -- sh /job.sh fresh-proc
+try 'docker seccomp=docker-nested.json, user' "$volume" --user 1000 --security-opt "$nested" -- sh /job.sh fresh-proc owners
 fresh 1000
 try "docker seccomp=docker-nested.json, $paths, user" "$volume" --user 1000 --security-opt "$nested" \
     --security-opt $paths -- sh /job.sh
 fresh
-try 'docker seccomp=unconfined' "$volume" --security-opt seccomp=unconfined -- sh /job.sh fresh-proc
+try 'docker seccomp=unconfined' "$volume" --security-opt seccomp=unconfined -- sh /job.sh fresh-proc owners
 
 # The engine gives all capabilities that there are, and cannot start where the machine has not all of them: then those
 # that this machine has, and everything else that --privileged does to a process.
@@ -216,7 +216,7 @@ run=("${podman[@]}" run --ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
 image=localhost/sandbox-outer:1
 "${podman[@]}" import --quiet "$tree" $image >/dev/null 2>"$work/podman.log"
 fresh
-try 'podman seccomp=docker-nested.json, root' "$volume" --security-opt "$nested" -- sh /job.sh fresh-proc
+try 'podman seccomp=docker-nested.json, root' "$volume" --security-opt "$nested" -- sh /job.sh fresh-proc owners
 fresh
 try 'podman seccomp=docker-nested.json, unmask=ALL, root' "$volume" --security-opt "$nested" --security-opt unmask=ALL \
     -- sh /job.sh
@@ -225,7 +225,7 @@ try 'podman seccomp=docker-nested.json, unmask=ALL, user' "$volume" --user 1000 
     --security-opt unmask=ALL -- sh /job.sh
 # Its own filter has everything but the host name.
 fresh
-try 'podman, no flags' "$volume" -- sh /job.sh fresh-proc hostname
+try 'podman, no flags' "$volume" -- sh /job.sh fresh-proc hostname owners
 
 [ -z "${SANDBOX_HOSTS_TABLE:-}" ] || cat "$table" >>"$SANDBOX_HOSTS_TABLE"
 echo "==== docker: $(cut -f1 "$table" | sort -u | wc -l) places, $(wc -l <"$table") rows"

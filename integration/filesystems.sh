@@ -40,9 +40,10 @@ code=0
 "$sandbox" rm kept
 "$sandbox" gc --all --wait-trash >/dev/null
 JOB
+# row KIND MODE WHAT RESULT
 row() {
-    printf '%s: %s\n' "$1" "$3"
-    [ -z "${SANDBOX_HOSTS_TABLE:-}" ] || printf 'base_dir on %s\t%s\tinit, run, commit\t%s\n' "$1" "$2" "$3" >>"$SANDBOX_HOSTS_TABLE"
+    printf '%s: %s: %s\n' "$1" "$3" "$4"
+    [ -z "${SANDBOX_HOSTS_TABLE:-}" ] || printf 'base_dir on %s\t%s\t%s\t%s\n' "$@" >>"$SANDBOX_HOSTS_TABLE"
 }
 
 for kind in ext4 xfs btrfs tmpfs; do
@@ -56,10 +57,10 @@ for kind in ext4 xfs btrfs tmpfs; do
     install -d -m 0700 "$work/disk/root"
     install -d -m 0700 -o sandbox-test -g sandbox-test "$work/disk/user"
     sh "$work/job" "$work/sandbox" "$tree" "$work/disk/root" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    row $kind range works
+    row $kind range 'init, run, commit' works
     "$here/users.sh" run sandbox-test sh "$work/job" "$work/sandbox" "$tree" "$work/disk/user" >"$work/log" 2>&1 ||
         { cat "$work/log"; exit 1; }
-    row $kind subuid works
+    row $kind subuid 'init, run, commit' works
     umount "$work/disk"
     rm -f "$work/image"
 done
@@ -84,7 +85,8 @@ refused() {
     "$work/sandbox" --base-dir "$work/disk/there" run -- true 2>"$work/log" || code=$?
     [ $code = 125 ] && grep -q "lies on $kind" "$work/log" || { cat "$work/log"; exit 1; }
     [ "$(find "$work/disk")" = "$before" ] || { find "$work/disk"; echo "filesystems: $kind: something is left"; exit 1; }
-    row "$kind" - "exit 6, and the reason"
+    row "$kind" - 'init, doctor' 'exit 6, and the reason'
+    row "$kind" - run 'exit 125, and the reason'
     umount "$work/disk"
 }
 mkdir "$work/lower" "$work/upper" "$work/work" "$work/behind"

@@ -32,7 +32,11 @@ fail() {
 }
 inside() { ./sandbox run "$@" </dev/null; }
 # keep FROM NAME LINE: a line of sh on FROM, kept as NAME.
-keep() { inside --from "$1" --commit "$2" --bind "$work/in:/in:ro" -- sh -euc "$3" >"log" 2>&1 || { tail -n 40 log >&2; fail "$3"; }; }
+keep() {
+    inside --from "$1" --commit "$2" --bind "$work/in:/in:ro" ${net:+--net "$net"} -- sh -euc "$3" >log 2>&1 ||
+        { tail -n 40 log >&2; fail "$3"; }
+}
+keep_online() { net=host keep "$@"; }
 # is WHAT EXPECTED FROM LINE: the last line that it prints.
 is() {
     local got
@@ -40,10 +44,30 @@ is() {
     [ "$got" = "$2" ] || { tail -n 20 log >&2; fail "$1: expected '$2', got '$got'"; }
     echo "ok: $manager: $1"
 }
-# discarded BASE LINE WITNESS: what nobody keeps is gone.
+# discarded BASE LINE WITNESS QUERY: the line installs, the witness is there then and the query knows it; nobody keeps that,
+# so the next run has neither.
 discarded() {
-    inside --from "$1" --bind "$work/in:/in:ro" -- sh -euc "$2" >log 2>&1 || { tail -n 20 log >&2; fail "$2"; }
-    is "discarded" gone "$1" "test ! -e $3 && echo gone"
+    inside --from "$1" --bind "$work/in:/in:ro" -- sh -euc "$2; test -e $3; $4" >log 2>&1 || { tail -n 20 log >&2; fail "$2"; }
+    is "discarded" gone "$1" "test ! -e $3 && ! { $4; } >/dev/null 2>&1 && echo gone"
+}
+# owned SNAPSHOT PATH USER GROUP MODE: whose this file is. Only a map with many ids can tell of the file itself; one id
+# is on disk for all, and the layer remembers the others.
+owned() {
+    if [ "$mode" != single ]; then
+        is "owner of $2" "$3 $4 $5" "$1" "stat -c '%U %G %a' $2"
+        return
+    fi
+    is "owner of $2 on disk" "0 0 $5" "$1" "stat -c '%u %g %a' $2"
+    local layer ids uid gid
+    layer=$(./sandbox show "$1" --json | sed -n 's/.*"layer": *"\([^"]*\)".*/\1/p' | head -n 1)
+    ids=$(inside --from "$1" -- sh -c "getent passwd $3; getent group $4" | cut -d: -f3 | tr '\n' ' ')
+    read -r uid gid <<<"$ids"
+    # What is as on disk is left out.
+    [ "$uid" = 0 ] && uid='' || uid=,\"uid\":$uid
+    [ "$gid" = 0 ] && gid='' || gid=,\"gid\":$gid
+    grep -qxF "{\"path\":\"${2#/}\"$uid$gid,\"mode\":$((8#$5))}" "store/layers/$layer/owners" ||
+        fail "the owner of $2 is not remembered: $(grep "\"${2#/}\"" "store/layers/$layer/owners")"
+    echo "ok: $manager: owner of $2 remembered"
 }
 
 mkdir in
@@ -74,8 +98,11 @@ printf '#!/bin/sh\necho probe $version\n' > %{buildroot}/usr/bin/rpm-probe
 %post
 echo "post $version" >> /srv/probe/log
 chown www-data:games /srv/probe/log
+%verifyscript
+tail -n 1 /srv/probe/log > /srv/probe/verified
 %preun
-test -e /srv/probe/log && rm /srv/probe/log || :
+# Not at an upgrade.
+test "\$1" != 0 || rm -f /srv/probe/log
 %files
 %attr(0640, daemon, games) /srv/probe/file
 %attr(2770, root, mail) %dir /srv/probe/spool
@@ -92,20 +119,23 @@ SPEC
         mkdir -p /srv/repo && mv /tmp/rpm/RPMS/noarch/*.rpm /srv/repo && rm -rf /tmp/rpm && createrepo_c -q /srv/repo'
 }
 
-# verified NAME [FLAGS]: what rpm finds wrong with a package that nobody has touched: nothing, or with one id exactly the owners.
+# verified NAME VERSION [FLAGS]: what rpm finds wrong with a package that nobody has touched: nothing, or with one id exactly the
+# owners. The package's own script is asked, too; what it says, rpm swallows.
 verified() {
     local wanted=''
     [ "$mode" != single ] || wanted='.....UG.. /srv/probe/file;......G.. /srv/probe/spool;'
-    is "verify" "verified: $wanted" "$1" \
-        'echo "verified: $(rpm -V --nodeps '"${2:-}"' probe | awk "{ printf \"%s %s;\", \$1, \$NF }")"'
+    is "verify" "verified: $wanted by post $2" "$1" \
+        'echo "verified: $(rpm -V --nodeps '"${3:-}"' probe | awk "{ printf \"%s %s;\", \$1, \$NF }") by $(cat /srv/probe/verified)"'
 }
 
 # capability FILE: a line that prints the first eight bytes of its capabilities.
 capability() { echo "python3 -c 'import os; print(os.getxattr(\"$1\", \"security.capability\")[:8].hex())'"; }
 
-# Asked of the file itself, which only a map with many ids can tell.
-owned() {
-    [ "$mode" = single ] || is "owners" 'daemon games 640' "$1" 'stat -c "%U %G %a" /srv/probe/file'
+# owners SNAPSHOT: all that the package gives away, by rpm itself and by its script.
+owners() {
+    owned "$1" /srv/probe/file daemon games 640
+    owned "$1" /srv/probe/spool root mail 2770
+    owned "$1" /srv/probe/log www-data games 644
     # NET_BIND_SERVICE (10), effective and permitted: struct vfs_cap_data of linux/capability.h.
     is "capability" 0100000200040000 "$1" "$(capability /usr/bin/rpm-probe)"
 }
@@ -113,18 +143,19 @@ owned() {
 try_rpm() {
     keep rpms r1 'rpm -i --nodeps /srv/repo/probe-1-1.noarch.rpm'
     is "query" probe-1-1.noarch r1 'rpm -q probe'
-    owned r1
-    verified r1
+    owners r1
+    verified r1 1
     keep r1 r2 'rpm -U --nodeps /srv/repo/probe-2-1.noarch.rpm'
     is "upgrade" "probe 2" r2 rpm-probe
-    verified r2
+    verified r2 2
     keep r2 r3 'rpm -e probe'
     is "remove" gone r3 'test ! -e /srv/probe/file && ! rpm -q probe >/dev/null && echo gone'
-    discarded rpms 'rpm -i --nodeps /srv/repo/probe-1-1.noarch.rpm' /srv/probe/file
+    discarded rpms 'rpm -i --nodeps /srv/repo/probe-1-1.noarch.rpm' /srv/probe/file 'rpm -q probe'
     keep rpms n1 'rpm -i --nodeps /srv/repo/node-1-1.noarch.rpm'
     is "device, query" node-1-1.noarch n1 'rpm -q node'
     ./sandbox show n1 --json | grep -q '"remembered": *1\b' || fail "the device is not remembered"
-    is "device, verify" "/srv/node" n1 'rpm -V --nodeps node | awk "{ print \$NF }"'
+    # What lies on disk is an empty file: of another type, with a sum, and without a device's numbers.
+    is "device, verify" ".M5D..... /srv/node" n1 'rpm -V --nodeps node | awk "{ print \$1, \$NF }"'
     keep n1 n2 'rpm -e node'
     is "device, remove" gone n2 'test ! -e /srv/node && ! rpm -q node >/dev/null && echo gone'
 }
@@ -133,13 +164,15 @@ try_dnf() {
     local dnf='dnf -y -q --disablerepo=* --repofrompath=here,file:///srv/repo --enablerepo=here --nogpgcheck --releasever=1'
     keep rpms d1 "$dnf install probe-1"
     is "query" probe-1-1.noarch d1 'rpm -q probe'
-    verified d1
+    owners d1
+    verified d1 1
     keep d1 d2 "$dnf upgrade probe"
     is "upgrade" "probe 2" d2 rpm-probe
+    verified d2 2
     is "history" 2 d2 'dnf -q --releasever=1 history list | grep -c "^ *[0-9]"'
     keep d2 d3 "$dnf remove probe"
     is "remove" gone d3 'test ! -e /srv/probe/file && ! rpm -q probe >/dev/null && echo gone'
-    discarded rpms "$dnf install probe" /srv/probe/file
+    discarded rpms "$dnf install probe" /srv/probe/file 'rpm -q probe'
 }
 
 try_zypper() {
@@ -148,12 +181,14 @@ try_zypper() {
     keep rpms z0 "$zypper addrepo file:///srv/repo here"
     keep z0 z1 "$zypper install probe=1 rest"
     is "query" probe-1-1.noarch z1 "rpm $db -q probe"
-    verified z1 "$db"
+    owners z1
+    verified z1 1 "$db"
     keep z1 z2 "$zypper update probe"
     is "upgrade" "probe 2" z2 rpm-probe
+    verified z2 2 "$db"
     keep z2 z3 "$zypper remove probe"
     is "remove" gone z3 "test ! -e /srv/probe/file && ! rpm $db -q probe >/dev/null && echo gone"
-    discarded z0 "$zypper install probe" /srv/probe/file
+    discarded z0 "$zypper install probe" /srv/probe/file "rpm $db -q probe"
 }
 
 # deb VERSION: with an owner of its own and a user that it makes.
@@ -174,18 +209,19 @@ try_dpkg() {
     deb 2
     keep postinit p1 'dpkg -i /in/probe_1.deb'
     is "query" "install ok installed 1" p1 "dpkg-query -W -f '\${Status} \${Version}\n' probe"
-    [ "$mode" = single ] || is "owners" "probe games 2770" p1 'stat -c "%U %G %a" /var/lib/probe'
+    owned p1 /var/lib/probe probe games 2770
     keep p1 p2 'dpkg -i /in/probe_2.deb'
     is "upgrade" "probe 2" p2 deb-probe
     is "verify" sound p2 'test -z "$(dpkg --verify probe)" && dpkg --audit && echo sound'
     keep p2 p3 'dpkg --purge probe'
     is "remove" gone p3 'test ! -e /usr/bin/deb-probe && echo gone'
-    discarded postinit 'dpkg -i /in/probe_1.deb' /usr/bin/deb-probe
+    discarded postinit 'dpkg -i /in/probe_1.deb' /usr/bin/deb-probe 'dpkg -s probe'
 }
 
 # What systemd does at its install, by systemd-sysusers and systemd-tmpfiles: a user and a group of its own, and a folder that
 # the group adm (4) may read by access control lists.
 systemd() {
+    owned "$1" /var/log/journal root systemd-journal 2755
     is "user" 'uid=(systemd-network) gid=(systemd-network)' "$1" 'id systemd-network | tr -d 0-9 | cut -d " " -f 1,2'
     local lists='for which in access default; do python3 -c "
 import os, struct
@@ -196,39 +232,50 @@ print(\"$which\", acl)"; done | tr \\n ";"'
     if [ "$mode" = single ]; then
         # The call says that it worked, as that of chown, which is remembered, and those of set*id.
         is "lists" 'access No data available;default No data available;' "$1" "$lists"
-        is "owners" '0 0' "$1" 'stat -c "%u %g" /var/log/journal'
-        local layer group
-        layer=$(./sandbox show "$1" --json | sed -n 's/.*"layer": *"\([^"]*\)".*/\1/p' | head -n 1)
-        group=$(inside --from "$1" -- getent group systemd-journal | cut -d: -f3)
-        grep '"path":"var/log/journal"' "store/layers/$layer/owners" | grep -q "\"gid\":$group\b" || fail "the group is not remembered"
         is "as the user" root "$1" 'setpriv --reuid systemd-network --regid systemd-network --clear-groups id -un'
     else
         is "lists" 'access [4];default [4];' "$1" "$lists"
-        is "owners" 'root systemd-journal 2755' "$1" 'stat -c "%U %G %a" /var/log/journal'
         is "as the user" systemd-network "$1" 'setpriv --reuid systemd-network --regid systemd-network --clear-groups id -un'
     fi
     is "once more" 'done' "$1" 'rm -rf /var/log/journal && mkdir /var/log/journal &&
         test -z "$(systemd-tmpfiles --create --prefix /var/log/journal 2>&1)" && test -z "$(systemd-sysusers 2>&1)" && echo done'
 }
 
-# The network, and packages that are not easy: users and set-id programs (dbus), ACLs (systemd), file capabilities (ping).
+# offers VERSION: all that the repository of our own has.
+offers() {
+    local deb=in/probe_$1.deb
+    mkdir -p in/apt
+    cp "$deb" in/apt/
+    dpkg-deb -f "$deb" >in/apt/Packages
+    printf 'Filename: ./probe_%s.deb\nSize: %s\nSHA256: %s\n' "$1" "$(stat -c %s "$deb")" "$(sha256sum <"$deb" | cut -d ' ' -f 1)" \
+        >>in/apt/Packages
+}
+
+# The network, and packages that are not easy: users and set-id programs (dbus), ACLs (systemd), file capabilities (ping). What
+# is upgraded is of a repository of our own, because Debian's has one version only.
 try_apt() {
     local apt='export DEBIAN_FRONTEND=noninteractive; apt-get -y -q --no-install-recommends'
-    inside --net host --commit a0 -- sh -c 'apt-get -q update' >log 2>&1 || { tail log >&2; fail "apt-get update"; }
-    inside --from a0 --net host --commit a1 -- sh -euc "$apt install systemd dbus iputils-ping" >log 2>&1 || {
-        tail -n 40 log >&2
-        fail "apt-get install"
-    }
+    local version="dpkg-query -W -f '\${Version}\n' probe"
+    deb 1
+    deb 2
+    offers 1
+    keep_online postinit a0 'echo "deb [trusted=yes] file:/in/apt ./" >/etc/apt/sources.list.d/here.list; apt-get -q update'
+    keep_online a0 a1 "$apt install systemd dbus iputils-ping probe"
     is "query" installed a1 "dpkg-query -W -f '\${db:Status-Status}\n' systemd"
+    is "query, version" 1 a1 "$version"
     is "verify" sound a1 'test -z "$(dpkg --verify systemd dbus iputils-ping)" && test -z "$(dpkg --audit)" && echo sound'
     is "capability" 0100000200200000 a1 "$(capability /usr/bin/ping)"
-    [ "$mode" = single ] || is "owners" 'root messagebus 4754' a1 \
-        'stat -c "%U %G %a" /usr/lib/dbus-1.0/dbus-daemon-launch-helper'
+    owned a1 /usr/lib/dbus-1.0/dbus-daemon-launch-helper root messagebus 4754
     systemd a1
-    inside --from a1 --net host --commit a2 -- sh -euc "$apt dist-upgrade" >log 2>&1 || fail "apt-get dist-upgrade"
-    inside --from a2 --commit a3 -- sh -euc "$apt purge iputils-ping" >log 2>&1 || fail "apt-get purge"
+    offers 2
+    keep_online a1 a2 "apt-get -q update; $apt dist-upgrade"
+    is "upgrade" "probe 2" a2 deb-probe
+    is "upgrade, version" 2 a2 "$version"
+    keep a2 a3 "$apt purge iputils-ping"
     is "remove" gone a3 'test ! -e /bin/ping && dpkg --audit && echo gone'
-    is "discarded" gone a0 'test ! -e /usr/lib/dbus-1.0/dbus-daemon-launch-helper && echo gone'
+    # Still with the index of a time when there was the first one only.
+    offers 1
+    discarded a0 "$apt install probe" /usr/bin/deb-probe 'dpkg -s probe'
 }
 
 try_pip() {
@@ -246,7 +293,7 @@ try_pip() {
     is "verify" 'No broken requirements found.' y2 'pip check'
     keep y2 y3 'pip uninstall -q -y --break-system-packages --root-user-action=ignore probe'
     is "remove" gone y3 'python3 -c "import probe" 2>/dev/null || echo gone'
-    discarded postinit "cp -r /in/py1 /tmp/py && $pip /tmp/py" /usr/local/lib/python3*/dist-packages/probe.py
+    discarded postinit "cp -r /in/py1 /tmp/py && $pip /tmp/py" /usr/local/lib/python3*/dist-packages/probe.py 'pip show probe'
 }
 
 try_npm() {
@@ -268,7 +315,7 @@ try_npm() {
         "js-probe only-2 package.json probe.js " && echo sound'
     keep j2 j3 "$npm uninstall --global js-probe"
     is "remove" gone j3 'test ! -e /usr/local/lib/node_modules/js-probe && test ! -e /usr/local/bin/js-probe && echo gone'
-    discarded postinit "$npm install --global /in/js-probe-1.tgz" /usr/local/bin/js-probe
+    discarded postinit "$npm install --global /in/js-probe-1.tgz" /usr/local/bin/js-probe 'npm ls --global | grep js-probe'
 }
 
 try_cargo() {
@@ -286,7 +333,8 @@ try_cargo() {
     is "verify" '1 rs-probe v2.0.0' c2 'echo $(cargo install --list --root /usr/local | grep -c "^ ") $(cargo install --list --root /usr/local | sed -n "s/ (.*//p")'
     keep c2 c3 'cargo uninstall -q --root /usr/local rs-probe'
     is "remove" gone c3 'test ! -e /usr/local/bin/rs-probe && echo gone'
-    discarded postinit "cp -r /in/rs1 /tmp/rs && $cargo --path /tmp/rs" /usr/local/bin/rs-probe
+    discarded postinit "cp -r /in/rs1 /tmp/rs && $cargo --path /tmp/rs" /usr/local/bin/rs-probe \
+        'cargo install --list --root /usr/local | grep rs-probe'
 }
 
 try_make() {
@@ -302,7 +350,7 @@ try_make() {
     is "verify" same m2 'cc -o /tmp/again /in/mk/probe.c && cmp /tmp/again /usr/local/bin/mk-probe && echo same'
     keep m2 m3 'make -s -C /in/mk uninstall'
     is "remove" gone m3 'test ! -e /usr/local/bin/mk-probe && echo gone'
-    discarded postinit 'make -s -C /in/mk install' /usr/local/bin/mk-probe
+    discarded postinit 'make -s -C /in/mk install' /usr/local/bin/mk-probe 'command -v mk-probe'
 }
 
 [ $# -gt 0 ] || set -- dpkg apt rpm dnf zypper pip npm cargo make

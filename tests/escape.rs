@@ -12,6 +12,8 @@
 #[allow(dead_code, unused_imports, reason = "the escapes need a part of it")]
 mod common;
 
+#[path = "escape/answer.rs"]
+mod answer;
 #[path = "escape/archives.rs"]
 mod archives;
 #[path = "escape/calls.rs"]

@@ -23,11 +23,16 @@ refused() {
 }
 for kind in 9p NFS; do
     refused $kind
-    row "base_dir on $kind (VM)" - "init, run, commit" "exit 6, and the reason"
+    row "base_dir on $kind (VM)" - "init, doctor" "exit 6, and the reason"
+    row "base_dir on $kind (VM)" - run "exit 125, and the reason"
 done
 for lack in max_user_namespaces=0 unprivileged_userns_clone=0 'no overlayfs'; do
     refused "$lack"
-    row "Linux ${version%-*} (VM), $lack" - "init, run, doctor" "exit 6 (run: 125), and the remedy"
+    # Without overlayfs no box is filled there.
+    what='init, doctor'
+    [ "$lack" != 'no overlayfs' ] || what=doctor
+    row "Linux ${version%-*} (VM), $lack" - "$what" "exit 6, and the remedy"
+    row "Linux ${version%-*} (VM), $lack" - run "exit 125, and the remedy"
 done
 for lack in 'no newuidmap' 'newgidmap not setuid' 'no sub-ids'; do
     refused "$lack"

@@ -1,8 +1,9 @@
 //! PID 1 of the sandbox: reaps, forwards signals, tells how the payload ended, and takes all with it.
 //!
 //! It never execs, so close-on-exec protects nothing: it closes every descriptor but its wire, the gate and
-//! its signalfd by list, is non-dumpable, keeps no capability but KILL, and has the run's own filter (where it may
-//! have to make the handler, with the calls by which that looks at who asks in front).
+//! its signalfd by list, is non-dumpable, has no effective capability but KILL (and where it may have to make the handler
+//! only what that takes on in its permitted set), and the run's own filter (there with the calls by which the handler
+//! looks at who asks in front).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 

@@ -39,18 +39,16 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// `None` if it is of another user namespace. (Then it may be of another mount namespace, too. Whoever
-    /// is in ours cannot make one: that takes SYS_ADMIN, which no payload has.)
+    /// `None` if it is of another user namespace. (Whoever is in ours can be of another mount namespace, if it was given
+    /// SYS_ADMIN: its root is not ours then.)
     pub(super) fn of(handler: &mut Handler<'_>, call: &Call) -> Result<Option<Self>, Errno> {
         let thread = call.thread;
         let (namespace, root) = handler.whereabouts(thread)?;
         if namespace.to_bytes() != handler.namespace {
             return Ok(None);
         }
-        let root = match root.to_bytes() {
-            b"/" => None,
-            _ => Some(open(handler, &format!("{thread}/root"))?),
-        };
+        let other = root != handler.whole;
+        let root = other.then(|| open(handler, &format!("{thread}/root"))).transpose()?;
         let pid = pid(thread)?;
         let effective = capabilities(Some(pid))?.effective.bits();
         let (memory, status) = (OnceCell::new(), OnceCell::new());

@@ -29,7 +29,7 @@ mod walk;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, readlinkat, statx};
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::{Gid, chdir, fchdir, umask};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups};
@@ -37,7 +37,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread
 use self::caller::{Caller, field};
 use self::notes::Notes;
 pub use self::notes::journal;
-use self::seen::Seen;
+use self::seen::{Root, Seen};
 use super::spec::RunSpec;
 use super::wire::{Up, send_up};
 use crate::ids::{IdMap, Mode as IdMode};
@@ -84,8 +84,8 @@ struct Handler<'a> {
     proc: OwnedFd,
     fds: OwnedFd,
     root: OwnedFd,
-    /// The mount of the root: what lies on another one is not of the layer, and cannot be remembered.
-    mount: u64,
+    /// Which one that is. What lies on another mount is not of the layer, and cannot be remembered.
+    whole: Root,
     /// Our user namespace, as /proc names it.
     namespace: Vec<u8>,
     /// The effective capabilities of now.
@@ -117,7 +117,7 @@ impl<'a> Handler<'a> {
         let blind = own.to_bytes() != std::process::id().to_string().as_bytes();
         let fds = openat(&proc, "self/fd", path, Mode::empty())?;
         fchdir(&fds)?;
-        let mount = statx(&root, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+        let whole = seen::root_at(&root, ".")?;
         let namespace = readlinkat(&proc, "self/ns/user", Vec::new())?.into_bytes();
         // The standard descriptors of the caller went when PID 1 closed its own.
         let mut kept = [&root, &proc, &fds].map(AsRawFd::as_raw_fd).to_vec();
@@ -130,7 +130,7 @@ impl<'a> Handler<'a> {
             proc,
             fds,
             root,
-            mount,
+            whole,
             namespace,
             effective: 0,
             changed: false,

@@ -202,7 +202,7 @@ impl Found {
 
     /// Whether it is of the layer that this run makes, and not of a bind or a memory of its own.
     pub(super) fn is_kept(&self, handler: &Handler<'_>) -> bool {
-        self.stat.stx_mnt_id == handler.mount
+        self.stat.stx_mnt_id == handler.whole.0
     }
 
     pub(super) fn inode(&self) -> Inode {
