@@ -45,6 +45,8 @@ mod from_mock;
 mod fsck;
 #[path = "cli/gc.rs"]
 mod gc;
+#[path = "cli/hidden.rs"]
+mod hidden;
 #[path = "cli/init.rs"]
 mod init;
 #[path = "cli/isolation.rs"]

@@ -59,25 +59,37 @@ impl Changes {
         Ok(CapSet((base | added.0) & !dropped.0))
     }
 
-    /// Protections that are taken away by these changes: which, and what that means. To be said loudly.
-    pub fn given_up(&self) -> Vec<Lost> {
+    /// Protections that a run with `profile`, which has these changes, goes without because it was asked for so, here or in a
+    /// file: which, and what that means. To be said loudly.
+    pub fn given_up(&self, profile: &Profile) -> Vec<Lost> {
         let mut given_up = Vec::new();
-        if self.seccomp.as_deref() == Some("none") {
-            let why = "--seccomp none: the command may make every system call of this kernel, but those \
+        let of_profile = format!("profile {}", printable(profile.name()));
+        if profile.allows_all() {
+            let from = match self.seccomp.as_deref() {
+                Some(file) => format!("--seccomp {}", printable(file)),
+                None => of_profile.clone(),
+            };
+            let why = "the command may make every system call of this kernel, but those \
                        that are never allowed, and new namespaces";
-            given_up.push(Lost::new("system calls", why));
+            given_up.push(Lost::new("system calls", format!("{from}: {why}")));
         }
-        let sys_admin = CapSet(1 << 21);
-        let granted = self.capabilities(CapSet::NONE).unwrap_or_default();
-        if granted.0 & sys_admin.0 != 0 {
-            let why = "--cap-add CAP_SYS_ADMIN: the command is the administrator of its namespaces; more \
+        if profile.capabilities.holds(CAP_SYS_ADMIN) {
+            let added = self.capabilities(CapSet::NONE).unwrap_or_default().holds(CAP_SYS_ADMIN);
+            let from = match added {
+                true => "--cap-add CAP_SYS_ADMIN".to_owned(),
+                false => format!("{of_profile}: CAP_SYS_ADMIN"),
+            };
+            let why = "the command is the administrator of its namespaces; more \
                        of the kernel is open to it, and what is hidden or read-only by a mount is so no \
                        longer if its system calls allow mount";
-            given_up.push(Lost::new("capabilities", why));
+            given_up.push(Lost::new("capabilities", format!("{from}: {why}")));
         }
         given_up
     }
 }
+
+/// Its number in capabilities(7).
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// Whether `ALL` is among the names, and the set of the others. `CAP_` may be left out, and case does not
 /// matter, as with Docker and podman.
@@ -138,15 +150,54 @@ mod tests {
         }
     }
 
+    fn given_up(changes: &Changes, profile: Profile) -> Vec<String> {
+        let profile = changes.apply(profile).expect("changes");
+        changes.given_up(&profile).into_iter().map(|lost| lost.reason).collect()
+    }
+
     #[test]
     fn what_is_given_up_is_told() {
-        let changes = |add: &str, seccomp: Option<&str>| Changes {
-            cap_add: vec![add.to_owned()],
-            cap_drop: Vec::new(),
-            seccomp: seccomp.map(str::to_owned),
+        let told = |add: &str, drop: &str, seccomp: Option<&str>| {
+            let changes = Changes {
+                cap_add: vec![add.to_owned()],
+                cap_drop: vec![drop.to_owned()],
+                seccomp: seccomp.map(str::to_owned),
+            };
+            given_up(&changes, Profile::builtin("build").expect("built in")).len()
         };
-        assert_eq!(changes("chown", None).given_up().len(), 0);
-        assert_eq!(changes("sys_admin", None).given_up().len(), 1);
-        assert_eq!(changes("all", Some("none")).given_up().len(), 2);
+        assert_eq!(told("chown", "kill", None), 0);
+        assert_eq!(told("sys_admin", "kill", None), 1);
+        assert_eq!(told("all", "kill", Some("none")), 2);
+        assert_eq!(told("all", "sys_admin", None), 0);
+    }
+
+    #[test]
+    fn what_a_file_gives_up_is_told_as_well() {
+        let build = Profile::builtin("build").expect("built in").text().to_owned();
+        let (settings, _) = build.split_once("\"seccomp\":").expect("system calls");
+        let file = |capability: &str, calls: &str| {
+            let settings = settings.replace("CAP_KILL", capability);
+            let text = format!("{settings}\"seccomp\":{calls}}}");
+            Profile::from_text("mine.json", text).expect("a profile")
+        };
+        let all = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG"}]}"#;
+        let most = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#;
+        let none = Changes::default();
+        assert_eq!(given_up(&none, file("CAP_KILL", most)), [""; 0]);
+        let told = given_up(&none, file("CAP_SYS_ADMIN", all));
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("profile mine.json: the command may make every"), "{told:?}");
+        assert!(told[1].starts_with("profile mine.json: CAP_SYS_ADMIN: the command"), "{told:?}");
+        // What flags take back is not given up.
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("calls.json");
+        let calls = |text: &str| {
+            std::fs::write(&path, text).expect("write");
+            let seccomp = Some(path.to_str().expect("UTF-8").to_owned());
+            Changes { cap_drop: vec!["sys_admin".to_owned()], seccomp, ..Changes::default() }
+        };
+        assert_eq!(given_up(&calls(most), file("CAP_SYS_ADMIN", all)), [""; 0]);
+        let told = given_up(&calls(all), file("CAP_SYS_ADMIN", most));
+        assert!(told.len() == 1 && told[0].starts_with("--seccomp /"), "{told:?}");
     }
 }

@@ -204,6 +204,11 @@ impl Seccomp {
         }
     }
 
+    /// Whether no system call is refused by these rules.
+    pub fn allows_all(&self) -> bool {
+        self.default_action.permits() && self.syscalls.iter().all(|rule| rule.action.permits())
+    }
+
     /// Refuses rules that contradict each other or that cannot be expressed.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! checked when it is read: unknown fields, capabilities and contradictory rules are refused, so that a
 //! typing error never loosens a sandbox.
 
+mod check;
 mod with;
 
 use std::borrow::Cow;
@@ -17,9 +18,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::caps::CapSet;
-use super::compile;
 use super::docker::{self, Host};
-use super::filter::{Action, Seccomp};
+use super::filter::Seccomp;
 use super::limits::Limits;
 use super::seccomp::fingerprint;
 use crate::fault::{Context, Fault, Result, printable};
@@ -110,6 +110,7 @@ pub struct Profile {
     identity: Vec<u8>,
     notes: Vec<String>,
     calls: Calls,
+    open: bool,
 }
 
 /// Where the rules for system calls stand.
@@ -178,6 +179,7 @@ impl Profile {
             identity: builtin.identity.to_le_bytes().to_vec(),
             notes: Vec::new(),
             calls: Calls::Own,
+            open: false,
         })
     }
 
@@ -218,10 +220,11 @@ impl Profile {
                 .hint(format!("give it by --seccomp {name}"))
         })?;
         let seccomp = parse::<Settings<Seccomp>>(name, &text)?.seccomp;
-        check(&settings)
+        check::settings(&settings)
             .and_then(|()| seccomp.check())
             .map_err(|fault| within("profile", name, fault))?;
-        let notes = unknown_calls(&seccomp).map_err(|fault| within("profile", name, fault))?;
+        let notes =
+            check::unknown_calls(&seccomp).map_err(|fault| within("profile", name, fault))?;
         let identity = Sha256::digest(text.as_bytes()).to_vec();
         Ok(Self {
             settings,
@@ -230,6 +233,7 @@ impl Profile {
             identity,
             notes,
             calls: Calls::Own,
+            open: seccomp.allows_all(),
         })
     }
 
@@ -242,6 +246,11 @@ impl Profile {
     /// know them. Such a call gets the default verdict.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Whether its rules refuse no system call.
+    pub fn allows_all(&self) -> bool {
+        self.open
     }
 
     /// Its text: a JSON object.
@@ -276,10 +285,12 @@ impl Profile {
         self.calls = calls;
         if let Calls::File(name, text) = &self.calls {
             let seccomp = self.seccomp()?;
-            self.notes =
-                unknown_calls(&seccomp).map_err(|fault| within("seccomp file", name, fault))?;
+            self.notes = check::unknown_calls(&seccomp)
+                .map_err(|fault| within("seccomp file", name, fault))?;
             self.identity.extend(Sha256::digest(text.as_bytes()));
+            self.open = seccomp.allows_all();
         } else if matches!(self.calls, Calls::Open) {
+            self.open = true;
             self.identity.extend(b"open");
         }
         Ok(self)
@@ -335,60 +346,6 @@ pub fn read_text(what: &str, path: &Path) -> Result<String> {
         .read_to_end(&mut bytes)
         .context(&format!("read {what}"), &shown)?;
     String::from_utf8(bytes).map_err(|_| Fault::usage(format!("{what}: {shown}: not UTF-8")))
-}
-
-fn check(settings: &Settings) -> Result<()> {
-    for path in settings.masked_paths.iter().chain(&settings.readonly_paths) {
-        let plain = path.is_absolute() && !path.components().any(|part| part.as_os_str() == "..");
-        if !plain {
-            return Err(Fault::usage(format!(
-                "{}: a masked or read-only path must be absolute and without `..`",
-                printable(&path.display().to_string())
-            )));
-        }
-    }
-    for path in &settings.copy_up {
-        let plain = path.starts_with('/') && !path.split('/').any(|part| part == "..");
-        if !plain || path.contains('\0') || path.trim_matches('/').is_empty() {
-            return Err(Fault::usage(format!(
-                "copy_up: {}: must be absolute, without `..` and not the root",
-                printable(path)
-            )));
-        }
-    }
-    let Environment { pass, set } = &settings.environment;
-    for name in pass.iter().chain(set.keys()) {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(Fault::usage(format!(
-                "environment: {}: not a name of a variable",
-                printable(name)
-            )));
-        }
-    }
-    if let Some(name) = set.iter().find(|(_, value)| value.contains('\0')).map(|(name, _)| name) {
-        return Err(Fault::usage(format!("environment: {name}: the value holds a null byte")));
-    }
-    Ok(())
-}
-
-/// Notes about the system calls that nothing can be said of: the library does not know them, or those in
-/// our table have conditions. Skipping a refusal would allow the call where the default is to allow: that
-/// is an error.
-fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for rule in &seccomp.syscalls {
-        let known = |name: &&String| compile::is_known(name, !rule.args.is_empty());
-        for name in rule.names.iter().filter(|name| !known(name)) {
-            let name = printable(name);
-            if seccomp.default_action.permits() && rule.action != Action::Allow {
-                return Err(Fault::usage(format!(
-                    "seccomp: {name}: unknown system call, and the default would allow it"
-                )));
-            }
-            notes.push(format!("seccomp: {name}: unknown system call, skipped"));
-        }
-    }
-    Ok(notes)
 }
 
 #[cfg(test)]

@@ -44,6 +44,9 @@ fn mistakes_are_told_with_their_place() {
         ("SCMP_ACT_ALLOW", "ALLOW"),
         ("/proc/acpi", "proc/acpi"),
         ("/proc/acpi", "/proc/../acpi"),
+        ("/proc/acpi", "/"),
+        ("/proc/acpi", "//"),
+        ("/proc/bus", "/."),
         ("\"TERM\"", "\"TE=RM\""),
         ("\"set\": {}", "\"set\": {\"\": \"x\"}"),
         // Allowed as well as refused.

@@ -13,7 +13,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, statat};
 use rustix::fs::{mkdirat, openat, openat2, symlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -24,7 +24,7 @@ use rustix::mount::{
 use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
 use super::plan::{Op, Source};
-use super::target::{make_file, make_in_run, relative, resolve, resolve_or_make};
+use super::target::{make, make_file, relative, resolve_or_make, resolve_ours};
 use crate::sys;
 use crate::sys::exec::leave_open;
 
@@ -228,11 +228,11 @@ pub fn cover(ops: &[Op], done: usize) -> Result<usize, Failed> {
 }
 
 /// Executes the steps in the new root, which is the process's root and working directory, but for the first, which were
-/// `done` already.
+/// `done` already. Which of the steps that nobody asked for the layers have no place for.
 ///
 /// # Errors
-/// The first step that failed.
-pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<(), Failed> {
+/// The first step that failed of those that a run cannot do without.
+pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<Vec<usize>, Failed> {
     for (index, op) in ops.iter().enumerate().skip(done) {
         plain_directory(op).map_err(|errno| Failed { op: index, errno })?;
     }
@@ -240,11 +240,15 @@ pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<(), Failed> 
     let null = ops.iter().position(|op| matches!(op, Op::Device { name: "null" }));
     let null = null.and_then(|index| prepared[index].as_ref());
     let shown = Shown::default();
+    let mut missed = Vec::new();
     for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate().skip(done) {
-        apply_one(op, tree.as_ref(), null, &shown).map_err(|errno| Failed { op: index, errno })?;
+        match apply_one(op, tree.as_ref(), null, &shown) {
+            Err(_) if !op.is_required() => missed.push(index),
+            other => other.map_err(|errno| Failed { op: index, errno })?,
+        }
     }
     std::mem::forget(prepared);
-    Ok(())
+    Ok(missed)
 }
 
 /// /dev and /proc are named by path, before and after something is mounted there: a layer that has a symlink
@@ -273,7 +277,15 @@ fn apply_one(
 ) -> Result<(), Errno> {
     let tree = || tree.ok_or(Errno::BADF);
     match op {
-        Op::Tmpfs { target, mode, limits, exec } => mount_tmpfs(target, *mode, *limits, *exec),
+        Op::Tmpfs { target, mode, limits, exec } => {
+            match mount_tmpfs(target, *mode, *limits, *exec) {
+                Err(Errno::NOENT) => {
+                    leave_open(make(target, true)?);
+                    mount_tmpfs(target, *mode, *limits, *exec)
+                }
+                other => other,
+            }
+        }
         Op::Devpts { target } => {
             let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
             mount(
@@ -304,8 +316,14 @@ fn apply_one(
             Some(content) => text(target, &content),
             None => Ok(()),
         },
+        Op::Bind { target, required: false, .. } => {
+            attach(tree()?.as_fd(), leave_open(resolve_ours(target)?))
+        }
         Op::Bind { target, .. } | Op::OverlayBind { target, .. } => {
-            attach(tree()?.as_fd(), leave_open(resolve_or_make(target)?))
+            let tree = tree()?.as_fd();
+            let kind = || fstat(tree).map(|stat| FileType::from_raw_mode(stat.st_mode));
+            let place = resolve_or_make(target, || Ok(kind()? == FileType::Directory))?;
+            attach(tree, leave_open(place))
         }
         Op::Proc => move_mount(tree()?, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
         Op::Mask { target } => hide::mask(target, null, shown),
@@ -326,17 +344,7 @@ fn mount_tmpfs(target: &Path, mode: u32, limits: Option<&str>, exec: bool) -> Re
 
 /// A file of ours over one of the layer: in the memory of /run, without a name there once it is mounted.
 fn text(target: &Path, content: &str) -> Result<(), Errno> {
-    // Not onto what we have mounted ourselves, such as /dev/null.
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let place = match resolve(target, how) {
-        // The layer has a link to nowhere here: into our /run it is followed, else it stays as it is.
-        Err(Errno::NOENT | Errno::XDEV) => match make_in_run(target) {
-            Ok(made) => leave_open(made),
-            Err(_) => return Ok(()),
-        },
-        Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
-        other => leave_open(other?),
-    };
+    let place = leave_open(resolve_ours(target)?);
     const NAME: &str = "/run/.text";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = leave_open(openat(CWD, NAME, flags, Mode::from_raw_mode(0o644))?);
@@ -344,9 +352,10 @@ fn text(target: &Path, content: &str) -> Result<(), Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    attach(leave_open(open_tree(file, "", flags)?), place)?;
+    let attached = attach(leave_open(open_tree(file, "", flags)?), place);
     // Only now: a file without a name cannot be mounted (ENOENT), a mounted one may lose its name.
-    unlinkat(CWD, NAME, AtFlags::empty())
+    unlinkat(CWD, NAME, AtFlags::empty())?;
+    attached
 }
 
 fn note(target: &Path, content: &str) -> Result<(), Errno> {

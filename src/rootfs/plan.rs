@@ -88,6 +88,8 @@ pub enum Op {
         target: PathBuf,
         /// Without writes, in all mounts beneath it too.
         read_only: bool,
+        /// Whether there is no run without it; not if nobody asked for it.
+        required: bool,
     },
     /// A directory of the host under an upper of its own, which is dropped at the end.
     OverlayBind {
@@ -286,6 +288,7 @@ fn network_ops(request: &Request) -> Vec<Op> {
             source: Source::Host(RESOLV_CONF.into()),
             target: RESOLV_CONF.into(),
             read_only: true,
+            required: false,
         });
     }
     ops
@@ -305,6 +308,7 @@ fn bind_ops(bind: &Bind, number: usize) -> Vec<Op> {
             source: source.clone(),
             target,
             read_only: *mode == BindMode::ReadOnly,
+            required: true,
         }),
     }
     ops

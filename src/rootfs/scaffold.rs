@@ -1,8 +1,9 @@
 //! The lowest lower of every run: empty directories and files at the places where something is mounted.
 //!
-//! A target that no layer has comes from here, so that neither an upper nor a layer is ever touched for a
-//! mount. Scaffolds depend on the set of places only, are never written once made, and are kept in the
-//! store's `cache/` under a name made of that set: a run pays one look-up.
+//! A target that no layer has comes from here, so that neither an upper nor a layer is touched for a mount; only a target
+//! that a layer has removed, and so hides here too, is made in the upper (`target.rs`). Scaffolds depend on the set of
+//! places only, are never written once made, and are kept in the store's `cache/` under a name made of that set: a run
+//! pays one look-up.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,12 +1,14 @@
 //! Targets in the new root, which is the process's working directory: found without being led out of it, and made where
 //! they may be missing.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::fs::{mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
+
+use crate::sys;
 
 /// An empty file, unless there is something already.
 pub(super) fn make_file(target: &Path) -> Result<(), Errno> {
@@ -18,10 +20,14 @@ pub(super) fn make_file(target: &Path) -> Result<(), Errno> {
 }
 
 /// Resolves a target in the new root, never through a magic link.
-pub(super) fn resolve(target: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
+fn resolve(target: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    look_up(relative(target), OFlags::PATH | OFlags::CLOEXEC, how)
+}
+
+/// Once the root is switched, no path leads out of it, whether the kernel knows openat2 or not.
+fn look_up(target: &Path, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
     loop {
-        match openat2(CWD, relative(target), flags, Mode::empty(), how) {
+        match openat2(CWD, target, flags, Mode::empty(), how) {
             // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
             Err(Errno::AGAIN) => {}
             Err(Errno::NOSYS) => return openat(CWD, target, flags, Mode::empty()),
@@ -35,18 +41,85 @@ pub(super) fn relative(target: &Path) -> &Path {
     target.strip_prefix("/").unwrap_or(target)
 }
 
+/// Within the root, and by no magic link.
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// The same, and not in what is mounted there: that may be the host's, or ours, such as /dev/null.
+const IN_LAYERS: ResolveFlags = INSIDE.union(ResolveFlags::NO_XDEV);
+
 /// Like [`resolve`]; a target that is a dangling symlink into our /run (as systemd-resolved leaves
-/// /etc/resolv.conf) gets its file there.
-pub(super) fn resolve_or_make(target: &Path) -> Result<OwnedFd, Errno> {
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match resolve(target, how) {
-        Err(Errno::NOENT) => make_in_run(target),
+/// /etc/resolv.conf) gets its file there, and one that is missing is made, as a directory if it `is_directory`.
+pub(super) fn resolve_or_make(
+    target: &Path,
+    is_directory: impl Fn() -> Result<bool, Errno>,
+) -> Result<OwnedFd, Errno> {
+    match resolve(target, INSIDE) {
+        Err(Errno::NOENT) => make_in_run(target).or_else(|_| make(target, is_directory()?)),
         other => other,
     }
 }
 
+/// The place of a file of ours. Where the layer has a symlink to nowhere, or to what is not the layers', it is a file in our
+/// /run if the link leads there, or else the link itself, which can be mounted over like a file.
+pub(super) fn resolve_ours(target: &Path) -> Result<OwnedFd, Errno> {
+    resolve(target, IN_LAYERS)
+        .or_else(|_| make_in_run(target))
+        .or_else(|_| resolve_link(target))
+        .or_else(|_| make(target, false))
+}
+
+fn resolve_link(target: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    look_up(relative(target), flags, IN_LAYERS)
+}
+
+/// Makes a target that a whiteout of a layer hides from the scaffold, with what is missing above it: in the layers, and
+/// so in the upper, whose part it stays.
+pub(super) fn make(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
+    match make_in_layers(target, directory) {
+        // The root is read-only to the command, which has not begun.
+        Err(Errno::ROFS) => {
+            let root = resolve(Path::new("."), INSIDE)?;
+            sys::mount::clear_attributes(root.as_fd(), sys::mount::READ_ONLY)?;
+            let made = make_in_layers(target, directory);
+            sys::mount::set_attributes(root.as_fd(), sys::mount::READ_ONLY, false)?;
+            made
+        }
+        other => other,
+    }
+}
+
+fn make_in_layers(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
+    let target = relative(target);
+    let mut dir = resolve(Path::new("."), IN_LAYERS)?;
+    let mut place = PathBuf::new();
+    for name in target {
+        place.push(name);
+        dir = match resolve(&place, IN_LAYERS) {
+            Err(Errno::NOENT) => {
+                let made = if directory || place != target {
+                    mkdirat(&dir, name, Mode::from_raw_mode(0o755))
+                } else {
+                    let (kind, mode) = (FileType::RegularFile, Mode::from_raw_mode(0o644));
+                    rustix::fs::mknodat(&dir, name, kind, mode, 0)
+                };
+                match made {
+                    // A symlink to nowhere.
+                    Err(Errno::EXIST) => Err(Errno::NOENT),
+                    Err(errno) => Err(errno),
+                    Ok(()) => resolve(&place, IN_LAYERS),
+                }
+            }
+            // Another mount, which has no such place.
+            Err(Errno::XDEV) => Err(Errno::NOENT),
+            other => other,
+        }?;
+    }
+    Ok(dir)
+}
+
 /// The file in our /run that a symlink of the layer means.
-pub(super) fn make_in_run(target: &Path) -> Result<OwnedFd, Errno> {
+fn make_in_run(target: &Path) -> Result<OwnedFd, Errno> {
     let link = readlinkat(CWD, target, Vec::new()).map_err(|_| Errno::NOENT)?;
     let place = beside(target, Path::new(link.to_str().map_err(|_| Errno::NOENT)?));
     if !place.starts_with("/run") {
@@ -60,7 +133,7 @@ pub(super) fn make_in_run(target: &Path) -> Result<OwnedFd, Errno> {
         }
     }
     make_file(&place)?;
-    resolve(target, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    resolve(target, INSIDE)
 }
 
 /// The path that a symlink at `target` with content `link` means, by its text.

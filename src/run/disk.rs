@@ -1,22 +1,27 @@
-//! `--disk`: measures the upper while the run goes on, with the store inside it if there is one, and ends it when they
-//! have grown too large.
+//! `--disk`: measures the upper while the run goes on, with those of overlay binds and the store inside it if there is one,
+//! and ends it when they have grown too large.
 //!
 //! There is no quota for who is not root of the machine, so this is a watcher: it walks the upper, inside, as
 //! often as costs little, and at once when the file system has lost so much room that it could have been us.
 //! What is deleted and still open it does not see. How large the upper is in the end is measured once more.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, fstatvfs, openat};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::companion::{Companion, OVER, close_but};
 use super::outcome::Reason;
 use super::spec::RunSpec;
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
-use crate::tree::usage;
+use crate::tree::dir::Names;
+use crate::tree::usage::{filled, up_to};
 
 /// How often the room of the file system is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -36,7 +41,7 @@ pub(super) fn watch(spec: &RunSpec, store: BorrowedFd<'_>) -> Result<Option<Comp
     let lent = size_of_nest(run_dir.as_fd(), &spec.id_map)?;
     let trees = Trees::open(run_dir.as_fd())?;
     let pidfd = ids::beside(Entry::Map(&spec.id_map), Powers::Files, || {
-        close_but(trees.all().map(|dir| dir.as_raw_fd()).collect());
+        close_but(trees.places().map(|dir| dir.as_raw_fd()).collect());
         watching(&trees, limit.saturating_add(lent))
     })?;
     Ok(Some(Companion::known(Reason::Disk, pidfd)))
@@ -45,48 +50,70 @@ pub(super) fn watch(spec: &RunSpec, store: BorrowedFd<'_>) -> Result<Option<Comp
 const FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Where a run writes.
+/// Where a run writes. Only as places outside, where what is in them may belong to others.
 struct Trees {
-    upper: OwnedFd,
+    /// Of the root. None if that was left empty and is taken away.
+    upper: Option<OwnedFd>,
     /// The store inside it, if it has one.
     nest: Option<OwnedFd>,
+    /// What the uppers of overlay binds are in, once these are mounted.
+    work: Option<OwnedFd>,
 }
 
 impl Trees {
     fn open(run_dir: BorrowedFd<'_>) -> Result<Self> {
-        let upper = openat(run_dir, "layer/fs", FLAGS, Mode::empty())
-            .context("open", "the upper of the run")?;
-        Ok(Self { upper, nest: nest(run_dir)? })
+        let open = |name| place(run_dir, name).context("open", format_args!("{name} of the run"));
+        Ok(Self { upper: open("layer/fs")?, nest: open("nest")?, work: open("work")? })
     }
 
-    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        std::iter::once(&self.upper).chain(&self.nest)
+    /// What is open outside.
+    fn places(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.upper.iter().chain(&self.nest).chain(&self.work)
+    }
+
+    fn binds(&self) -> Result<Vec<OwnedFd>, Errno> {
+        self.work.as_ref().map_or(Ok(Vec::new()), |work| binds(work.as_fd()))
     }
 
     /// The bytes that they take on disk.
     fn size(&self) -> Result<u64> {
-        self.all().map(|dir| size(dir.as_fd())).sum()
+        let binds = self.binds().context("open", "the uppers of the run")?;
+        self.upper.iter().chain(&self.nest).chain(&binds).map(|dir| filled(dir.as_fd())).sum()
     }
 
     /// The same, until it is more than `limit`; and whether it is all of it.
     fn up_to(&self, limit: u64) -> (u64, bool) {
-        self.all().fold((0, true), |(sum, whole), dir| {
-            let (seen, all) = usage::up_to(dir.as_fd(), limit);
+        let (binds, whole) = self.binds().map_or((Vec::new(), false), |binds| (binds, true));
+        let all = self.upper.iter().chain(&self.nest).chain(&binds);
+        all.fold((0, whole), |(sum, whole), dir| {
+            let (seen, all) = up_to(dir.as_fd(), limit);
             (sum + seen, whole && all)
         })
     }
-}
 
-/// The store inside a run. It is only a place outside, where it may belong to others.
-fn nest(run_dir: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
-    match openat(run_dir, "nest", FLAGS.union(OFlags::PATH), Mode::empty()) {
-        Err(Errno::NOENT) => Ok(None),
-        other => other.map(Some).context("open", "the inner store of the run"),
+    /// What the file system has left, bytes.
+    fn room(&self) -> u64 {
+        let room = self.places().next().and_then(|place| fstatvfs(place).ok());
+        room.map_or(0, |room| room.f_bfree.saturating_mul(room.f_frsize))
     }
 }
 
-fn size(tree: BorrowedFd<'_>) -> Result<u64> {
-    Ok(usage::usage(tree)?.total())
+/// A directory as a place, if there is one.
+fn place(dir: BorrowedFd<'_>, name: impl Arg) -> Result<Option<OwnedFd>, Errno> {
+    match openat(dir, name, FLAGS.union(OFlags::PATH), Mode::empty()) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The uppers of overlay binds, as a plan names them.
+fn binds(work: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
+    let names = Names::read(openat(work, ".", FLAGS, Mode::empty())?.as_fd())?;
+    let names = names.iter().map(|(name, _)| name.to_bytes());
+    names
+        .filter(|name| name.starts_with(b"bind"))
+        .filter_map(|name| place(work, Path::new(OsStr::from_bytes(name)).join("fs")).transpose())
+        .collect()
 }
 
 /// The bytes that the store inside a run takes on disk; 0 where there is none.
@@ -94,8 +121,8 @@ fn size(tree: BorrowedFd<'_>) -> Result<u64> {
 /// # Errors
 /// As [`ids::inside`].
 pub fn size_of_nest(run_dir: BorrowedFd<'_>, map: &IdMap) -> Result<u64> {
-    match nest(run_dir)? {
-        Some(nest) => ids::inside(Entry::Map(map), Powers::Files, || size(nest.as_fd())),
+    match place(run_dir, "nest").context("open", "the inner store of the run")? {
+        Some(nest) => ids::inside(Entry::Map(map), Powers::Files, || filled(nest.as_fd())),
         None => Ok(0),
     }
 }
@@ -110,11 +137,10 @@ pub fn size_of(run_dir: BorrowedFd<'_>, map: &IdMap) -> Result<u64> {
 }
 
 fn watching(trees: &Trees, limit: u64) -> i32 {
-    let upper = trees.upper.as_fd();
     let mut used = 0;
     loop {
         let begun = Instant::now();
-        let before = room(upper);
+        let before = trees.room();
         let (seen, whole) = trees.up_to(limit);
         // A file that is moved while it is walked may be seen twice: hardly again.
         if seen > limit && trees.up_to(limit).0 > limit {
@@ -127,16 +153,10 @@ fn watching(trees: &Trees, limit: u64) -> i32 {
         let rest = Instant::now();
         while rest.elapsed() < pause {
             std::thread::sleep(TICK);
-            let lost = before.saturating_sub(room(upper));
+            let lost = before.saturating_sub(trees.room());
             if rest.elapsed() >= PAUSE[0] && lost > limit - used {
                 break;
             }
         }
     }
-}
-
-/// What the file system has left, bytes.
-fn room(upper: BorrowedFd<'_>) -> u64 {
-    let room: std::result::Result<_, Errno> = fstatvfs(upper);
-    room.map_or(0, |room| room.f_bfree.saturating_mul(room.f_frsize))
 }

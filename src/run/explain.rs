@@ -127,8 +127,12 @@ impl Told {
                 "the outer /proc is masked: {}; or run without --strict",
                 remedy::in_one_line(&remedy::proc(Host::read()))
             )),
-            (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::NOENT) => {
-                fault.hint("the target goes through a symlink of the layer; name the real path")
+            (Op::Bind { .. } | Op::OverlayBind { .. } | Op::Tmpfs { .. }, Errno::NOENT)
+                if stage == Stage::Mount =>
+            {
+                fault.hint(
+                    "the target goes through a symlink to nowhere, or into another mount, which has no such place",
+                )
             }
             (Op::Bind { .. } | Op::OverlayBind { .. }, Errno::LOOP) => {
                 fault.hint("the source changed into a symlink while the run began; try again")

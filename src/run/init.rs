@@ -103,7 +103,9 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         _ => done,
     };
     early = early::tell(early, &switched)?;
-    apply::apply(&spec.plan.ops, prepared, done).map_err(|failed| at_step(Stage::Mount, failed))?;
+    let missed = apply::apply(&spec.plan.ops, prepared, done)
+        .map_err(|failed| at_step(Stage::Mount, failed))?;
+    weaker::missed(spec, &missed, wire);
     if early.is_none() || !early::copies_up(spec) {
         copy_up(spec)?;
     }

@@ -1,5 +1,5 @@
 //! The weaker ways of a run, where a container refuses the better ones. Each is told to the supervisor, and
-//! none is gone where the spec says that nothing may be lost.
+//! none that takes a protection away is gone where the spec says that nothing may be lost.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::isolate::remember::Programs;
 use crate::remedy::{self, Host};
 use crate::rootfs::apply::{self, Prepared};
 use crate::rootfs::overlay::{Base, attach};
-use crate::rootfs::plan::Op;
+use crate::rootfs::plan::{Op, RESOLV_CONF};
 use crate::sys::{keyring, notify, seccomp};
 
 /// What a run had to do without.
@@ -36,16 +36,22 @@ pub enum Weaker {
     Owners,
     /// Those who make such calls cannot be looked at in the outer /proc.
     OwnersUnseen,
+    /// The layers have no place for the servers that answer names.
+    Names,
+    /// The layers have no place for another file of ours.
+    Files,
 }
 
 /// All of them, in the order of their numbers on the wire.
-pub(super) const ALL: [Weaker; 6] = [
+pub(super) const ALL: [Weaker; 8] = [
     Weaker::Proc,
     Weaker::Root,
     Weaker::Keyring,
     Weaker::HostName,
     Weaker::Owners,
     Weaker::OwnersUnseen,
+    Weaker::Names,
+    Weaker::Files,
 ];
 
 impl Weaker {
@@ -85,6 +91,16 @@ impl Weaker {
                 "owners that the id map cannot hold are not remembered: who changes them cannot be looked at in the \
                  outer /proc",
             ),
+            Self::Names => Lost::new(
+                "names",
+                "/etc/resolv.conf is as the layers have it: they have something there, or above it, on which no file can \
+                 be mounted",
+            ),
+            Self::Files => Lost::new(
+                "files",
+                "/etc/hosts, /etc/hostname or the names of users are as the layers have them: there, or above, they have \
+                 something on which no file can be mounted",
+            ),
             Self::Keyring => Lost::new(
                 "session-keyring",
                 "your quota of keys is used up (kernel.keys.maxkeys), so the command has your session keyring; \
@@ -102,6 +118,22 @@ pub(super) fn host_name(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Errno> {
             Ok(())
         }
         other => other,
+    }
+}
+
+/// Tells of files that nobody asked for and that have no place, by the steps that were `missed`. They protect from nothing: the
+/// run goes on in any case.
+pub(super) fn missed(spec: &RunSpec, missed: &[usize], wire: &OwnedFd) {
+    for step in missed {
+        let weaker = match &spec.plan.ops[*step] {
+            Op::Text { target, .. } | Op::Bind { target, .. }
+                if target == Path::new(RESOLV_CONF) =>
+            {
+                Weaker::Names
+            }
+            _ => Weaker::Files,
+        };
+        send_up(wire.as_fd(), &Up::Weaker(weaker));
     }
 }
 

@@ -27,7 +27,24 @@ pub fn set_attributes(
     set: Attributes,
     recursive: bool,
 ) -> Result<(), Errno> {
-    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    change_attributes(mount, set, 0, recursive)
+}
+
+/// Takes attributes off the mount whose root is `mount`, and off no other.
+///
+/// # Errors
+/// As [`set_attributes`].
+pub fn clear_attributes(mount: BorrowedFd<'_>, clear: Attributes) -> Result<(), Errno> {
+    change_attributes(mount, 0, clear, false)
+}
+
+fn change_attributes(
+    mount: BorrowedFd<'_>,
+    set: Attributes,
+    clear: Attributes,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     let empty: &CStr = c"";
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {

@@ -40,12 +40,22 @@ pub fn usage(dir: BorrowedFd<'_>) -> Result<Usage> {
     count.walk(dir).map(|()| count.usage)
 }
 
-/// Measures the tree `dir` as [`usage`] does, but for no longer than until it is known to take more than `limit` bytes. The
+/// The bytes that were put into the tree `dir`, which was made empty: as [`usage`] counts, but nothing for a directory that is
+/// as it was made.
+///
+/// # Errors
+/// As [`usage`].
+pub fn filled(dir: BorrowedFd<'_>) -> Result<u64> {
+    let mut count = Count::new(u64::MAX);
+    count.walk(dir).map(|()| count.filled())
+}
+
+/// Measures the tree `dir` as [`filled`] does, but for no longer than until it is known to take more than `limit` bytes. The
 /// bytes that were seen, and whether that was all: a change in the midst may have ended it.
 pub fn up_to(dir: BorrowedFd<'_>, limit: u64) -> (u64, bool) {
     let mut count = Count::new(limit);
     let whole = count.walk(dir).is_ok();
-    (count.usage.total(), whole)
+    (count.filled(), whole)
 }
 
 /// A tree that is measured.
@@ -53,11 +63,17 @@ struct Count {
     usage: Usage,
     /// When what has one name only takes more bytes than this, the walk ends.
     limit: u64,
+    /// Whether it has nothing in it.
+    empty: bool,
 }
 
 impl Count {
     fn new(limit: u64) -> Self {
-        Self { usage: Usage::default(), limit }
+        Self { usage: Usage::default(), limit, empty: true }
+    }
+
+    fn filled(&self) -> u64 {
+        if self.empty { 0 } else { self.usage.total() }
     }
 
     fn walk(&mut self, dir: BorrowedFd<'_>) -> Result<()> {
@@ -74,6 +90,7 @@ impl Count {
 impl Visitor for Count {
     fn entry(&mut self, visit: &Visit<'_>) -> Result<Descend> {
         self.usage.add(visit.stat);
+        self.empty = false;
         if self.usage.bytes > self.limit {
             return Err(Fault::failed("measure: more than the limit"));
         }

@@ -240,6 +240,27 @@ fn changes_on_disk_are_limited() {
 }
 
 #[test]
+fn what_an_overlay_bind_writes_counts_for_the_disk() {
+    let env = Env::filled();
+    let host = env.folder("host");
+    let bind = format!("{host}:/ob:overlay");
+    let flags = ["--disk", "8M", "--bind", &bind];
+    // What is left unchanged has no size.
+    drop(env.line(&["--disk", "1"], "true").run().ok().stderr(""));
+    for line in ["echo ran", "echo x >/opt/f; echo ran"] {
+        drop(env.line(&flags, line).run().ok().stdout("ran\n").stderr(""));
+    }
+    if ids() != Ids::Range {
+        drop(env.line(&flags, "echo x >/ob/f; echo ran").run().ok().stdout("ran\n").stderr(""));
+        let line = "head -c 67108864 /dev/zero >/ob/f; sleep 1000";
+        let (out, report) = reported(&env, &flags, line);
+        drop(out.code(137).warns("its changes take more than 8388608 bytes: --disk"));
+        assert_eq!(report["error"], "disk");
+    }
+    assert_eq!(std::fs::read_dir(&host).unwrap().count(), 0);
+}
+
+#[test]
 fn a_command_may_use_the_processors_of_its_caller() {
     let env = Env::filled();
     let line = "sed -n 's/^Cpus_allowed_list:\\t//p' /proc/self/status";

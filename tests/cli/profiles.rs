@@ -64,6 +64,8 @@ fn files_are_checked() {
         (build.replace("\"tmp\"", "\"temp\""), "unknown field `temp`"),
         (build.replace("CAP_KILL", "CAP_KIL"), "CAP_KIL: no such capability"),
         (build.replace("\"acct\"", "\"read\""), "read: two rules contradict"),
+        (build.replace("/proc/acpi", "/."), "masked_paths: /: must not be the root"),
+        (build.replace("/proc/bus", "//"), "readonly_paths: /: must not be the root"),
         (rule(r#"{"names":["frob"],"action":"SCMP_ACT_ERRNO"}"#), "frob: unknown system call"),
         (rule(r#"{"names":["read"],"action":"SCMP_ACT_ERRNO","arg":[]}"#), "unknown field `arg`"),
         (
@@ -133,11 +135,20 @@ fn capabilities_are_added_and_dropped() {
 #[test]
 fn what_is_given_up_is_said_loudly() {
     let env = Env::filled();
+    let build = env.sandbox(&["profile", "show", "build"]).run().ok().text();
+    let admin = env.file("admin.json", build.replace("CAP_KILL", "CAP_SYS_ADMIN"));
+    let calls = r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#;
+    let (all, (settings, _)) =
+        (env.file("all.json", calls), build.split_once("\"seccomp\"").unwrap());
+    let open = env.file("open.json", format!("{settings}\"seccomp\":{calls}}}"));
     let path = env.path("report.json");
     let report = ["--report", path.to_str().unwrap()];
     for (flags, protection, told) in [
         (["--cap-add", "SYS_ADMIN"], "capabilities", "administrator of its namespaces"),
         (["--seccomp", "none"], "system calls", "every system call of this kernel"),
+        (["--seccomp", &all], "system calls", "every system call of this kernel"),
+        (["--profile", &admin], "capabilities", "admin.json: CAP_SYS_ADMIN: the command is"),
+        (["--profile", &open], "system calls", "open.json: the command may make every"),
     ] {
         let out = env.line(&[&flags[..], &report].concat(), "true").run().ok();
         drop(out.warns(told));

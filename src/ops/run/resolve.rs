@@ -162,7 +162,7 @@ pub(super) fn settings(
     checks::descriptors(&options.preserve_fds)?;
     let limits = limits::plan(store, options, &profile, base)?;
     let mut lost = limits.lost.clone();
-    lost.extend(options.changes.given_up());
+    lost.extend(options.changes.given_up(&profile));
     lost.extend(nest::given_up(options));
     lost.extend(network.lost.clone());
     if options.strict {

@@ -1,4 +1,4 @@
-//! A plan in words.
+//! What a plan's steps are, in words and to whoever executes them.
 
 use std::path::Path;
 
@@ -6,6 +6,15 @@ use super::{Op, Source};
 use crate::fault::printable;
 
 impl Op {
+    /// Whether a run fails without it. The small files of ours, and the host's resolv.conf, are there where a layer has a
+    /// place for them.
+    pub fn is_required(&self) -> bool {
+        !matches!(
+            self,
+            Self::Text { .. } | Self::Account { .. } | Self::Bind { required: false, .. }
+        )
+    }
+
     /// What it does, in one line.
     pub fn describe(&self) -> String {
         let show = |path: &Path| printable(&path.to_string_lossy());
@@ -25,7 +34,7 @@ impl Op {
             Self::Account { target, entry } => {
                 format!("file {} with id {}, if it has none", show(target), entry.id)
             }
-            Self::Bind { source, target, read_only } => {
+            Self::Bind { source, target, read_only, .. } => {
                 let access = if *read_only { "ro" } else { "rw" };
                 format!("bind {} on {} {access}", source.describe(), show(target))
             }

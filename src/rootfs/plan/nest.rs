@@ -13,6 +13,7 @@ impl MountPlan {
             source,
             target: target.into(),
             read_only,
+            required: true,
         };
         let mut ops = vec![
             Op::Directory { target: NEST.into(), mode: 0o755 },

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::*;
 use crate::fault::Result;
-use crate::tree::usage::{up_to, usage};
+use crate::tree::usage::{filled, up_to, usage};
 use crate::tree::{Descend, Visit, Visitor, walk};
 
 /// Removes everything else in the tree at the first entry.
@@ -70,4 +70,16 @@ fn measuring_ends_with_the_limit() {
     assert!(whole && all >= 1000 << 10, "{all}");
     let (some, whole) = up_to(fd.as_fd(), 300 << 10);
     assert!(!whole && some > 300 << 10 && some < 600 << 10, "{some}");
+}
+
+#[test]
+fn what_was_put_into_a_tree_is_measured_without_an_empty_root() {
+    let dir = temp();
+    let fd = open(dir.path());
+    assert_eq!(filled(fd.as_fd()).expect("measured"), 0);
+    assert_eq!(up_to(fd.as_fd(), u64::MAX), (0, true));
+    write(dir.path(), "f", &"x".repeat(100 << 10));
+    let all = usage(fd.as_fd()).expect("usage").total();
+    assert_eq!(filled(fd.as_fd()).expect("measured"), all);
+    assert!(all >= 100 << 10, "{all}");
 }

@@ -1,0 +1,77 @@
+//! What is refused in a profile when it is read, and what is told of it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Environment, Settings};
+use crate::fault::{Fault, Result, printable};
+use crate::isolate::compile;
+use crate::isolate::filter::{Action, Seccomp};
+
+/// Checks what is no rule for system calls.
+///
+/// # Errors
+/// `usage` for what cannot be meant.
+pub(super) fn settings(settings: &Settings) -> Result<()> {
+    let root = |paths: &[PathBuf]| paths.iter().any(|path| path == Path::new("/"));
+    // A mask on the root could be seen by nobody, and what is read-only there has a setting of its own.
+    for (name, paths) in
+        [("masked_paths", &settings.masked_paths), ("readonly_paths", &settings.readonly_paths)]
+    {
+        if root(paths) {
+            return Err(Fault::usage(format!("{name}: /: must not be the root")).hint(
+                "a root without writes is --read-only, or \"root\": \"readonly\" in the profile",
+            ));
+        }
+    }
+    for path in settings.masked_paths.iter().chain(&settings.readonly_paths) {
+        let plain = path.is_absolute() && !path.components().any(|part| part.as_os_str() == "..");
+        if !plain {
+            return Err(Fault::usage(format!(
+                "{}: a masked or read-only path must be absolute and without `..`",
+                printable(&path.display().to_string())
+            )));
+        }
+    }
+    for path in &settings.copy_up {
+        let plain = path.starts_with('/') && !path.split('/').any(|part| part == "..");
+        if !plain || path.contains('\0') || path.trim_matches('/').is_empty() {
+            return Err(Fault::usage(format!(
+                "copy_up: {}: must be absolute, without `..` and not the root",
+                printable(path)
+            )));
+        }
+    }
+    let Environment { pass, set } = &settings.environment;
+    for name in pass.iter().chain(set.keys()) {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(Fault::usage(format!(
+                "environment: {}: not a name of a variable",
+                printable(name)
+            )));
+        }
+    }
+    if let Some(name) = set.iter().find(|(_, value)| value.contains('\0')).map(|(name, _)| name) {
+        return Err(Fault::usage(format!("environment: {name}: the value holds a null byte")));
+    }
+    Ok(())
+}
+
+/// Notes about the system calls that nothing can be said of: the library does not know them, or those in
+/// our table have conditions. Skipping a refusal would allow the call where the default is to allow: that
+/// is an error.
+pub(super) fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for rule in &seccomp.syscalls {
+        let known = |name: &&String| compile::is_known(name, !rule.args.is_empty());
+        for name in rule.names.iter().filter(|name| !known(name)) {
+            let name = printable(name);
+            if seccomp.default_action.permits() && rule.action != Action::Allow {
+                return Err(Fault::usage(format!(
+                    "seccomp: {name}: unknown system call, and the default would allow it"
+                )));
+            }
+            notes.push(format!("seccomp: {name}: unknown system call, skipped"));
+        }
+    }
+    Ok(notes)
+}
