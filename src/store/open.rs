@@ -15,7 +15,7 @@ use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR};
 use super::format::Format;
 use super::{Store, json_line, layout, nest, place};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Kind, Result};
 use crate::remedy::{self, Host};
 use crate::tree::xattr;
 
@@ -84,6 +84,25 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether a place is a store, or could become one; nothing is made.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`] and [`Store::create`], but for what only trying to write tells.
+    pub fn check(path: &Path) -> Result<()> {
+        match Self::open(path) {
+            Err(fault) if fault.kind == Kind::NotFound => {
+                let Some(place) = open_base(path)? else { return Ok(()) };
+                let shown = path.display().to_string();
+                let dir = file::open_dir(place.as_fd(), ".").context("open directory", &shown)?;
+                let present = file::names(dir.as_fd()).context("read directory", &shown)?;
+                refuse_strange(&present, &shown)
+            }
+            opened => opened.map(drop),
+        }
+    }
+}
+
 enum Outcome {
     Ready,
     /// Somebody removed the directory between our steps.
@@ -133,22 +152,24 @@ fn make(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
     if present.iter().any(|name| name == layout::FORMAT) {
         return Ok(Outcome::Ready);
     }
-    let known = |name: &String| {
-        name == layout::LOCK
-            || name == "lost+found"
-            || name.starts_with(layout::UNFINISHED)
-            || layout::FOLDERS.contains(&name.as_str())
-    };
-    if let Some(strange) = present.iter().find(|name| !known(name)) {
-        let strange = strange.escape_default();
-        return Err(Fault::conflict(format!(
-            "create store: {shown}: holds something else already ({strange})"
-        ))
-        .hint("choose an empty or a new directory with --base-dir"));
-    }
+    refuse_strange(&present, shown)?;
     check_xattrs(&dir, shown)?;
     fill(dir, shown, made)?;
     Ok(Outcome::Ready)
+}
+
+/// A directory in which there is something that is no store's does not become one.
+fn refuse_strange(present: &[String], shown: &str) -> Result<()> {
+    let known = |name: &&String| {
+        *name == layout::LOCK
+            || *name == "lost+found"
+            || name.starts_with(layout::UNFINISHED)
+            || layout::FOLDERS.contains(&name.as_str())
+    };
+    let Some(strange) = present.iter().find(|name| !known(name)) else { return Ok(()) };
+    let strange = strange.escape_default();
+    Err(Fault::conflict(format!("create store: {shown}: holds something else already ({strange})"))
+        .hint("choose an empty or a new directory with --base-dir"))
 }
 
 /// Makes the directory of the store, and those above it that are missing, all 0700.

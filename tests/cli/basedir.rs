@@ -221,3 +221,28 @@ fn a_store_of_a_newer_sandbox_is_refused() {
     }
     fs::write(&path, now).unwrap();
 }
+
+/// What every command refuses is nothing that works here.
+#[test]
+fn doctor_says_what_the_others_say() {
+    let env = Env::empty();
+    env.file("open/file", "x");
+    env.file("strange/file", "x");
+    fs::set_permissions(env.path("open"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(env.path("strange"), fs::Permissions::from_mode(0o700)).unwrap();
+    for (place, why) in [
+        ("open", "mode is 0755"),
+        ("strange", "holds something else already"),
+        ("strange/file", "not a directory"),
+    ] {
+        let place = env.path(place);
+        let words = ["--base-dir", place.to_str().unwrap(), "doctor", "--json"];
+        let out = env.bare().args(words).run().code(6).json();
+        let probes = out["probes"].as_array().unwrap();
+        let probe = probes.iter().find(|probe| probe["name"] == "base-dir").unwrap();
+        assert!(probe["detail"].as_str().unwrap().contains(why), "{probe}");
+        let words = ["--base-dir", place.to_str().unwrap(), "init", "--from", "scratch"];
+        let out = env.bare().args(words).run();
+        assert!(out.errors().contains(why), "{out:?}");
+    }
+}

@@ -262,3 +262,27 @@ fn a_kept_run_is_thrown_away() {
     drop(env.sandbox(&["rm", "--run", "web"]).run().fault(5, "still running", ""));
     drop(env.sandbox(&["stop", "-t", "0", "web"]).run().ok());
 }
+
+/// To be killed is a failure: what was to be kept then is, whatever command comes next.
+#[test]
+fn what_is_kept_on_failure_outlives_its_supervisor() {
+    let env = Env::filled();
+    let line = "echo half >/half; echo ready; exec sleep 1000";
+    let mut child = env.line(&["--keep-on-failure", "--commit", "never"], line).start();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    assert_eq!(env.json(&["ps"])["runs"][0]["state"], "running");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    crate::common::left::eventually("processes", || crate::common::left::processes(env.dir()));
+    drop(env.sandbox(&["list"]).run().ok());
+    drop(env.sandbox(&["gc", "--all"]).run().ok());
+    let runs = env.entries("runs");
+    assert_eq!(env.json(&["ps"])["runs"][0]["state"], "kept");
+    drop(env.sandbox(&["recover", &runs[0], "--as", "half"]).run().ok());
+    drop(env.line(&["--from", "half"], "cat /half").run().ok().stdout("half\n"));
+    // One that ended well is no failure.
+    drop(env.line(&["--keep-on-failure"], "echo x >/x; sleep 0.1").run().ok());
+    drop(env.line(&["--keep-on-failure"], "sleep 0.1").run().ok());
+    assert_eq!(env.entries("runs"), [""; 0]);
+}

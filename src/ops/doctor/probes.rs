@@ -17,6 +17,7 @@ use crate::fault::{Context, Result, why};
 use crate::ids::{self, Extent, IdMap};
 use crate::remedy::{self, Host};
 use crate::rootfs::overlay::{Base, WAYS, Way, Writable, assemble};
+use crate::store::Store;
 use crate::store::place::file_system_for_sure;
 use crate::sys::process::{
     NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, Namespaces, Side, clone, exit_now,
@@ -178,8 +179,18 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
         let detail = format!("{shown} on {}: user xattrs: {}", kind.name, why(errno));
         return no(detail, Some(errno), elsewhere());
     }
-    let detail = format!("{shown} on {}", kind.name);
-    (Probe { name, ok: true, needed: true, detail, errno: None, remedy: None }, Some(scratch))
+    let probe = match Store::check(base_dir) {
+        Ok(()) => {
+            let detail = format!("{shown} on {}", kind.name);
+            Probe { name, ok: true, needed: true, detail, errno: None, remedy: None }
+        }
+        // As every other command says it.
+        Err(fault) => {
+            let errno = fault.errno.map(Errno::from_raw_os_error);
+            no(fault.message, errno, fault.hint).0
+        }
+    };
+    (probe, Some(scratch))
 }
 
 /// A writable overlay of two lowers, by each way; the best that works. Without a `scratch`, what was found of the
