@@ -24,7 +24,7 @@ use rustix::mount::{
 use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
 use super::plan::{Op, Source};
-use super::target::{make, make_file, relative, resolve_or_make, resolve_ours};
+use super::target::{make, make_file, relative, resolve_link, resolve_or_make, resolve_ours};
 use crate::sys;
 use crate::sys::exec::leave_open;
 
@@ -316,9 +316,7 @@ fn apply_one(
             Some(content) => text(target, &content),
             None => Ok(()),
         },
-        Op::Bind { target, required: false, .. } => {
-            attach(tree()?.as_fd(), leave_open(resolve_ours(target)?))
-        }
+        Op::Bind { target, required: false, .. } => attach_ours(tree()?.as_fd(), target),
         Op::Bind { target, .. } | Op::OverlayBind { target, .. } => {
             let tree = tree()?.as_fd();
             let kind = || fstat(tree).map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -342,9 +340,14 @@ fn mount_tmpfs(target: &Path, mode: u32, limits: Option<&str>, exec: bool) -> Re
     mount("tmpfs", relative(target), "tmpfs", flags, options.as_c_str())
 }
 
+/// Where the layer has a symlink to a directory, over that link.
+fn attach_ours(tree: BorrowedFd<'_>, target: &Path) -> Result<(), Errno> {
+    let over = |place: Result<OwnedFd, Errno>| attach(tree, leave_open(place?));
+    over(resolve_ours(target)).or_else(|errno| over(resolve_link(target)).map_err(|_| errno))
+}
+
 /// A file of ours over one of the layer: in the memory of /run, without a name there once it is mounted.
 fn text(target: &Path, content: &str) -> Result<(), Errno> {
-    let place = leave_open(resolve_ours(target)?);
     const NAME: &str = "/run/.text";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = leave_open(openat(CWD, NAME, flags, Mode::from_raw_mode(0o644))?);
@@ -352,7 +355,7 @@ fn text(target: &Path, content: &str) -> Result<(), Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    let attached = attach(leave_open(open_tree(file, "", flags)?), place);
+    let attached = attach_ours(leave_open(open_tree(file, "", flags)?), target);
     // Only now: a file without a name cannot be mounted (ENOENT), a mounted one may lose its name.
     unlinkat(CWD, NAME, AtFlags::empty())?;
     attached

@@ -68,7 +68,8 @@ pub(super) fn resolve_ours(target: &Path) -> Result<OwnedFd, Errno> {
         .or_else(|_| make(target, false))
 }
 
-fn resolve_link(target: &Path) -> Result<OwnedFd, Errno> {
+/// The symlink itself.
+pub(super) fn resolve_link(target: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     look_up(relative(target), flags, IN_LAYERS)
 }

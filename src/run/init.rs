@@ -310,7 +310,7 @@ pub(super) fn name_and_network(spec: &RunSpec, wire: &OwnedFd) -> Result<(), Fai
 /// Refuses a command that is a magic link of /proc, while we may still read every file. A relative one is
 /// looked for where the payload will be; whether it may be there is for the payload to find out. How many of the first
 /// candidates are not there.
-fn check_program(spec: &RunSpec) -> Result<u8, Failure> {
+pub(super) fn check_program(spec: &RunSpec) -> Result<u8, Failure> {
     let enter = |dir| rustix::process::chdir(dir).map_err(Failure::at(Stage::Workdir));
     let relative = spec.candidates.iter().any(|path| path.to_bytes().first() != Some(&b'/'));
     if relative {

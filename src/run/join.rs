@@ -67,6 +67,8 @@ fn stages(spec: &mut RunSpec, door: &Door, wire: &OwnedFd) -> Result<(), Failure
     user::settle(spec)?;
     let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
     outlive_parent(wire).map_err(Failure::at(Stage::Join))?;
+    // While we may read it; what becomes of it meanwhile is looked at once more before the exec.
+    init::check_program(spec)?;
     let (payload, gate) = init::fork_at_gate(spec, |gate| {
         payload::become_command(spec, wire, Begin::Joined { terminal, gate })
     })

@@ -161,7 +161,16 @@ impl Run {
     /// for after a power cut nobody knows what its upper holds.
     pub fn keep_if_killed(&mut self, record: &RunRecord) -> Result<()> {
         let kept = RunRecord { state: RunState::Kept, ..record.clone() };
-        self.replace_record(&json_line(&kept)?, false).context("write record of run", self.id)
+        self.replace_record(&json_line(&kept)?, false).context("write record of run", self.id)?;
+        self.kept = true;
+        Ok(())
+    }
+
+    /// The reverse: there is nothing to be kept any more.
+    pub fn drop_if_killed(&mut self, record: &RunRecord) -> Result<()> {
+        self.replace_record(&json_line(record)?, false).context("write record of run", self.id)?;
+        self.kept = false;
+        Ok(())
     }
 
     /// As [`Run::keep`], and stays the holder of the lock, for a commit that failed and may be tried again.

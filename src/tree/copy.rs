@@ -40,8 +40,8 @@ const SET_ID: u32 = 0o6000;
 
 /// Copies everything in `src`, and the attributes of `src` itself, to the empty directory `dst`.
 ///
-/// What `dst` cannot hold is appended to `owners`, in no particular order. Of the directory `empty` (st_dev and st_ino), if
-/// it lies in `src`, the content is left out.
+/// What `dst` cannot hold is appended to `owners`, in no particular order. Of the directories `empty` (st_dev and st_ino),
+/// where they lie in `src`, the content is left out.
 ///
 /// # Errors
 /// What the system says, naming the path; a part of the tree may have been copied then.
@@ -50,7 +50,7 @@ pub fn copy_tree(
     dst: BorrowedFd<'_>,
     ids: &IdMap,
     owners: &mut Vec<Remembered>,
-    empty: Option<(u64, u64)>,
+    empty: &[(u64, u64)],
 ) -> Result<Totals> {
     copy(src, dst, ids, owners, Way { powerless: false, empty })
 }
@@ -62,16 +62,16 @@ pub fn copy_tree(
 /// # Errors
 /// As [`copy_tree`].
 pub fn copy_powerless(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, ids: &IdMap) -> Result<Totals> {
-    copy(src, dst, ids, &mut Vec::new(), Way { powerless: true, empty: None })
+    copy(src, dst, ids, &mut Vec::new(), Way { powerless: true, empty: &[] })
 }
 
 /// What a copy does not take.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+struct Way<'a> {
     /// Whether what gives power to whoever runs a file is left out.
     powerless: bool,
-    /// The directory whose content is left out.
-    empty: Option<(u64, u64)>,
+    /// The directories whose content is left out.
+    empty: &'a [(u64, u64)],
 }
 
 fn copy(
@@ -79,7 +79,7 @@ fn copy(
     dst: BorrowedFd<'_>,
     ids: &IdMap,
     owners: &mut Vec<Remembered>,
-    way: Way,
+    way: Way<'_>,
 ) -> Result<Totals> {
     let mut copy = Copy {
         root: dst,
@@ -99,7 +99,7 @@ struct Copy<'a> {
     dst: Trail,
     ids: &'a IdMap,
     owners: &'a mut Vec<Remembered>,
-    way: Way,
+    way: Way<'a>,
     totals: Totals,
     /// First path of each inode with several names, and what was remembered of it.
     linked: HashMap<(u64, u64), Linked>,
@@ -121,7 +121,7 @@ impl Visitor for Copy<'_> {
             FileType::Directory => {
                 mkdirat(self.dst.here(), visit.name, Mode::RWXU)
                     .context("create directory", shown())?;
-                if self.way.empty == Some((visit.stat.st_dev, visit.stat.st_ino)) {
+                if self.way.empty.contains(&(visit.stat.st_dev, visit.stat.st_ino)) {
                     self.totals.files += 1;
                     self.mount(visit)?;
                     return Ok(Descend::No);

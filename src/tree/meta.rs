@@ -161,6 +161,11 @@ impl Journal {
         self.entries.get(inode).copied()
     }
 
+    /// All that was written down.
+    pub fn entries(self) -> impl Iterator<Item = (Inode, Meta)> {
+        self.entries.into_iter()
+    }
+
     /// Sets what is known of an inode.
     pub fn set(&mut self, inode: Inode, meta: Meta) {
         self.entries.insert(inode, meta);

@@ -281,6 +281,17 @@ fn what_is_kept_on_failure_outlives_its_supervisor() {
     assert_eq!(env.json(&["ps"])["runs"][0]["state"], "kept");
     drop(env.sandbox(&["recover", &runs[0], "--as", "half"]).run().ok());
     drop(env.line(&["--from", "half"], "cat /half").run().ok().stdout("half\n"));
+    // Nor is anything lost when it is killed while it commits.
+    for step in ["publish.rename.before", "publish.rename.after", "publish.layers.fsync.after"] {
+        let flags = ["--keep-on-failure", "--commit", "never"];
+        let command = env.line(&flags, "echo done >/done");
+        drop(command.env("SANDBOX_FAIL", format!("{step}:kill")).run());
+        drop(env.sandbox(&["list"]).run().ok());
+        let runs = env.entries("runs");
+        let name = step.replace('.', "-");
+        drop(env.sandbox(&["recover", &runs[0], "--as", &name]).run().ok());
+        drop(env.line(&["--from", &name], "cat /done").run().ok().stdout("done\n"));
+    }
     // One that ended well is no failure.
     drop(env.line(&["--keep-on-failure"], "echo x >/x; sleep 0.1").run().ok());
     drop(env.line(&["--keep-on-failure"], "sleep 0.1").run().ok());

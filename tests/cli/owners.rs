@@ -118,6 +118,10 @@ fn devices_are_remembered_in_every_mode() {
     drop(env.sandbox(&["fsck"]).run().ok());
 }
 
+fn far_ids() -> (u64, u64) {
+    (far().1, far().2)
+}
+
 /// What only `exec` has changed, and what a killed supervisor leaves.
 #[test]
 fn who_joins_is_remembered_and_so_is_who_was_killed() {
@@ -127,8 +131,16 @@ fn who_joins_is_remembered_and_so_is_who_was_killed() {
         "mkdir /d; echo x >/f; ln -s f /l; mknod /n b 8 1; chmod 660 /n; chown {who} /d /f /n /opt; chown -h {who} /l"
     );
     let device = json!({"type": "block", "major": 8, "minor": 1});
-    drop(env.sandbox(&["start", "--name", "web", "--", "sleep", "1000"]).run().ok());
-    drop(env.sandbox(&["exec", "web", &far]).run().ok());
+    let first = format!("ln -s f /k; chown -h {} /k; echo up; exec sleep 1000", far_ids().0);
+    drop(env.sandbox(&["start", "--name", "web", "--", "sh", "-c", &first]).run().ok());
+    let up = || match env.sandbox(&["logs", "web"]).run().text().as_str() {
+        "up\n" => Vec::new(),
+        other => vec![other.to_owned()],
+    };
+    crate::common::left::eventually("what is not up", up);
+    // The other half of what the first command has given.
+    let other = format!("chgrp -h {} /k", far_ids().1);
+    drop(env.sandbox(&["exec", "web", &format!("{far}; {other}")]).run().ok());
     drop(env.sandbox(&["stop", "-t", "0", "web", "--commit", "joined"]).run().ok());
     let joined = remembered(&env, "joined");
     let known: Vec<_> = joined.keys().map(String::as_str).collect();
@@ -137,7 +149,8 @@ fn who_joins_is_remembered_and_so_is_who_was_killed() {
         assert_eq!(known, ["n"]);
         return;
     }
-    assert_eq!(known, ["d", "f", "l", "n", "opt"]);
+    assert_eq!(known, ["d", "f", "k", "l", "n", "opt"]);
+    assert_eq!(joined["k"], owned("k", 0o777));
 
     let line = format!("{far}; echo up; exec sleep 1000");
     let mut run = env.line(&[], &line).start();

@@ -1,7 +1,7 @@
 //! Rows about joining a run that stays: whose run it is, which root it has, and who looks while somebody enters.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{Ids, ids, left, mode};
@@ -54,6 +54,24 @@ impl Drop for Stays<'_> {
 fn profiles() -> &'static [&'static str] {
     let identity = ids() == Ids::Identity && mode::real_root();
     if identity { &["build", "dev"] } else { &["build", "dev", "strict"] }
+}
+
+/// CVE-2019-5736: our program as the dynamic loader of what is joined, also if the file may be executed but not read.
+#[test]
+fn our_program_is_no_loader_of_what_joins() {
+    let host = Host::with(|tree| {
+        for (name, mode) in [("loaded", 0o755), ("closed", 0o711)] {
+            fs::write(tree.join(name), crate::proc::loaded_by_us()).unwrap();
+            fs::set_permissions(tree.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    });
+    for profile in profiles() {
+        let _run = Stays::new(&host, &["--profile", profile], "sleep 1000");
+        for program in ["/loaded", "/closed"] {
+            let out = host.sandbox(&["exec", "web", "--", program, "--version"]).output().unwrap();
+            assert_eq!(out.status.code(), Some(126), "{profile} {program}: {}", text(&out.stdout));
+        }
+    }
 }
 
 /// CVE-2026-109569: entered the namespaces of a run, and kept the root of the host. Whatever the payload has done to its

@@ -129,7 +129,7 @@ fn our_program_is_not_started_inside() {
 }
 
 /// `true` of the host, with /proc/self/exe for its dynamic loader.
-fn loaded_by_us() -> Vec<u8> {
+pub(crate) fn loaded_by_us() -> Vec<u8> {
     let mut file = fs::read("/bin/true").unwrap();
     let loader = |at: &usize| {
         file[*at..].starts_with(b"/lib")

@@ -45,7 +45,7 @@ pub(super) fn fill(store: &Store, source: &Source, run: &Run, map: &IdMap) -> Re
     let place = run.fs_dir()?;
     match source {
         Source::Scratch => Ok(Filled::default()),
-        Source::Directory(path) => directory(store, path, &place, map),
+        Source::Directory(path) => directory(store, run, path, &place, map),
         Source::Tar(path) => {
             let file = File::open(path).context("open archive", path.display())?;
             unpack(file, &path.display().to_string(), &place, map)
@@ -54,15 +54,24 @@ pub(super) fn fill(store: &Store, source: &Source, run: &Run, map: &IdMap) -> Re
     }
 }
 
-fn directory(store: &Store, path: &Path, place: &OwnedFd, map: &IdMap) -> Result<Filled> {
+fn directory(
+    store: &Store,
+    run: &Run,
+    path: &Path,
+    place: &OwnedFd,
+    map: &IdMap,
+) -> Result<Filled> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let source =
         openat(CWD, path, flags, Permissions::empty()).context("open directory", path.display())?;
     // The store may lie in what it is filled from (a home, the root of the machine): it would be copied into itself.
-    let own = fstat(store.dir()).context("look at store", store.path().display())?;
-    let own = (own.st_dev, own.st_ino);
-    let found = fstat(&source).context("look at", path.display())?;
-    if (found.st_dev, found.st_ino) == own {
+    let identity = |dir: BorrowedFd<'_>| {
+        let stat = fstat(dir).context("look at", path.display())?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    // Or a part of it.
+    let own = [identity(store.dir())?, identity(run.dir())?];
+    if identity(source.as_fd())? == own[0] {
         return Err(Fault::usage(format!("fill a box from {}: it is the store", path.display())));
     }
     let source = match map.mode {
@@ -72,7 +81,7 @@ fn directory(store: &Store, path: &Path, place: &OwnedFd, map: &IdMap) -> Result
         Mode::Subuid | Mode::Identity | Mode::Single => source,
     };
     inside(place, map, |target, filled| {
-        filled.totals = copy_tree(source.as_fd(), target, map, &mut filled.remembered, Some(own))?;
+        filled.totals = copy_tree(source.as_fd(), target, map, &mut filled.remembered, &own)?;
         Ok(())
     })
 }

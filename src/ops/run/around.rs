@@ -218,8 +218,11 @@ impl Moments for Around<'_> {
         self.tell_started();
         self.status.exited(ended);
         if self.is_dropped(ended)
-            && let Some(run) = &self.run
+            && let Some(run) = &mut self.run
         {
+            if self.options.keep_on_failure {
+                run.drop_if_killed(self.record).ok();
+            }
             self.gone = run.remove_empty(self.store);
             // What every command looks for at its end; a failure shows there, too.
             self.tidy = self.gone && trash::is_tidy(self.store).unwrap_or(false);

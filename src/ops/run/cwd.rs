@@ -31,10 +31,20 @@ fn guarded(cwd: &Path) -> Result<Option<PathBuf>, String> {
     let path = cwd.join(".git");
     match path.symlink_metadata() {
         Ok(found) if found.is_symlink() => Err("its .git is a symbolic link".to_owned()),
+        Ok(found) if found.is_file() && leads_into(&path, cwd) => {
+            Err("its .git leads to a directory in it".to_owned())
+        }
         Ok(_) => Ok(Some(path)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(numberless(&error.to_string())),
     }
+}
+
+/// Whether the file `.git` of a working directory names a place in there (gitrepository-layout(5)), which could be written.
+fn leads_into(file: &Path, cwd: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let place = text.strip_prefix("gitdir:").map(|place| cwd.join(place.trim()));
+    place.is_some_and(|place| place.canonicalize().unwrap_or(place).starts_with(cwd))
 }
 
 fn may_bind(cwd: &Path, home: Option<&Path>, base_dir: &Path) -> Result<(), String> {

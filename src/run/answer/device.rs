@@ -48,7 +48,7 @@ impl Handler<'_> {
         let device = Some(device(mode_class(args, form), number));
         let meta = Meta { device, on: file.owner(), ..Meta::default() };
         let value = meta.to_string();
-        let written = self.own_mut(|me| {
+        let written = self.own(|me| {
             file.file.set(meta::NAME, value.as_bytes(), XattrFlags::empty())?;
             me.notes.note(file.inode(), &meta)
         });

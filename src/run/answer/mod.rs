@@ -215,14 +215,7 @@ impl<'a> Handler<'a> {
 
     /// Does what the handler does in its own right: reading and writing down what the caller was allowed to
     /// do.
-    fn own<T>(&mut self, mut work: impl FnMut(&Self) -> Result<T, Errno>) -> Result<T, Errno> {
-        self.own_mut(|me| work(me))
-    }
-
-    fn own_mut<T>(
-        &mut self,
-        mut work: impl FnMut(&mut Self) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
+    fn own<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, Errno>) -> Result<T, Errno> {
         match work(self) {
             Err(Errno::ACCESS | Errno::PERM) if self.effective != FILES | LOOK => {
                 self.be_ourselves()?;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, OFlags, XattrFlags, fcntl_setfl, fstat, memfd_create};
-use rustix::io::{Errno, write};
+use rustix::io::{Errno, pread, write};
 
 use super::place::{Attributes, Found};
-use crate::tree::meta::{self, Inode, Meta, journal_line};
+use crate::tree::meta::{self, Inode, Journal, Meta, journal_line};
 
 /// The journal in memory is not longer than this, in bytes: a payload cannot fill the machine's memory by it.
 const LONGEST: usize = 64 << 20;
@@ -16,6 +16,8 @@ const LONGEST: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Notes {
     file: OwnedFd,
+    /// How much of it, in bytes, stands in `known`, if others write to it, too.
+    shared: Option<u64>,
     known: HashMap<Inode, Meta>,
     /// Whether the journal says that files have got the attribute.
     marked: bool,
@@ -38,7 +40,20 @@ impl Notes {
             Some(file) => rustix::io::fcntl_dupfd_cloexec(file, 0)?,
             None => journal()?,
         };
-        Ok(Self { file, known: HashMap::new(), marked: false })
+        let shared = shared.map(|_| 0);
+        Ok(Self { file, shared, known: HashMap::new(), marked: false })
+    }
+
+    /// Takes over what others have written down since.
+    fn catch_up(&mut self) -> Result<(), Errno> {
+        let Some(from) = self.shared else { return Ok(()) };
+        let size = u64::try_from(fstat(&self.file)?.st_size).unwrap_or_default();
+        let mut rest = vec![0; usize::try_from(size.saturating_sub(from)).unwrap_or_default()];
+        let length = if rest.is_empty() { 0 } else { pread(&self.file, &mut rest, from)? };
+        let whole = rest[..length].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.known.extend(Journal::parse(&rest[..whole]).entries());
+        self.shared = Some(from + whole as u64);
+        Ok(())
     }
 
     pub(super) fn copy(&self) -> Result<OwnedFd, Errno> {
@@ -50,8 +65,9 @@ impl Notes {
     }
 
     /// What is remembered of a file that has these attributes.
-    pub(super) fn read(&self, found: &Found, attributes: Attributes) -> Result<Meta, Errno> {
+    pub(super) fn read(&mut self, found: &Found, attributes: Attributes) -> Result<Meta, Errno> {
         if !found.has_attributes() {
+            self.catch_up()?;
             return Ok(self.known.get(&found.inode()).copied().unwrap_or_default());
         }
         if !attributes.record {
@@ -86,6 +102,7 @@ impl Notes {
 
     /// Adds a line to the journal.
     pub(super) fn note(&mut self, inode: Inode, meta: &Meta) -> Result<(), Errno> {
+        self.catch_up()?;
         if self.known.get(&inode) == Some(meta) {
             return Ok(());
         }
@@ -95,7 +112,14 @@ impl Notes {
     }
 
     fn append(&mut self, line: &[u8]) -> Result<(), Errno> {
-        let length = usize::try_from(fstat(&self.file)?.st_size).map_err(|_| Errno::NOSPC)?;
+        let size = u64::try_from(fstat(&self.file)?.st_size).unwrap_or_default();
+        let length = usize::try_from(size).map_err(|_| Errno::NOSPC)?;
+        let mut last = *b"\n";
+        if self.shared.is_some() && size > 0 {
+            pread(&self.file, &mut last, size - 1)?;
+        }
+        // Another handler was killed in the midst of a line.
+        let line = if last == *b"\n" { line } else { &[b"\n", line].concat() };
         if length + line.len() > LONGEST || write(&self.file, line)? != line.len() {
             return Err(Errno::NOSPC);
         }

@@ -52,16 +52,12 @@ impl Handler<'_> {
             give(&found, disk)?;
         }
         if found.has_attributes() {
-            return if new == old {
-                Ok(())
-            } else {
-                self.own_mut(|me| me.notes.write(&found, &new))
-            };
+            return if new == old { Ok(()) } else { self.own(|me| me.notes.write(&found, &new)) };
         }
         // It may have been copied up just now, to an inode that was born just now. The journal says also that
         // there is nothing: the layers beneath may say something.
         let found = Found::new(found.file)?;
-        self.own_mut(|me| me.notes.write(&found, &new))
+        self.own(|me| me.notes.write(&found, &new))
     }
 
     fn file_of(&self, caller: &Caller, form: Form, call: &Call) -> Result<File, Errno> {
