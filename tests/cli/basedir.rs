@@ -245,4 +245,8 @@ fn doctor_says_what_the_others_say() {
         let out = env.bare().args(words).run();
         assert!(out.errors().contains(why), "{out:?}");
     }
+    // An empty one, of whatever mode, becomes a store: a volume of Docker, for one.
+    let empty = env.folder("empty");
+    drop(env.bare().args(["--base-dir", &empty, "doctor"]).run().ok());
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
 }

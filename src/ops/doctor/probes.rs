@@ -165,6 +165,8 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
         let remedy = "--base-dir with a place that you can write to".to_owned();
         return no(detail, Some(errno), Some(remedy));
     }
+    // As every other command says it; before our own directory is in there.
+    let refused = Store::check(base_dir);
     let scratch = match Scratch::beneath(place) {
         Ok(scratch) => scratch,
         Err(error) => {
@@ -179,12 +181,11 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
         let detail = format!("{shown} on {}: user xattrs: {}", kind.name, why(errno));
         return no(detail, Some(errno), elsewhere());
     }
-    let probe = match Store::check(base_dir) {
+    let probe = match refused {
         Ok(()) => {
             let detail = format!("{shown} on {}", kind.name);
             Probe { name, ok: true, needed: true, detail, errno: None, remedy: None }
         }
-        // As every other command says it.
         Err(fault) => {
             let errno = fault.errno.map(Errno::from_raw_os_error);
             no(fault.message, errno, fault.hint).0
