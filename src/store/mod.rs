@@ -27,6 +27,7 @@ mod fsck;
 mod gc;
 mod id;
 mod journal;
+mod keep;
 mod layer;
 mod layout;
 mod listing;

@@ -144,45 +144,13 @@ impl Run {
         Ok(())
     }
 
-    /// Keeps what the run changed: writes the record as [`RunState::Kept`], durably, and gives up the lock.
-    pub fn keep(mut self, record: &RunRecord) -> Result<()> {
-        self.mark_kept(record)?;
-        self.unlock();
-        Ok(())
-    }
-
     /// Gives up the lock, also for a child that has inherited it. There is no such thing in a destructor: a
     /// child that drops its copy of the run must not unlock its parent's.
     pub(super) fn unlock(&self) {
         flock(&self.lock, FlockOperation::Unlock).ok();
     }
 
-    /// Writes the record so that the run counts as kept if its supervisor is killed: its lock says that it lives. Not durably,
-    /// for after a power cut nobody knows what its upper holds.
-    pub fn keep_if_killed(&mut self, record: &RunRecord) -> Result<()> {
-        let kept = RunRecord { state: RunState::Kept, ..record.clone() };
-        self.replace_record(&json_line(&kept)?, false).context("write record of run", self.id)?;
-        self.kept = true;
-        Ok(())
-    }
-
-    /// The reverse: there is nothing to be kept any more.
-    pub fn drop_if_killed(&mut self, record: &RunRecord) -> Result<()> {
-        self.replace_record(&json_line(record)?, false).context("write record of run", self.id)?;
-        self.kept = false;
-        Ok(())
-    }
-
-    /// As [`Run::keep`], and stays the holder of the lock, for a commit that failed and may be tried again.
-    pub fn mark_kept(&mut self, record: &RunRecord) -> Result<()> {
-        let kept = RunRecord { state: RunState::Kept, ..record.clone() };
-        self.replace_record(&json_line(&kept)?, true).context("keep run", self.id)?;
-        self.recorded = true;
-        self.kept = true;
-        Ok(())
-    }
-
-    fn replace_record(&self, bytes: &[u8], durably: bool) -> Result<(), Errno> {
+    pub(super) fn replace_record(&self, bytes: &[u8], durably: bool) -> Result<(), Errno> {
         step("run.record.temp", || {
             let file = file::create(self.dir(), layout::RUN_RECORD_NEW)?;
             file::write_all(&file, bytes)?;
