@@ -275,7 +275,7 @@ fn the_report_of_what_was_not_run() {
     assert_eq!(told(&["--commit", "postinit", "--", "true"], 125), "conflict");
     assert_eq!(told(&["--from", "none", "--", "true"], 125), "not-found");
     assert_eq!(told(&["--", "nonexistent"], 127), "not-found");
-    assert_eq!(told(&["--user", "4000000000", "--", "true"], 125), "usage");
+    assert_eq!(told(&["--user", "nobody-here", "--", "true"], 125), "usage");
 }
 
 #[test]
