@@ -152,6 +152,14 @@ pub fn set_file_ids(uid: u32, gid: u32) {
     }
 }
 
+/// Whether a signal has stopped this process (`T` in proc_pid_stat(5)). One that cannot be looked at counts as going on.
+pub fn is_stopped(pid: Pid) -> bool {
+    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // The name before it may have parentheses and blanks.
+    let name = stat.iter().rposition(|byte| *byte == b')').unwrap_or(stat.len());
+    stat.get(name..).is_some_and(|rest| rest.starts_with(b") T"))
+}
+
 /// How many threads this process has, by /proc/self/task; 1 if that cannot be read.
 pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::Case;
 use crate::pty::Terminal;
-use crate::watch::{children, gone, init_of, marker, send, until};
+use crate::watch::{children, gone, init_of, marker, send, state, until};
 use crate::world::{Place, Said};
 
 pub(crate) const CASES: &[Case] = &[
@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("hang_up_of_attached", hang_up_of_attached),
     ("attached_is_killed", attached_is_killed),
     ("supervisor_is_killed", supervisor_is_killed),
+    ("supervisor_is_stopped", supervisor_is_stopped),
     ("first_process_is_killed", first_process_is_killed),
     ("starter_is_killed", starter_is_killed),
     ("group_is_killed", group_is_killed),
@@ -183,6 +184,25 @@ fn supervisor_is_killed() {
         assert_eq!(states(&place), ["dead"]);
         place.said(&["recover", &run, "--as", "saved"]).code(0);
         place.line(&["--from", "saved"], "[ -e /file ]").code(0);
+        place.pristine();
+    }
+}
+
+/// It answers nobody: who wants an end gets it, the others are told.
+fn supervisor_is_stopped() {
+    for end in [&["stop", "-t", "1"][..], &["kill"]] {
+        let (place, mark) = (Place::new(), marker());
+        let (run, supervisor) = start(&place, &mark, &["--keep-on-failure"], FOR_EVER);
+        send(supervisor, Signal::STOP);
+        until("stopped", || (state(supervisor) == Some('T')).then_some(()));
+        for words in [&["exec", &run, "--", "true"][..], &["wait", &run], &["attach", &run]] {
+            let said = place.said(words).refused(125, "is stopped");
+            assert!(said.err.contains(&format!("kill -CONT {supervisor}")), "{}", said.err);
+        }
+        place.said(&[end, &[&run]].concat()).code(0);
+        gone(&mark);
+        until("it is kept", || (states(&place) == ["kept"]).then_some(()));
+        place.said(&["rm", "--run", &run]).code(0);
         place.pristine();
     }
 }

@@ -3,11 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::held::{Confinement, Held};
 use super::protocol::{self, Ending, MORE, PACKET, Reply, Request};
 use crate::fault::{Context, Fault, Result};
 use crate::store::RunId;
+use crate::sys::peer::peer;
+use crate::sys::process::is_stopped;
 
 /// A connection to the supervisor of a run. It asks one thing.
 #[derive(Debug)]
@@ -68,12 +71,28 @@ impl Line {
     /// # Errors
     /// The fault that is the answer; not-found if the run ends without one.
     pub fn ask(&self, request: &Request) -> Result<(Reply, Vec<OwnedFd>)> {
+        self.rouse(request)?;
         match protocol::tell(self.as_fd(), request, &[]) {
             // It may have answered what it was not asked any more.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno).context("ask run", self.run),
         }
         self.hear()
+    }
+
+    /// A supervisor that a signal has stopped answers nobody. Who wants an end of the command has it go on for that; who
+    /// wants something else may not want that.
+    fn rouse(&self, request: &Request) -> Result<()> {
+        let asked = peer(&self.socket).ok().and_then(|peer| Pid::from_raw(peer.pid));
+        let Some(pid) = asked.filter(|pid| is_stopped(*pid)) else { return Ok(()) };
+        if matches!(request, Request::Kill { .. } | Request::Stop { .. }) {
+            // It may have gone on, or away, by itself.
+            kill_process(pid, Signal::CONT).ok();
+            return Ok(());
+        }
+        let (run, pid) = (self.run, pid.as_raw_nonzero());
+        Err(Fault::conflict(format!("ask run: {run}: its supervisor, process {pid}, is stopped"))
+            .hint(format!("`kill -CONT {pid}` has it go on; `sandbox stop {run}` ends it")))
     }
 
     /// Hears the next message.
