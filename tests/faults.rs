@@ -27,6 +27,8 @@ mod frozen;
 mod full;
 #[path = "faults/host.rs"]
 mod host;
+#[path = "faults/jobs.rs"]
+mod jobs;
 #[path = "faults/joins.rs"]
 mod joins;
 #[path = "faults/kills.rs"]
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         ("kills", kills::CASES),
         ("joins", joins::CASES),
         ("terminal", terminal::CASES),
+        ("jobs", jobs::CASES),
         ("full", full::CASES),
         ("frozen", frozen::CASES),
         ("limits", limits::CASES),

@@ -25,7 +25,7 @@ use super::hold;
 use super::payload::{self, Begin};
 use super::program;
 use super::reap::{self, Gate, Started};
-use super::spec::{RunSpec, TerminalSpec, Upper};
+use super::spec::{RunSpec, Upper};
 use super::user;
 use super::weaker::{self, Switched};
 use super::wire::{Down, Failure, Stage, Up, receive_down, send_up};
@@ -115,8 +115,10 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     if spec.want_root {
         send_up(wire.as_fd(), &Up::Root(root));
     }
-    let terminal =
-        open_terminal(spec.terminal.as_ref(), wire).map_err(Failure::at(Stage::Terminal))?;
+    if spec.suspends() {
+        rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
+    }
+    let terminal = open_terminal(spec, wire).map_err(Failure::at(Stage::Terminal))?;
     if spec.outside.is_some() {
         await_go(wire).map_err(Failure::at(Stage::Network))?;
     }
@@ -327,19 +329,20 @@ pub(super) fn check_program(spec: &RunSpec) -> Result<u8, Failure> {
 }
 
 /// A pty of the sandbox's own devpts; the master goes to the supervisor, the slave is the payload's. The
-/// slave is opened by TIOCGPTPEER, not by a path that a layer could have forged (CVE-2025-52565).
-pub(super) fn open_terminal(
-    spec: Option<&TerminalSpec>,
-    wire: &OwnedFd,
-) -> Result<Option<OwnedFd>, Errno> {
-    let Some(spec) = spec else { return Ok(None) };
+/// slave is opened by TIOCGPTPEER, not by a path that a layer could have forged (CVE-2025-52565). Where the payload's
+/// stopping is told, it controls this process, which leads the session then.
+pub(super) fn open_terminal(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+    let Some(terminal) = &spec.terminal else { return Ok(None) };
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
-    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &spec.settings)?;
-    rustix::termios::tcsetwinsize(&slave, spec.size)?;
+    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &terminal.settings)?;
+    rustix::termios::tcsetwinsize(&slave, terminal.size)?;
+    if spec.suspends() {
+        rustix::process::ioctl_tiocsctty(&slave)?;
+    }
     send_up(wire.as_fd(), &Up::Terminal(master));
     Ok(Some(slave))
 }

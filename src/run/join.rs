@@ -119,7 +119,7 @@ fn open_terminal(spec: &RunSpec, wire: &OwnedFd) -> Result<Option<OwnedFd>, Errn
             return Err(Errno::NODEV);
         }
     }
-    init::open_terminal(spec.terminal.as_ref(), wire)
+    init::open_terminal(spec, wire)
 }
 
 /// Whether a joined command that ended with this status went with its run. SIGKILL is what the kernel sends to all

@@ -4,6 +4,7 @@
 mod heed;
 pub mod joined;
 mod rest;
+mod suspend;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::companion::Companion;
 use super::moments::Moments;
 use super::outcome::{Ended, Reason};
-use super::signals::Signals;
+use super::signals::{Signals, Stops};
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
 use super::wire::{self, Down, Failure, Up, receive_up, send_down};
@@ -51,7 +52,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     let signals = Signals::block()?;
     let (ours, theirs) = wire::pair().context("make a socket pair", "for the sandbox")?;
     let companions = rest::count_output(&mut spec)?;
-    let raw = enter_raw_mode(&spec)?;
+    let raw = suspend::enter_raw_mode(&spec)?;
     let executing = heed::watch_exec(&mut spec).context("make a pipe", "for the sandbox")?;
     let started = Instant::now();
     spec.processors = Processors::allowed();
@@ -121,15 +122,6 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     })
 }
 
-fn enter_raw_mode(spec: &RunSpec) -> Result<Option<RawMode>> {
-    match &spec.terminal {
-        Some(terminal) if terminal.replaces[0] && !spec.stays => {
-            RawMode::enter().map(Some).context("set raw mode", "the terminal")
-        }
-        _ => Ok(None),
-    }
-}
-
 struct Supervisor {
     wire: OwnedFd,
     /// PID 1, and a descriptor of it.
@@ -193,8 +185,9 @@ impl Supervisor {
                 moments.called()?.into_iter().for_each(|order| self.obey(order));
             }
             if ready.signal {
-                self.pass_signals();
+                self.pass_signals(spec);
             }
+            self.come_to_front(spec)?;
             if let Some(relay) = &mut self.relay {
                 if ready.master {
                     relay.flush();
@@ -237,7 +230,8 @@ impl Supervisor {
             fds.push(PollFd::new(&self.wire, wire_flags));
         }
         let at = fds.len();
-        let stdin = self.relay.as_ref().and_then(Relay::wants_input);
+        let behind = self.is_behind();
+        let stdin = self.relay.as_ref().and_then(Relay::wants_input).filter(|_| !behind);
         let screen = self.relay.as_ref().and_then(Relay::wants_output);
         if let Some(relay) = &self.relay {
             let (master, flags) = relay.master();
@@ -260,9 +254,11 @@ impl Supervisor {
         fds.extend(
             self.companions.iter().map(|one| PollFd::from_borrowed_fd(one.pidfd(), PollFlags::IN)),
         );
-        let timeout = self.deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.into_iter().chain(behind.then_some(suspend::LOOK)).min();
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
         });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -299,6 +295,7 @@ impl Supervisor {
                     moments.ended(ended);
                 }
             }
+            Some(Up::Stopped) => self.suspend(spec)?,
             Some(Up::Weaker(weaker)) => moments.weaker(weaker),
             Some(Up::Journal(journal)) => self.journal = Some(journal),
             Some(Up::Root(root)) => self.root = Some(root),
@@ -322,14 +319,12 @@ impl Supervisor {
         Ok(true)
     }
 
-    fn pass_signals(&mut self) {
+    fn pass_signals(&mut self, spec: &RunSpec) {
         while let Some(signal) = self.signals.next() {
             let number = signal as i32;
             let message = match signal {
                 NixSignal::SIGWINCH => {
-                    if let Some(relay) = &self.relay {
-                        relay.resize();
-                    }
+                    self.resize();
                     continue;
                 }
                 NixSignal::SIGTSTP => Down::SignalGroup(NixSignal::SIGSTOP as i32),
@@ -344,7 +339,13 @@ impl Supervisor {
                 self.signalled = Some(signal);
             }
             match signal {
-                NixSignal::SIGTSTP => _ = nix::sys::signal::raise(NixSignal::SIGSTOP).ok(),
+                // One whose stopping is told to us takes us along then.
+                NixSignal::SIGTSTP if spec.suspends() => {}
+                NixSignal::SIGTSTP => {
+                    self.signals.stop(Stops::Ourselves);
+                    let goes_on = Down::SignalGroup(NixSignal::SIGCONT as i32);
+                    send_down(self.wire.as_fd(), goes_on).ok();
+                }
                 // The terminal is gone: nobody is left who could end a payload that ignores it.
                 NixSignal::SIGHUP => self.end_soon(),
                 _ => {}

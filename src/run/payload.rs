@@ -75,7 +75,7 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
         // Before all else that can wait, because it takes longest.
         make_namespaces(spec.own_network)?;
     }
-    rustix::process::setsid().map_err(Failure::at(Stage::Session))?;
+    lead(spec).map_err(Failure::at(Stage::Session))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Here alone: PID 1 never execs, and no_new_privs keeps an exec from giving back what was given up.
     caps::limit(spec.capabilities, spec.last_capability)
@@ -118,6 +118,15 @@ fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Fa
         false => exec(candidates, &spec.argv, &environment),
     }
     .map_err(Failure::at(Stage::Exec))
+}
+
+/// A session of its own. One whose stopping is told leads a group in that of the process that reaps it instead: the leader of
+/// a session has nobody in it who could continue it, and is not stopped by a key.
+fn lead(spec: &RunSpec) -> Result<(), Errno> {
+    match spec.suspends() {
+        true => rustix::process::setpgid(None, None),
+        false => rustix::process::setsid().map(drop),
+    }
 }
 
 /// In one call, because each takes the kernel a while; if it fails, the network may be what is refused.
@@ -183,7 +192,11 @@ fn pass(gate: GateEnd, listener: Option<OwnedFd>) -> usize {
 /// caller's terminal out of reach (CVE-2017-5226).
 fn take_terminal(spec: &RunSpec, terminal: Option<OwnedFd>) -> Result<(), Errno> {
     let (Some(slave), Some(wanted)) = (terminal, &spec.terminal) else { return Ok(()) };
-    rustix::process::ioctl_tiocsctty(&slave)?;
+    match spec.suspends() {
+        // It controls whoever reaps us already ([`init::open_terminal`]); SIGTTOU is blocked.
+        true => rustix::termios::tcsetpgrp(&slave, rustix::process::getpid())?,
+        false => rustix::process::ioctl_tiocsctty(&slave)?,
+    }
     for (number, replace) in wanted.replaces.into_iter().enumerate() {
         if replace {
             sys::exec::copy_to(slave.as_raw_fd(), number as i32, true)?;

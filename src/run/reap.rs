@@ -190,7 +190,7 @@ impl Init<'_> {
             self.heed(asked, started.joined);
             if child {
                 drain(signals);
-                reap(wire, started);
+                reap(wire, started, self.spec.suspends());
             }
             if told {
                 match receive_down(wire) {
@@ -250,10 +250,14 @@ fn drain(signals: BorrowedFd<'_>) {
     while rustix::io::read(signals, &mut buffer).is_ok_and(|bytes| bytes > 0) {}
 }
 
-fn reap(wire: BorrowedFd<'_>, started: &Started) {
-    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if pid == started.payload {
-            end(wire, started, status);
+/// `suspends`: whether the supervisor wants to know when the payload is stopped.
+fn reap(wire: BorrowedFd<'_>, started: &Started, suspends: bool) {
+    let stopped = if suspends { WaitOptions::UNTRACED } else { WaitOptions::empty() };
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG | stopped) {
+        match pid == started.payload {
+            true if status.stopped() => send_up(wire, &Up::Stopped),
+            true => end(wire, started, status),
+            false => {}
         }
     }
 }

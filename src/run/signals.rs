@@ -2,6 +2,7 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
 use rustix::io::Errno;
 
 use crate::fault::{Context, Result};
@@ -28,6 +29,15 @@ const FORWARDED: [NixSignal; 9] = [
     NixSignal::SIGWINCH,
 ];
 
+/// Whom [`Signals::stop`] stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stops {
+    /// This process.
+    Ourselves,
+    /// Its whole process group, as ^Z does: a pipeline is stopped when all of it is.
+    Group,
+}
+
 impl Signals {
     /// Blocks them and opens the descriptor.
     ///
@@ -44,6 +54,19 @@ impl Signals {
             .map_err(convert)
             .context("open", "a signal descriptor")?;
         Ok(Self { fd, before })
+    }
+
+    /// Stops by SIGTSTP, and returns when this process has been continued; at once where nobody could do that, because
+    /// the group is orphaned (setpgid(2)): the kernel drops the signal then, as it would not drop SIGSTOP.
+    pub(super) fn stop(&self, whom: Stops) {
+        match whom {
+            Stops::Ourselves => _ = nix::sys::signal::raise(NixSignal::SIGTSTP).ok(),
+            Stops::Group => _ = nix::sys::signal::kill(Pid::from_raw(0), NixSignal::SIGTSTP).ok(),
+        }
+        let stop: SigSet = [NixSignal::SIGTSTP].into_iter().collect();
+        // It arrives between these two. They fail for a wrong `how` only.
+        sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&stop), None).ok();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stop), None).ok();
     }
 
     /// The next signal that has arrived. What the caller ignores (nohup, a shell's background job) stays

@@ -116,6 +116,15 @@ impl RunSpec {
         let only = self.id_map.mode == Mode::Single && self.ordinary.is_some();
         if only { ORDINARY } else { 0 }
     }
+
+    /// Whether the supervisor stops when the command does, as by ^Z: where somebody has typed to us who can continue us,
+    /// and nothing has to be watched meanwhile that a command could escape by stopping.
+    pub fn suspends(&self) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.replaces[0])
+            && !self.stays
+            && self.timeout.is_none()
+            && self.disk_limit.is_none()
+    }
 }
 
 /// A user whom the tree need not know.

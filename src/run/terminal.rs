@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
+use rustix::process::getpgrp;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{
-    OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr,
-    tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr,
+    tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use super::spec::TerminalSpec;
@@ -35,6 +36,9 @@ pub fn inspect() -> Option<TerminalSpec> {
     let replaces = [0, 1, 2].map(|number| isatty(standard(number)));
     let host = standard(replaces.iter().position(|is| *is)?);
     let mut settings = tcgetattr(host).ok()?;
+    if !is_in_front(host) {
+        make_cooked(&mut settings);
+    }
     if !replaces[0] {
         // Our side stays in cooked mode then, and would turn each line feed into two carriage returns.
         settings.output_modes.remove(OutputModes::OPOST);
@@ -46,6 +50,21 @@ pub fn inspect() -> Option<TerminalSpec> {
         ws_ypixel: 0,
     });
     Some(TerminalSpec { replaces, settings, size })
+}
+
+/// Whether to read from a terminal and to set it would not stop this process. One that does not control it never does.
+pub(super) fn is_in_front(terminal: BorrowedFd<'_>) -> bool {
+    tcgetpgrp(terminal).map_or(true, |front| front == getpgrp())
+}
+
+/// How a terminal is set for a program that does nothing about that: in the background it may be as a shell sets it
+/// that reads a line there.
+fn make_cooked(settings: &mut Termios) {
+    settings.input_modes.remove(InputModes::INLCR | InputModes::IGNCR);
+    settings.input_modes.insert(InputModes::ICRNL | InputModes::IXON);
+    settings.output_modes.insert(OutputModes::OPOST | OutputModes::ONLCR);
+    settings.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
+    settings.local_modes.insert(LocalModes::ECHO | LocalModes::ECHOE | LocalModes::ECHOK);
 }
 
 /// Raw mode of the host's terminal, for as long as this value lives.
@@ -162,6 +181,11 @@ impl Relay {
             flags |= PollFlags::OUT;
         }
         (self.master.as_fd(), flags)
+    }
+
+    /// Whether what is typed on the host's terminal is for the payload.
+    pub fn has_input(&self) -> bool {
+        self.input
     }
 
     /// The host's side of input, while there is room for more.

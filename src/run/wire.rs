@@ -145,6 +145,8 @@ pub enum Up {
     Journal(OwnedFd),
     /// The payload ended, with the status of wait(2).
     Exited(i32),
+    /// The payload was stopped by a signal. Of a spec that [suspends](super::spec::RunSpec::suspends).
+    Stopped,
     /// A protection that this host refuses, and for which something weaker stands in.
     Weaker(Weaker),
     /// What those need who join a run that stays.
@@ -209,6 +211,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         Up::Held(what, fd) => (packet(6, *what as u8, 0, 0), Some(fd.as_fd())),
         Up::Namespace(fd) => (packet(11, 0, 0, 0), Some(fd.as_fd())),
         Up::Begun => (packet(10, 0, 0, 0), None),
+        Up::Stopped => (packet(12, 0, 0, 0), None),
     };
     // The supervisor's death is handled by PDEATHSIG and by end-of-file.
     send(wire, &packet, fd).ok();
@@ -274,6 +277,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (7, Some(fd)) => Up::Journal(fd),
         (10, _) => Up::Begun,
         (11, Some(fd)) => Up::Namespace(fd),
+        (12, _) => Up::Stopped,
         _ => return Err(Errno::PROTO),
     };
     Ok(Some(message))

@@ -2,7 +2,7 @@
 //! last output.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -54,15 +54,18 @@ impl Supervisor {
                 send_down(self.wire.as_fd(), Down::Signal(number)).ok();
             }
             Order::Cut(reason) => self.cut(reason),
-            Order::End(grace) => {
-                // One that is stopped would not see the first signal.
-                for signal in [NixSignal::SIGTERM, NixSignal::SIGCONT] {
-                    send_down(self.wire.as_fd(), Down::Signal(signal as i32)).ok();
-                }
-                self.killed = true;
-                self.deadline = Some(Instant::now() + grace);
-            }
+            Order::End(grace) => self.end(grace),
         }
+    }
+
+    /// SIGTERM to the command, and after this time SIGKILL to all that is left.
+    pub(super) fn end(&mut self, grace: Duration) {
+        // One that is stopped would not see the first signal.
+        for signal in [NixSignal::SIGTERM, NixSignal::SIGCONT] {
+            send_down(self.wire.as_fd(), Down::Signal(signal as i32)).ok();
+        }
+        self.killed = true;
+        self.deadline = Some(Instant::now() + grace);
     }
 
     /// Shows what is left of the output. A terminal that takes no more is waited for, as any program would

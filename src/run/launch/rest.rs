@@ -127,9 +127,7 @@ impl Supervisor {
             self.ended.get_or_insert(Ok(Ended::Signal(9)));
         } else if self.begun {
             self.reason = self.reason.or(Some(Reason::Time));
-            send_down(self.wire.as_fd(), Down::Signal(NixSignal::SIGTERM as i32)).ok();
-            self.killed = true;
-            self.deadline = Some(Instant::now() + spec.grace);
+            self.end(spec.grace);
         } else {
             self.deadline = None;
             self.cut(Reason::Time);

@@ -1,0 +1,60 @@
+//! ^Z: what stops the command of a terminal stops us, so that whoever has started us gets the terminal back, and what
+//! continues us continues it. And where we are in the background of a terminal, it is left alone.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::super::signals::Stops;
+use super::super::spec::RunSpec;
+use super::super::terminal::{RawMode, is_in_front, standard};
+use super::super::wire::{Down, send_down};
+use super::{NixSignal, Supervisor};
+use crate::fault::{Context, Result};
+
+/// How often one in the background looks whether it is in front again: a shell's `fg` sends no signal to what runs already.
+pub(super) const LOOK: Duration = Duration::from_millis(250);
+
+/// Sets the terminal raw if that is to be relayed, and is ours to set now.
+pub(super) fn enter_raw_mode(spec: &RunSpec) -> Result<Option<RawMode>> {
+    match &spec.terminal {
+        Some(terminal) if terminal.replaces[0] && !spec.stays && is_in_front(standard(0)) => {
+            RawMode::enter().map(Some).context("set raw mode", "the terminal")
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Supervisor {
+    /// Whether there is a terminal that we would relay if we were not in the background of it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.raw.is_none() && self.relay.as_ref().is_some_and(|relay| relay.has_input())
+    }
+
+    /// Takes the terminal again if we are in front of it again.
+    pub(super) fn come_to_front(&mut self, spec: &RunSpec) -> Result<()> {
+        if self.is_behind() && is_in_front(standard(0)) {
+            self.raw = enter_raw_mode(spec)?;
+            self.resize();
+        }
+        Ok(())
+    }
+
+    pub(super) fn resize(&self) {
+        if let Some(relay) = &self.relay {
+            relay.resize();
+        }
+    }
+
+    /// The command has stopped. Returns when we have been continued, or at once where nobody could do that.
+    pub(super) fn suspend(&mut self, spec: &RunSpec) -> Result<()> {
+        if let Some(relay) = &mut self.relay {
+            relay.show_output();
+        }
+        // Its keeper goes, too: it would not know what the terminal has become meanwhile.
+        self.raw = None;
+        self.signals.stop(Stops::Group);
+        self.come_to_front(spec)?;
+        send_down(self.wire.as_fd(), Down::SignalGroup(NixSignal::SIGCONT as i32)).ok();
+        Ok(())
+    }
+}

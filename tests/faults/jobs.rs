@@ -1,0 +1,282 @@
+//! ^Z, fg and bg of a shell outside: a command in a sandbox is a job like any other.
+
+use std::process::{Child, Command};
+
+use rustix::process::Signal;
+
+use crate::Case;
+use crate::pty::Terminal;
+use crate::watch::{children, init_of, marker, send, state, until};
+use crate::world::Place;
+
+pub(crate) const CASES: &[Case] = &[
+    ("stopped_and_continued", stopped_and_continued),
+    ("stopped_from_outside", stopped_from_outside),
+    ("stops_itself", stops_itself),
+    ("in_the_background", in_the_background),
+    ("a_pipeline", a_pipeline),
+    ("killed_while_stopped", killed_while_stopped),
+    ("joined", joined),
+    ("nobody_to_continue_it", nobody_to_continue_it),
+    ("watched", watched),
+];
+
+/// A shell with job control, outside.
+struct Shell<'a> {
+    place: &'a Place,
+    terminal: &'a Terminal,
+    shell: Child,
+    mark: String,
+    /// How it names what it sees of a line that it was told to print.
+    count: std::cell::Cell<u32>,
+}
+
+impl<'a> Shell<'a> {
+    fn new(place: &'a Place, terminal: &'a Terminal) -> Self {
+        let like = place.command(["list"]);
+        let mut command = Command::new("bash");
+        command.args(["--norc", "--noprofile", "-i"]);
+        for (key, value) in like.get_envs() {
+            command.env(key, value.unwrap_or_default());
+        }
+        let mark = marker();
+        command.env("MARK", &mark).env("PS1", "outside> ").env("TERM", "dumb").env("HISTFILE", "");
+        let shell = terminal.control(&command).spawn().expect("a shell");
+        let found = Self { place, terminal, shell, mark, count: 1.into() };
+        found.says("echo here", "here");
+        found
+    }
+
+    /// Types a line at the prompt: what is typed before it would be the job's.
+    fn types(&self, line: &str) {
+        self.terminal.expect("outside> ");
+        self.terminal.write(&format!("{line}\n"));
+    }
+
+    /// Types a line, and waits for what it prints, which must not be in the line.
+    fn says(&self, line: &str, shown: &str) {
+        let number = self.count.replace(self.count.get() + 1);
+        self.types(&format!("{line}; echo end-$(({number} * 1000))"));
+        let all = self.terminal.expect(&format!("end-{}", number * 1000));
+        assert!(all.contains(shown), "{line}: {all:?}");
+    }
+
+    /// A line that runs a command in a sandbox.
+    fn line(&self, words: &[&str]) -> String {
+        let command = self.place.command(words);
+        let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().expect("text"));
+        let all: Vec<_> =
+            [command.get_program()].into_iter().chain(command.get_args()).map(quoted).collect();
+        all.join(" ")
+    }
+
+    /// The command that runs in a sandbox by our side, by its first word.
+    fn payload(&self, word: &str) -> i32 {
+        until(word, || {
+            children(self.shell.id() as i32).into_iter().find_map(|job| {
+                let payload = *children(init_of(job)?).first()?;
+                let words = std::fs::read(format!("/proc/{payload}/cmdline")).ok()?;
+                words.starts_with(word.as_bytes()).then_some(payload)
+            })
+        })
+    }
+
+    fn exit(mut self) {
+        self.types("exit");
+        until("the shell's end", || self.shell.try_wait().expect("wait"));
+        crate::watch::gone(&self.mark);
+    }
+}
+
+fn is(pid: i32, wanted: char) {
+    until(&format!("{pid} is {wanted}"), || (state(pid) == Some(wanted)).then_some(()));
+}
+
+fn stopped_and_continued() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    for _ in 0..2 {
+        shell.types(&shell.line(&["run", "--", "sleep", "1000"]));
+        let payload = shell.payload("sleep");
+        terminal.write("\x1a");
+        terminal.expect("Stopped");
+        is(payload, 'T');
+        // The terminal is the shell's again.
+        shell.says("stty -a", " icanon");
+        shell.types("fg");
+        is(payload, 'S');
+        terminal.write("\x03");
+        shell.says("echo code-$?", "code-130");
+    }
+    shell.exit();
+    place.pristine();
+}
+
+fn stopped_from_outside() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    let run = shell.line(&["run", "--", "sleep", "1000"]);
+    for line in [
+        run.clone(),
+        format!("{run} </dev/null | cat"),
+        format!("{run} </dev/null >/dev/null 2>&1"),
+    ] {
+        shell.types(&line);
+        let payload = shell.payload("sleep");
+        let supervisor = children(shell.shell.id() as i32)[0];
+        send(supervisor, Signal::TSTP);
+        is(payload, 'T');
+        is(supervisor, 'T');
+        if line.contains('|') {
+            let reader = *children(shell.shell.id() as i32).last().expect("cat");
+            send(reader, Signal::TSTP);
+        }
+        terminal.expect("Stopped");
+        shell.types("fg");
+        is(payload, 'S');
+        send(supervisor, Signal::TERM);
+        shell.says("echo over", "over");
+    }
+    shell.exit();
+    place.pristine();
+}
+
+/// As an editor does, by the signal or as bash's `suspend` does.
+fn stops_itself() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    for line in ["kill -TSTP 0", "kill -STOP $$"] {
+        let line = format!("{line}; echo went-$((40 + 2)) on; exit 7");
+        shell.types(&shell.line(&["run", "--", "sh", "-c", &line]));
+        terminal.expect("Stopped");
+        shell.says("jobs", "Stopped");
+        shell.types("fg");
+        terminal.expect("went-42 on");
+        shell.says("echo code-$?", "code-7");
+    }
+    shell.types(&shell.line(&["shell"]));
+    terminal.expect("# ");
+    terminal.write("suspend\n");
+    terminal.expect("Stopped");
+    shell.types("fg");
+    terminal.write("echo again-$((1 + 1)); exit 5\n");
+    terminal.expect("again-2");
+    shell.says("echo code-$?", "code-5");
+    shell.exit();
+    place.pristine();
+}
+
+fn in_the_background() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    // Begun there, it does not touch the terminal, and what is typed is the shell's.
+    let read = "echo be-$((1 + 1)); read word; echo got-$word";
+    shell.types(&format!("{} &", shell.line(&["run", "--", "sh", "-c", read])));
+    terminal.expect("be-2");
+    // The prompt may have been there before.
+    terminal.write("\n");
+    shell.says("stty -a", " icanon");
+    shell.says("jobs", "Running");
+    shell.types("fg");
+    // The shell, too, sets its terminal so while it reads a line.
+    terminal.expect("read word");
+    until("raw", || (!terminal.settings().contains("ICANON")).then_some(()));
+    terminal.write("word\r");
+    terminal.expect("got-word");
+    shell.says("echo code-$?", "code-0");
+    // Stopped, it goes on there, and comes back.
+    shell.types(&shell.line(&["run", "--", "sleep", "1000"]));
+    let payload = shell.payload("sleep");
+    terminal.write("\x1a");
+    terminal.expect("Stopped");
+    shell.types("bg");
+    is(payload, 'S');
+    shell.says("stty -a; jobs", "Running");
+    shell.types("fg");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    terminal.write("\x03");
+    shell.says("echo code-$?", "code-130");
+    shell.exit();
+    place.pristine();
+}
+
+/// All of it is stopped, as by a key that reached all of it.
+fn a_pipeline() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    let line = "echo up >&2; sleep 1; kill -TSTP 0; echo went-$((40 + 2)) on";
+    shell.types(&format!("{} | cat", shell.line(&["run", "--", "sh", "-c", line])));
+    terminal.expect("Stopped");
+    shell.types("fg");
+    terminal.expect("went-42 on");
+    shell.says("echo over", "over");
+    shell.exit();
+    place.pristine();
+}
+
+fn killed_while_stopped() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    for kill in ["kill -9 %1", "kill %1; fg"] {
+        shell.types(&shell.line(&["run", "--", "sleep", "1000"]));
+        let payload = shell.payload("sleep");
+        terminal.write("\x1a");
+        terminal.expect("Stopped");
+        is(payload, 'T');
+        shell.types(kill);
+        until("the payload's end", || state(payload).is_none().then_some(()));
+        shell.says("stty -a", " icanon");
+    }
+    shell.exit();
+    place.pristine();
+}
+
+fn joined() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    place.said(&["start", "--name", "j", "--", "sleep", "1000"]).code(0);
+    let shell = Shell::new(&place, &terminal);
+    shell.types(&shell.line(&[
+        "exec",
+        "j",
+        "--",
+        "sh",
+        "-c",
+        "echo up-$((1 + 1)); exec sleep 100",
+    ]));
+    terminal.expect("up-2");
+    let joined = children(shell.shell.id() as i32)[0];
+    let payload = children(joined).into_iter().find_map(|pid| children(pid).first().copied());
+    let payload = payload.expect("who joins has a child, and the terminal's keeper has none");
+    terminal.write("\x1a");
+    terminal.expect("Stopped");
+    is(payload, 'T');
+    shell.says("stty -a", " icanon");
+    shell.types("fg");
+    is(payload, 'S');
+    terminal.write("\x03");
+    shell.says("echo code-$?", "code-130");
+    shell.exit();
+    place.said(&["stop", "-t", "0", "j"]).code(0);
+    place.pristine();
+}
+
+/// Without a shell around it (`ssh -t host sandbox run …`, the first process of a container) it goes on at once.
+fn nobody_to_continue_it() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let line = "echo up-$((1 + 1)); kill -TSTP 0; kill -STOP $$; echo on-$((1 + 1)); exit 6";
+    let run = terminal.start(&place, &["run", "--", "sh", "-c", line]);
+    terminal.expect("up-2");
+    terminal.expect("on-2");
+    assert_eq!(run.end(), 6);
+    place.pristine();
+}
+
+/// What has to be ended in time cannot stop whoever ends it.
+fn watched() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    shell.types(&shell.line(&["run", "--timeout", "1s", "--", "sh", "-c", "kill -STOP $$"]));
+    shell.says("echo code-$?", "code-143");
+    shell.exit();
+    place.pristine();
+}
