@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(value_name = "NAME", group = "what")]
     names: Vec<SnapshotName>,
 
-    /// A kept run to throw away, by name or id; may be given several times
+    /// A kept run to throw away, or what is left of one that is over, by name or id; may be given several times
     #[arg(long = "run", value_name = "RUN", group = "what")]
     runs: Vec<String>,
 }
@@ -57,8 +57,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
 }
 
 fn remove(store: &Store, args: &Args, common: &Common) -> Result<(Vec<RunId>, Vec<Removed>)> {
-    let runs: Result<Vec<_>> = args.runs.iter().map(|word| store.run_id(word)).collect();
-    let held = Ended::hold(store, &runs?)?;
+    let held = Ended::hold(store, &args.runs)?;
     let removed = match args.names.as_slice() {
         [] => Vec::new(),
         names => rm(store, &common.box_name()?, names)?,

@@ -13,8 +13,8 @@ use crate::store::{LayerId, RunId};
 /// The arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A run that has ended and was not kept is forgotten. To know how it ended without waiting from the
-start, give `start` a --report, or --keep-on-failure.
+How a run ended that is over already is known for a week, of the 20 that ended last, and until
+another run is started under its name. A --report of `start` stays.
 
 Exit code: that of the run, as `run` would give it; 125 anything of sandbox")]
 pub(super) struct Args {

@@ -38,22 +38,33 @@ pub fn rm(store: &Store, box_name: &BoxName, names: &[SnapshotName]) -> Result<V
 
 /// Runs that have ended, held until they are thrown away: what they changed is lost then.
 #[derive(Debug)]
-pub struct Ended(Vec<Run>);
+pub struct Ended {
+    runs: Vec<Run>,
+    /// Those of which only the log and how they ended are left.
+    over: Vec<RunId>,
+}
 
 impl Ended {
-    /// Takes hold of all of them.
+    /// Takes hold of all of them, by name or id.
     ///
     /// # Errors
     /// Not found if one is not there, busy if one goes on or somebody works with it; then none is held.
-    pub fn hold(store: &Store, runs: &[RunId]) -> Result<Self> {
-        let mut held: Vec<Run> = Vec::with_capacity(runs.len());
-        for run in runs {
+    pub fn hold(store: &Store, words: &[String]) -> Result<Self> {
+        let mut held = Self { runs: Vec::with_capacity(words.len()), over: Vec::new() };
+        for word in words {
+            if let Some(ended) = store.find_ended(word) {
+                held.over.push(ended.run);
+                continue;
+            }
+            let run = store.run_id(word)?;
             // Twice on one command line is once.
-            if held.iter().all(|known| known.id() != *run) {
-                held.push(store.open_run(run)?.0);
+            if held.runs.iter().all(|known| known.id() != run) {
+                held.runs.push(store.open_run(&run)?.0);
             }
         }
-        Ok(Self(held))
+        held.over.sort_unstable();
+        held.over.dedup();
+        Ok(held)
     }
 
     /// Throws them away. They do not come back.
@@ -62,7 +73,9 @@ impl Ended {
     /// What renaming them to the trash says; those before it are gone.
     pub fn discard(self, store: &Store) -> Result<Vec<RunId>> {
         let discard = |run: Run| Ok((run.id(), run.discard(store)?).0);
-        self.0.into_iter().map(discard).collect()
+        let gone: Result<Vec<RunId>> = self.runs.into_iter().map(discard).collect();
+        self.over.iter().try_for_each(|run| store.forget_ended(run))?;
+        Ok([gone?, self.over].concat())
     }
 }
 

@@ -9,6 +9,7 @@ mod defaults;
 mod dry;
 mod finish;
 mod journal;
+mod leave;
 pub mod limits;
 mod mounts;
 mod nest;
@@ -46,7 +47,7 @@ use crate::rootfs::overlay::Way;
 use crate::run::explain::{self, Told};
 use crate::run::launch;
 use crate::run::outcome::OURS;
-use crate::store::{BoxName, LayerId, RunId, SharedLock, SnapshotName, Store};
+use crate::store::{BoxName, LayerId, RunId, SnapshotName, Store};
 use crate::sys::signal::Blocked;
 use crate::tree::change::Change;
 
@@ -246,26 +247,6 @@ pub(crate) fn supervise(
     staying.finish(store, answer);
 }
 
-/// Resolves what the run starts from; checks it, if that is asked for, while nobody waits for a lock, and
-/// anew if it has moved meanwhile.
-fn resolve_verified(
-    store: &Store,
-    box_name: &BoxName,
-    options: &RunOptions,
-) -> Result<(SharedLock, resolve::Base)> {
-    let mut verified = None;
-    loop {
-        let lock = store.lock_shared()?;
-        let base = resolve::base(store, box_name, options)?;
-        if !options.verify || verified == Some(base.layer.id) {
-            return Ok((lock, base));
-        }
-        drop(lock);
-        super::verify::chain(store, &base.layer, &base.id_map)?;
-        verified = Some(base.layer.id);
-    }
-}
-
 /// What ends a run by default.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP];
 
@@ -279,7 +260,7 @@ fn execute(
 ) -> Result<(Finished, report::Facts)> {
     let started = Timestamp::now();
     let begun = std::time::Instant::now();
-    let (lock, base) = resolve_verified(store, box_name, options)?;
+    let (lock, base) = checks::resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options)?;
     let (mut record, run) =
@@ -315,8 +296,10 @@ fn execute(
     let (mut run, outcome) = match (run, launched) {
         (run, Ok(outcome)) if fleeting || run.is_some() => (run, outcome),
         (run, launched) => {
-            run.map_or(Ok(()), |run| claim::abandon(store, run, options))?;
-            return Err(launched.err().unwrap_or_else(explain::vanished));
+            let fault = launched.err().unwrap_or_else(explain::vanished);
+            let leaving = leave::Leaving { store, record: &record, staying: staying.as_deref() };
+            run.map_or(Ok(()), |run| claim::abandon(run, options, &leaving, &fault))?;
+            return Err(fault);
         }
     };
     // To copy or to keep something may take long, and may be ended: nothing is lost by that.
@@ -351,7 +334,8 @@ fn execute(
             let left = run.as_ref().filter(|_| !gone);
             let reason = outcome.reason;
             let shared = staying.as_deref_mut().and_then(Staying::take_journal);
-            let last = staying.map_or((ended, reason), |one| one.last(ended, reason));
+            let last = staying.as_deref();
+            let last = last.map_or((ended, reason), |one| one.last(ended, reason));
             let (ended, reason) = limits::last(left, &base, options, lent, last)?;
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
@@ -375,7 +359,9 @@ fn execute(
         Err(failure) => {
             let (code, fault) = told.explain(failure);
             if code == OURS {
-                run.map_or(Ok(()), |run| claim::abandon(store, run, options))?;
+                let staying = staying.as_deref();
+                let leaving = leave::Leaving { store, record: &record, staying };
+                run.map_or(Ok(()), |run| claim::abandon(run, options, &leaving, &fault))?;
                 return Err(fault);
             }
             finished.code = code;
@@ -386,6 +372,8 @@ fn execute(
         }
     }
     if let Some(run) = run.filter(|_| !finished.kept && !gone) {
+        let leaving = leave::Leaving { store, record: &record, staying: staying.as_deref() };
+        leaving.finished(&run, &mut finished, facts.error(), out_failed.as_ref());
         let discarded = finish::discard(store, run);
         // Once names were given the command has not failed: what cannot go now is left to the reaper.
         if finished.adopted.is_empty() {

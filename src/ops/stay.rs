@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 pub use crate::run::supervisor::attach::{Left, Manner, attach};
 pub use crate::run::supervisor::keys::Keys;
 pub use crate::run::supervisor::output::Reader;
@@ -13,7 +13,7 @@ pub use crate::run::supervisor::{Ending, Verdict};
 
 use crate::run::supervisor::Request;
 use crate::run::supervisor::ask::Line;
-use crate::store::{BoxName, RunId, RunName, RunRecord, RunState, Store};
+use crate::store::{BoxName, EndedRun, Found, RunId, RunName, RunRecord, RunState, Store};
 
 /// All runs.
 #[derive(Debug, Serialize)]
@@ -35,38 +35,95 @@ pub struct Listed {
     /// What it was started from.
     pub from: String,
     /// What has become of it.
-    pub state: RunState,
+    pub state: State,
+    /// The exit code, if it has ended.
+    pub exit: Option<i32>,
     /// The pid of its supervisor, if that lives.
     pub pid: Option<u32>,
     /// When it was started.
     pub started: Timestamp,
+    /// When it was over, if only its log and how it ended are left.
+    pub ended: Option<Timestamp>,
     /// Its command.
     pub argv: Vec<String>,
     /// What was applied to it while it runs.
     pub live: Option<serde_json::Value>,
 }
 
-/// Lists every run of the store: those that live, were kept, or were killed.
+/// What has become of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its supervisor lives.
+    Running,
+    /// It ended, and what it changed was kept for later.
+    Kept,
+    /// Its supervisor was killed.
+    Dead,
+    /// It is over. Its log and how it ended are left.
+    Ended,
+}
+
+impl From<(RunRecord, RunState)> for Listed {
+    fn from((record, state): (RunRecord, RunState)) -> Self {
+        let state = match state {
+            RunState::Running => State::Running,
+            RunState::Kept => State::Kept,
+            RunState::Dead => State::Dead,
+        };
+        Self {
+            run: record.run,
+            name: record.name,
+            box_name: record.box_name,
+            from: record.from,
+            state,
+            // One with --keep-on-failure has the code of its last command while it runs.
+            exit: record.exit.filter(|_| state == State::Kept),
+            pid: (state == State::Running).then_some(record.pid),
+            started: record.started,
+            ended: None,
+            argv: record.argv,
+            live: None,
+        }
+    }
+}
+
+impl From<EndedRun> for Listed {
+    fn from(ended: EndedRun) -> Self {
+        Self {
+            run: ended.run,
+            name: ended.name,
+            box_name: ended.box_name,
+            from: ended.from,
+            state: State::Ended,
+            exit: Some(i32::from(ended.exit)),
+            pid: None,
+            started: ended.started,
+            ended: Some(ended.ended),
+            argv: ended.argv,
+            live: None,
+        }
+    }
+}
+
+/// Lists every run of the store: those that live, were kept, or were killed, and with `all` those that are over, as long as
+/// something of them is left.
 ///
 /// # Errors
 /// What reading the store says.
-pub fn list(store: &Store) -> Result<Listing> {
-    let mut all = store.readable_runs()?;
+pub fn list(store: &Store, all: bool) -> Result<Listing> {
+    let mut there = store.runs_that_are()?;
     // In one without a layer no command runs: it makes a layer.
-    all.retain(|(record, _)| record.layer.is_some());
-    all.sort_by_key(|(record, _)| record.started);
-    let listed = |(record, state): (RunRecord, RunState)| Listed {
-        run: record.run,
-        name: record.name,
-        box_name: record.box_name,
-        from: record.from,
-        state,
-        pid: (state == RunState::Running).then_some(record.pid),
-        started: record.started,
-        argv: record.argv,
-        live: None,
-    };
-    Ok(Listing { runs: all.into_iter().map(listed).collect() })
+    there.retain(|(record, _)| record.layer.is_some());
+    let mut runs: Vec<Listed> = there.into_iter().map(Listed::from).collect();
+    if all {
+        // One may have ended between the two looks.
+        let ended = store.ended_runs()?;
+        runs.retain(|run| ended.iter().all(|one| one.run != run.run));
+        runs.extend(ended.into_iter().map(Listed::from));
+    }
+    runs.sort_by_key(|run| (run.started, run.run));
+    Ok(Listing { runs })
 }
 
 /// A connection to the live run of this name or id.
@@ -97,12 +154,15 @@ pub fn kill(store: &Store, word: &str, signal: i32) -> Result<()> {
     line(store, word)?.ask(&Request::Kill { signal }).map(drop)
 }
 
-/// Waits for the end of a run. One that was kept has ended already.
+/// Waits for the end of a run. One that was kept, or has left how it ended, has ended already.
 ///
 /// # Errors
 /// As [`line()`]; not-found, too, if the supervisor is killed meanwhile.
 pub fn wait(store: &Store, word: &str) -> Result<Ending> {
-    let (record, state) = store.find_run(word)?;
+    let (record, state) = match store.find(word)? {
+        Found::Run(record, state) => (record, state),
+        Found::Ended(ended) => return Ok(ending(ended)),
+    };
     if let (RunState::Kept, Some(code)) = (state, record.exit) {
         return Ok(Ending {
             run: Some(record.run),
@@ -113,7 +173,28 @@ pub fn wait(store: &Store, word: &str) -> Result<Ending> {
             kept: true,
         });
     }
-    line(store, word)?.until_end(&Request::Wait)
+    if state != RunState::Running {
+        return Err(over(&record, state));
+    }
+    let id = record.run;
+    let heard =
+        store.connect_run(&id).and_then(|line| Line::new(id, line).until_end(&Request::Wait));
+    match heard {
+        // It was over before it heard us.
+        Err(fault) if fault.kind == Kind::NotFound => store.ended_run(&id).map(ending).ok_or(fault),
+        heard => heard,
+    }
+}
+
+fn ending(ended: EndedRun) -> Ending {
+    Ending {
+        run: Some(ended.run),
+        code: ended.exit,
+        messages: ended.messages,
+        fault: ended.fault,
+        committed: ended.committed,
+        kept: false,
+    }
 }
 
 /// Ends a run: SIGTERM, after `grace` SIGKILL to all that is left in it; then its changes are dealt with as the
@@ -136,6 +217,9 @@ pub fn stop(
 /// # Errors
 /// Not-found if there is no such run, or it has no log.
 pub fn log(store: &Store, word: &str) -> Result<Reader> {
-    let (record, _) = store.find_run(word)?;
-    store.run_log(&record.run).map(Reader::new)
+    let run = match store.find(word)? {
+        Found::Run(record, _) => record.run,
+        Found::Ended(ended) => ended.run,
+    };
+    store.run_log(&run).map(Reader::new)
 }

@@ -39,6 +39,11 @@ pub(crate) const LISTING: &str = "cache/listing.json";
 /// How the name of a spare run directory in the cache starts.
 pub(crate) const SPARE: &str = "spare-";
 
+/// How the names of what a run that stayed has left in the cache start, and how those of its record and its log end.
+pub(crate) const ENDED: &str = "ended-";
+pub(crate) const ENDED_RECORD: &str = ".json";
+pub(crate) const ENDED_LOG: &str = ".log";
+
 /// In a run: the wrapper that becomes the layer.
 pub(crate) const LAYER: &str = "layer";
 /// In a run: the upper directory.
@@ -160,6 +165,21 @@ pub(crate) fn taken(id: &LayerId) -> String {
 /// `cache/spare-UID-GID`: a run directory without a run, of inside root's ids on disk.
 pub(crate) fn spare(uid: u32, gid: u32) -> String {
     format!("{CACHE}/{SPARE}{uid}-{gid}")
+}
+
+/// `cache/ended-ID.json`: how a run that stayed ended.
+pub(crate) fn ended_record(id: &RunId) -> String {
+    format!("{CACHE}/{ENDED}{id}{ENDED_RECORD}")
+}
+
+/// `cache/ended-ID.log`: what it has written.
+pub(crate) fn ended_log(id: &RunId) -> String {
+    format!("{CACHE}/{ENDED}{id}{ENDED_LOG}")
+}
+
+/// `cache/.ended-ID`: its record before it is whole.
+pub(crate) fn ended_temporary(id: &RunId) -> String {
+    format!("{CACHE}/.{ENDED}{id}")
 }
 
 /// `runs/.new-ID`: a run that is being made.

@@ -259,9 +259,10 @@ impl Store {
     /// # Errors
     /// Not-found if there is none; busy while its supervisor lives.
     pub fn open_run(&self, id: &RunId) -> Result<(Run, RunRecord)> {
-        let gone = || {
-            Fault::not_found(format!("open run: {id}: there is no such run"))
-                .hint(format!("all there are: `ls {}`", self.show(layout::RUNS)))
+        let gone = || match self.ended_run(id) {
+            Some(ended) => ended.over(),
+            None => Fault::not_found(format!("open run: {id}: there is no such run"))
+                .hint("all there are: `sandbox ps`"),
         };
         let operation = FlockOperation::NonBlockingLockExclusive;
         let Some(mut probe) = self.probe(&layout::run(id), operation)? else {

@@ -9,11 +9,20 @@ use rustix::net::{
 };
 
 use super::failpoint::step;
-use super::{Run, RunId, RunName, RunRecord, RunState, Store, file, layout};
+use super::{EndedRun, Run, RunId, RunName, RunRecord, RunState, Store, file, layout};
 use crate::fault::{Context, Fault, Result, printable};
 
 /// So many may have connected whom the supervisor has not taken yet.
 const BACKLOG: i32 = 64;
+
+/// What a word for a run means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A run that is there, and what has become of it.
+    Run(RunRecord, RunState),
+    /// One that is over, of which only its log and how it ended are left.
+    Ended(EndedRun),
+}
 
 /// Nobody else gives a run a name while this is held.
 #[derive(Debug)]
@@ -82,13 +91,18 @@ impl Store {
         }
     }
 
-    /// The log of a run, open for reading.
+    /// The log of a run, or what it has left of it, open for reading.
     ///
     /// # Errors
     /// Not-found if there is none.
     pub fn run_log(&self, id: &RunId) -> Result<OwnedFd> {
         let name = format!("{}/{}", layout::run(id), layout::RUN_LOG);
-        match file::open_file(self.dir(), &name) {
+        // In this order, in which it moves.
+        let log = match file::open_file(self.dir(), &name) {
+            Err(Errno::NOENT) => self.ended_log(id),
+            other => other,
+        };
+        match log {
             Err(Errno::NOENT) => Err(Fault::not_found(format!("read log: {id}: it has none"))
                 .hint("only a run that was started by `sandbox start` has one")),
             other => other.context("read log", id),
@@ -111,34 +125,76 @@ impl Store {
     /// The run of this name or id, or whose id begins so: one that lives before others.
     ///
     /// # Errors
-    /// Usage for a word that can be neither; not-found if there is none; conflict if there are several.
+    /// Usage for a word that can be neither; not-found if there is none, or only what one has left; conflict if there
+    /// are several.
     pub fn find_run(&self, word: &str) -> Result<(RunRecord, RunState)> {
+        match self.find(word)? {
+            Found::Run(record, state) => Ok((record, state)),
+            Found::Ended(ended) => Err(ended.over()),
+        }
+    }
+
+    /// The same also of a run that is over, if there is no other: of several that had this name, the one that ended last.
+    ///
+    /// # Errors
+    /// As [`Store::find_run`].
+    pub fn find(&self, word: &str) -> Result<Found> {
         drop(word.parse::<RunName>()?);
-        let all = self.readable_runs()?;
-        let named = |one: &&(RunRecord, RunState)| {
-            one.0.name.as_ref().is_some_and(|name| name.as_str() == word)
-        };
+        let all = self.runs_that_are()?;
+        let named =
+            |name: &Option<RunName>| name.as_ref().is_some_and(|name| name.as_str() == word);
         let lives = |one: &&(RunRecord, RunState)| one.1 == RunState::Running;
-        let mut found: Vec<_> = all.iter().filter(named).collect();
+        let mut found: Vec<_> = all.iter().filter(|one| named(&one.0.name)).collect();
         if found.iter().any(lives) {
             found.retain(lives);
         }
-        if found.is_empty() {
-            let begins = |one: &&(RunRecord, RunState)| {
-                let id = one.0.run.to_string();
-                id == word || (word.len() >= SHORTEST && id.starts_with(word))
-            };
-            found = all.iter().filter(begins).collect();
+        let ended = if found.is_empty() { self.ended_runs()? } else { Vec::new() };
+        if let Some(last) = ended.iter().rev().find(|one| named(&one.name)) {
+            return Ok(Found::Ended(last.clone()));
         }
-        match found.as_slice() {
-            [one] => Ok((*one).clone()),
-            [] => Err(Fault::not_found(format!("find run: {}: there is none", printable(word)))
-                .hint("`sandbox ps`")),
-            several => {
-                let ids: Vec<_> = several.iter().map(|one| one.0.run.to_string()).collect();
-                let message = format!("find run: {}: several: {}", printable(word), ids.join(", "));
-                Err(Fault::conflict(message).hint("`sandbox ps`"))
+        let begins = |id: RunId| {
+            let id = id.to_string();
+            id == word || (word.len() >= SHORTEST && id.starts_with(word))
+        };
+        if found.is_empty() {
+            found = all.iter().filter(|one| begins(one.0.run)).collect();
+        }
+        let over = ended.iter().filter(|one| found.is_empty() && begins(one.run));
+        let over: Vec<_> = over.collect();
+        match (found.as_slice(), over.as_slice()) {
+            ([(record, state)], _) => Ok(Found::Run(record.clone(), *state)),
+            ([], [one]) => Ok(Found::Ended((*one).clone())),
+            ([], []) => {
+                Err(Fault::not_found(format!("find run: {}: there is none", printable(word)))
+                    .hint("`sandbox ps --all`"))
             }
+            (several, over) => {
+                let ids = several.iter().map(|one| one.0.run).chain(over.iter().map(|one| one.run));
+                let ids: Vec<_> = ids.map(|id| id.to_string()).collect();
+                let message = format!("find run: {}: several: {}", printable(word), ids.join(", "));
+                Err(Fault::conflict(message).hint("`sandbox ps --all`"))
+            }
+        }
+    }
+
+    /// All runs whose record can be read, but for the remains of one that is over: it was killed when it had nothing more
+    /// to do but to go.
+    ///
+    /// # Errors
+    /// As [`Store::readable_runs`].
+    pub fn runs_that_are(&self) -> Result<Vec<(RunRecord, RunState)>> {
+        let mut all = self.readable_runs()?;
+        all.retain(|(record, state)| {
+            *state != RunState::Dead || self.ended_run(&record.run).is_none()
+        });
+        Ok(all)
+    }
+
+    /// What a run has left that this word means, if it means one that is over.
+    pub fn find_ended(&self, word: &str) -> Option<EndedRun> {
+        match self.find(word) {
+            Ok(Found::Ended(ended)) => Some(ended),
+            _ => None,
         }
     }
 

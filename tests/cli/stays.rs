@@ -102,12 +102,126 @@ fn a_run_is_listed_and_waited_for_and_its_log_read() {
     let told: Value = serde_json::from_slice(&told.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!((&told["exit"], &told["kept"]), (&7.into(), &false.into()));
     assert!(listed(&env).is_empty());
+    drop(env.sandbox(&["rm", "--run", "job"]).run().ok().says(&id));
+    // What is told of the end has the exit code of the run, else anything of ours is 125; the others tell what it is.
     for command in ["wait", "attach"] {
         drop(env.sandbox(&[command, "job"]).run().fault(125, "job: there is none", "sandbox ps"));
     }
     for command in ["stop", "kill", "logs"] {
         drop(env.sandbox(&[command, "job"]).run().fault(3, "job: there is none", "sandbox ps"));
     }
+    drop(env.sandbox(&["rm", "--run", "job"]).run().fault(3, "job: there is none", "sandbox ps"));
+}
+
+/// The runs that are over, as `ps --all` tells of them.
+fn over(env: &Env) -> Vec<Value> {
+    let all = env.json(&["ps", "--all"])["runs"].as_array().unwrap().clone();
+    all.into_iter().filter(|run| run["state"] == "ended").collect()
+}
+
+#[test]
+fn a_run_that_is_over_has_left_its_log_and_how_it_ended() {
+    let env = Env::filled();
+    let line = "echo out; touch /file; exit $CODE";
+    for code in ["0", "3"] {
+        // At once: it may live, be about to end, or be over.
+        for _ in 0..5 {
+            let var = format!("CODE={code}");
+            let id = start(&env, &["--name", "web", "--env", &var], line);
+            drop(env.sandbox(&["wait", "web"]).run().code(code.parse().unwrap()));
+            drop(env.sandbox(&["logs", "web"]).run().ok().stdout("out\n"));
+            drop(env.sandbox(&["logs", "-f", &id]).run().ok().stdout("out\n"));
+        }
+    }
+    assert!(listed(&env).is_empty());
+    drop(env.sandbox(&["ps", "-a"]).run().ok().says("ended (3)"));
+    // One of a name: each took away what that before had left.
+    let [last] = over(&env).try_into().unwrap();
+    assert_eq!(
+        (&last["name"], &last["exit"], &last["pid"]),
+        (&"web".into(), &3.into(), &Value::Null)
+    );
+    assert!(last["ended"].is_string() && last["argv"][2] == line, "{last}");
+    let id = last["run"].as_str().unwrap();
+    for word in ["web", id, &id[..8]] {
+        let why = format!("{id}: it has ended with exit code 3");
+        let hint = "sandbox logs web";
+        for words in [&["attach", word][..], &["exec", word, "--", "true"]] {
+            drop(env.sandbox(words).run().fault(125, &why, hint));
+        }
+        let path = format!("{word}:/etc");
+        for words in [
+            &["stop", word][..],
+            &["kill", word],
+            &["cp", &path, "out"],
+            &["diff", "--run", word],
+            &["recover", word, "--as", "n"],
+        ] {
+            drop(env.sandbox(words).run().fault(3, &why, hint));
+        }
+        drop(env.sandbox(&["shell", "--run", word]).run().code(125).warns(&why));
+    }
+    drop(env.sandbox(&["fsck"]).run().ok());
+    drop(env.sandbox(&["gc", "--all"]).run().ok());
+    let told = env.sandbox(&["wait", "--json", "web"]).run().code(3).json();
+    assert_eq!(
+        (&told["run"], &told["exit"], &told["kept"]),
+        (&id.into(), &3.into(), &false.into())
+    );
+    // A kept one is there, and comes before it.
+    let kept = start(&env, &["--keep-on-failure", "--env", "CODE=4"], line);
+    drop(env.sandbox(&["wait", &kept]).run().code(4));
+    assert_eq!(over(&env).len(), 1);
+    drop(env.sandbox(&["rm", "--run", "web", "--run", &kept]).run().ok());
+    assert!(env.json(&["ps", "--all"])["runs"].as_array().unwrap().is_empty());
+    assert_eq!(env.entries("cache").iter().filter(|name| name.contains("ended")).count(), 0);
+}
+
+#[test]
+fn what_was_said_at_the_end_is_said_again() {
+    let env = Env::filled();
+    drop(start(&env, &["--name", "a", "--commit", "made"], "touch /file"));
+    for _ in 0..2 {
+        drop(env.sandbox(&["wait", "a"]).run().ok().warns("made -> "));
+    }
+    assert_eq!(
+        env.sandbox(&["wait", "--json", "a"]).run().ok().json()["committed"]
+            .as_str()
+            .unwrap()
+            .len(),
+        26
+    );
+    drop(start(&env, &["--name", "b", "--timeout", "100ms"], "sleep 1000"));
+    for _ in 0..2 {
+        drop(env.sandbox(&["wait", "b"]).run().code(143).warns("ended after 0.1 s: --timeout"));
+    }
+    for (name, how, code) in [("c", &["stop", "-t", "0", "c"][..], 137), ("d", &["kill", "d"], 137)]
+    {
+        start_ready(&env, &["--name", name], FOR_EVER);
+        drop(env.sandbox(how).run().ok());
+        drop(env.sandbox(&["wait", name]).run().code(code));
+        drop(env.sandbox(&["logs", name]).run().ok().stdout("ready\n"));
+    }
+    let out = env.folder("out");
+    let flag = format!("/nosuch:{out}/x");
+    drop(start(&env, &["--name", "e", "--out", &flag], "true"));
+    for _ in 0..2 {
+        drop(env.sandbox(&["wait", "e"]).run().fault(125, "/nosuch", ""));
+    }
+    // Whoever started it has heard of one that never began.
+    drop(env.sandbox(&["start", "--name", "f", "--", "nosuch"]).run().fault(127, "nosuch", ""));
+    drop(env.sandbox(&["wait", "f"]).run().fault(125, "there is none", ""));
+}
+
+#[test]
+fn a_store_without_room_for_it_says_so_and_the_run_ends_as_it_did() {
+    let env = Env::filled();
+    let started = env.sandbox(&["start", "--name", "s", "--", "sh", "-c", "sleep 0.5; exit 3"]);
+    drop(started.env("SANDBOX_FAIL", "ended.temp.before:ENOSPC").run().ok());
+    let out = env.sandbox(&["wait", "s"]).run().code(3);
+    drop(out.warns("its log is not left for later"));
+    left::eventually("the run", || env.entries("runs"));
+    assert!(over(&env).is_empty());
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Disk {
         disk.read_layers();
         disk.read_boxes();
         disk.read_runs();
+        disk.read_ended();
         disk.garbage.extend(names(&base.join("trash")).iter().map(|name| format!("trash/{name}")));
         disk.find_orphans();
         disk
@@ -184,6 +185,30 @@ impl Disk {
                 }
             }
             self.kept.insert(name);
+        }
+    }
+
+    /// What runs that stayed have left: a record has a log, and what a killed one leaves is garbage.
+    fn read_ended(&mut self) {
+        let cache = names(&self.base.join("cache"));
+        for name in &cache {
+            let (Some(id), path) = (name.strip_prefix("ended-"), format!("cache/{name}")) else {
+                self.garbage.extend(name.starts_with(".ended-").then(|| format!("cache/{name}")));
+                continue;
+            };
+            match id.strip_suffix(".json") {
+                Some(id) => {
+                    let record = self.json(&path).unwrap_or_default();
+                    let whole = record["run"] == id && record["exit"].is_u64();
+                    if !whole || !cache.contains(&format!("ended-{id}.log")) {
+                        self.damage.push(format!("{path}: {record}"));
+                    }
+                }
+                None => {
+                    let record = format!("{}.json", name.trim_end_matches(".log"));
+                    self.garbage.extend((!cache.contains(&record)).then_some(path));
+                }
+            }
         }
     }
 

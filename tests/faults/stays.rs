@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     ("starter_is_killed", starter_is_killed),
     ("group_is_killed", group_is_killed),
     ("two_of_one_name", two_of_one_name),
+    ("killed_at_its_end", killed_at_its_end),
 ];
 
 /// Starts a line of the shell with a mark; the id of the run and the pid of its supervisor.
@@ -281,5 +282,65 @@ fn two_of_one_name() {
         assert_eq!(states(&place), ["running"]);
         place.said(&["stop", "-t", "0", "s"]).code(0);
     }
+    place.pristine();
+}
+
+/// A supervisor that is killed while it leaves what is left of a run, and takes the run away: the run is dead, or
+/// it has ended as it did, and never both or neither.
+fn killed_at_its_end() {
+    const STEPS: [&str; 9] = [
+        "ended.temp",
+        "ended.log",
+        "ended.rename",
+        "discard.fs",
+        "discard.work",
+        "discard.layer",
+        "discard.record",
+        "discard.lock",
+        "discard.run",
+    ];
+    let place = Place::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for step in STEPS {
+        for side in ["before", "after"] {
+            let at = format!("{step}.{side}");
+            let mut command = place.command(["start", "--name", "s", "--"]);
+            command
+                .args(["sh", "-c", "echo out; exit 3"])
+                .env("SANDBOX_FAIL", format!("{at}:kill"));
+            let said = Said::from(command.output().expect("start")).code(0);
+            let run = said.out.trim();
+            // Its supervisor is gone.
+            until("the end", || {
+                (!runs(&place).contains(&run.to_owned()) || states(&place) == ["dead"])
+                    .then_some(())
+            });
+            let listed = place.said(&["ps", "--all", "--json"]).code(0);
+            let listed: serde_json::Value = serde_json::from_str(&listed.out).expect("JSON");
+            let ours = listed["runs"].as_array().expect("runs").iter();
+            let states: Vec<_> =
+                ours.filter(|one| one["run"] == run).map(|one| &one["state"]).collect();
+            let waited = place.said(&["wait", run]);
+            match states.as_slice() {
+                [state] if *state == "ended" => {
+                    assert_eq!(waited.code, 3, "{at}: {waited:?}");
+                    assert_eq!(place.said(&["logs", "s"]).code(0).out, "out\n", "{at}");
+                }
+                [state] if *state == "dead" => {
+                    drop(waited.refused(125, "was killed"));
+                    assert_eq!(place.said(&["logs", run]).code(0).out, "out\n", "{at}");
+                }
+                other => panic!("{at}: {other:?}"),
+            }
+            seen.insert((states[0].as_str().map(str::to_owned), step));
+            place.said(&["fsck"]).code(0);
+            place.said(&["gc"]).code(0);
+            crate::disk::Disk::read(&place.base).clean(&at);
+            place.said(&["fsck"]).code(0);
+        }
+    }
+    // Each step was one of the run's, and both have occurred.
+    assert!(seen.iter().any(|(state, _)| state.as_deref() == Some("dead")), "{seen:?}");
+    assert!(seen.contains(&(Some("ended".to_owned()), "discard.run")), "{seen:?}");
     place.pristine();
 }

@@ -248,6 +248,7 @@ const UNREACHED: &[(&str, &str)] = &[
     ("settle.unlink", "after a kill"),
     ("run.log", "only of runs that stay: store/tests/stays.rs"),
     ("run.socket", "only of runs that stay: store/tests/stays.rs"),
+    ("ended.", "only of runs that stay: stays.rs, store/tests/stays.rs"),
     ("run.chown", "only where root inside is somebody else"),
     ("cache.chown", "only where root inside is somebody else"),
     ("gc.cache", "of something that is a day old"),

@@ -47,7 +47,11 @@ pub(super) fn of(store: &Store, box_name: &BoxName, word: &str) -> Result<View> 
         Err(fault) if fault.kind == Kind::NotFound => {
             drop(lock);
             // The first answer is the better one, unless there is such a run.
-            return store.find_run(word).map_err(|_| fault).and_then(|_| of_run(store, word));
+            return match (store.find_run(word), store.find_ended(word)) {
+                (Ok(_), _) => of_run(store, word),
+                (Err(_), Some(ended)) => Err(ended.over()),
+                (Err(_), None) => Err(fault),
+            };
         }
         other => other?,
     };

@@ -165,6 +165,10 @@ impl Moments for Around<'_> {
 
     fn executing(&mut self) -> Result<()> {
         self.tell_started();
+        if let Some(name) = &self.record.name {
+            // The name is of this one from now on. (Else the one that ended last is found by it.)
+            self.store.forget_ended_of(name).ok();
+        }
         self.staying.as_deref_mut().map_or(Ok(()), Staying::executing)
     }
 

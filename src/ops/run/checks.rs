@@ -1,6 +1,6 @@
 //! What is refused before anything is made.
 
-use super::resolve::Base;
+use super::resolve::{self, Base};
 use super::{After, RunOptions};
 use crate::fault::{Fault, Result};
 use crate::ids::{IdMap, Mode};
@@ -8,7 +8,7 @@ use crate::isolate::profile::Profile;
 use crate::ops::budget;
 use crate::ops::snapshot::refuse_taken;
 use crate::run::user::{User, Who};
-use crate::store::{BoxName, LayerRecord, Store};
+use crate::store::{BoxName, LayerRecord, SharedLock, Store};
 use crate::sys;
 
 /// Code that nobody trusts is not run as the machine's own root, whatever else holds it back.
@@ -119,5 +119,25 @@ pub(in crate::ops) fn no_directory(more: &[i32]) -> Result<()> {
         ))
         .hint("--bind SRC:DST shows a directory inside; `</dev/null` is no input")),
         None => Ok(()),
+    }
+}
+
+/// Resolves what the run starts from; checks it, if that is asked for, while nobody waits for a lock, and
+/// anew if it has moved meanwhile.
+pub(super) fn resolve_verified(
+    store: &Store,
+    box_name: &BoxName,
+    options: &RunOptions,
+) -> Result<(SharedLock, Base)> {
+    let mut verified = None;
+    loop {
+        let lock = store.lock_shared()?;
+        let base = resolve::base(store, box_name, options)?;
+        if !options.verify || verified == Some(base.layer.id) {
+            return Ok((lock, base));
+        }
+        drop(lock);
+        crate::ops::verify::chain(store, &base.layer, &base.id_map)?;
+        verified = Some(base.layer.id);
     }
 }

@@ -3,14 +3,24 @@
 use jiff::Timestamp;
 
 use super::RunOptions;
+use super::leave::Leaving;
 use super::resolve::{Base, Settings, distinct};
 use super::stay::Staying;
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::store::{Run, RunId, RunRecord, RunState, Store};
 
-/// The command never began: a fresh run is of no use, a kept one stays as it was.
-pub(super) fn abandon(store: &Store, run: Run, options: &RunOptions) -> Result<()> {
-    if options.kept_run.is_some() { Ok(()) } else { super::finish::discard(store, run) }
+/// The sandbox has failed, mostly before the command began: a fresh run is of no use, a kept one stays as it was.
+pub(super) fn abandon(
+    run: Run,
+    options: &RunOptions,
+    leaving: &Leaving<'_>,
+    fault: &Fault,
+) -> Result<()> {
+    if options.kept_run.is_some() {
+        return Ok(());
+    }
+    leaving.failed(&run, fault);
+    super::finish::discard(leaving.store, run)
 }
 
 /// The record of a run: a fresh one, whose directory is still to be made, or a kept one, which is taken.

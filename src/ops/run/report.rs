@@ -163,6 +163,11 @@ impl Facts {
         (self.error, self.kind) = (Some(fault.message.clone()), Some(fault.kind));
     }
 
+    /// Why we ended the command, or could not start it.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
     /// The snapshot that names the new layer, if one does.
     pub(super) fn name(&self) -> Option<&str> {
         self.snapshot.as_deref()

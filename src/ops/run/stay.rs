@@ -54,6 +54,8 @@ pub(crate) struct Staying {
     stay: Stay,
     /// Who started it, until he has heard of the birth.
     caller: Option<OwnedFd>,
+    /// Whether he has.
+    begun: bool,
     parts: Option<Parts>,
     server: Option<Server>,
     run: Option<RunId>,
@@ -79,7 +81,8 @@ fn same(fd: &OwnedFd) -> Result<OwnedFd> {
 impl Staying {
     /// For a run whose caller listens on this socket.
     pub(crate) fn new(stay: Stay, caller: OwnedFd) -> Self {
-        Self { stay, caller: Some(caller), parts: None, server: None, run: None, journal: None }
+        let caller = Some(caller);
+        Self { stay, caller, begun: false, parts: None, server: None, run: None, journal: None }
     }
 
     pub(super) fn options(&self) -> &Stay {
@@ -152,7 +155,9 @@ impl Staying {
     /// If he is gone already, nobody knows of the run, and it is ended.
     pub(super) fn executing(&mut self) -> Result<()> {
         let (Some(run), Some(caller)) = (self.run, self.caller.take()) else { return Ok(()) };
-        tell(&caller, &Birth::Running(run)).context("start run", run)
+        tell(&caller, &Birth::Running(run)).context("start run", run)?;
+        self.begun = true;
+        Ok(())
     }
 
     pub(super) fn held(&mut self, what: Held, fd: OwnedFd) {
@@ -220,6 +225,11 @@ impl Staying {
             }
             Verdict::Discard => Said { after: After::Discard, head: None },
         }))
+    }
+
+    /// Whether whoever started it was told that the command is being executed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Tells everybody how it ended; of a run that is left, its log knows before.

@@ -111,6 +111,10 @@ impl<'s> Plan<'s> {
             }
             scaffolds.extend(record.scaffold.map(|name| format!("{}/{name}", layout::CACHE)));
         }
+        self.cache.extend(dead.iter().flat_map(|corpse| self.store.lost_with(&corpse.id)));
+        // Some are found in two ways. Sorted, a record still comes before its log.
+        self.cache.sort_unstable();
+        self.cache.dedup();
         let living = &self.marked.living;
         self.layers.retain(|layer| !living.contains(layer));
         Ok((dead, scaffolds))
@@ -132,6 +136,7 @@ impl<'s> Plan<'s> {
                 self.cache.push(path);
             }
         }
+        self.cache.extend(self.store.stale_ended()?);
         Ok(())
     }
 

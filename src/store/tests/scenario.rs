@@ -52,6 +52,7 @@ const ACTS: &[Act] = &[
     ("", leave_half_a_layer),
     ("", discard_a_kept_one),
     ("", stays::act),
+    ("", stays::end),
     ("", leave_a_corpse),
     ("", shift_owner),
     ("", remove_box),
