@@ -92,6 +92,11 @@ impl<'a> Fresh<'a> {
         Ok(Opened { base, lowers, run })
     }
 
+    /// Whether it has a name, to make a layer of it.
+    pub(super) fn commits(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// Makes a layer of it, if it has a name, once it is unmounted.
     pub(super) fn commit(&self, action: &str, exit: Option<i32>) -> Result<Option<Committed>> {
         let Some(name) = self.name else { return Ok(None) };

@@ -13,8 +13,9 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_change,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick,
+    mount_change,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitOptions, waitpid};
@@ -61,10 +62,12 @@ pub struct Unshared {
     pub committed: Option<LayerId>,
 }
 
-/// How the command ended: the status of wait(2), or the errno of its exec.
+/// How the command ended.
 #[derive(Debug, Serialize, Deserialize)]
 enum Told {
-    Status(i32),
+    /// The status of wait(2), and the errno of making the tree read-only for what the command has left behind.
+    Status(i32, Option<i32>),
+    /// The errno of its exec.
     Unstarted(i32),
 }
 
@@ -100,10 +103,14 @@ pub fn unshare(store: &Store, box_name: &BoxName, options: &UnshareOptions) -> R
 fn settle(fresh: &Fresh<'_>, told: &Told, argv: &[OsString]) -> Result<Unshared> {
     let name = printable(&argv.first().map(|word| word.to_string_lossy()).unwrap_or_default());
     match told {
-        Told::Status(status) => {
+        Told::Status(status, open) => {
             let ended = Ended::from_wait(*status);
             let code = ended.exit_code();
-            let made = if ended.success() { fresh.commit("unshare", Some(0))? } else { None };
+            let commits = fresh.commits() && ended.success();
+            if let Some(errno) = open.filter(|_| commits) {
+                return Err(still_open(Errno::from_raw_os_error(errno)));
+            }
+            let made = if commits { fresh.commit("unshare", Some(0))? } else { None };
             Ok(Unshared { code, fault: None, committed: made.map(|made| made.layer) })
         }
         Told::Unstarted(errno) => {
@@ -113,6 +120,18 @@ fn settle(fresh: &Fresh<'_>, told: &Told, argv: &[OsString]) -> Result<Unshared>
             let code = if missing { NOT_FOUND } else { NOT_EXECUTABLE };
             Ok(Unshared { code, fault: Some(fault), committed: None })
         }
+    }
+}
+
+/// What the command has left behind could change what is committed.
+fn still_open(errno: Errno) -> Fault {
+    match errno {
+        Errno::BUSY => {
+            let what = "a process that the command has left behind still writes to the tree";
+            Fault::busy(format!("unshare: commit: {what}"))
+                .hint("let the command end it, or `wait` for it")
+        }
+        errno => Fault::errno("make read-only", "the tree", errno),
     }
 }
 
@@ -135,6 +154,17 @@ impl Drop for Held {
             sys::signal::forget(key).ok();
         }
     }
+}
+
+/// Takes away the writes of all that still have the tree, wherever it is mounted: a layer never changes, and what is
+/// thrown away is not filled again.
+///
+/// # Errors
+/// EBUSY if somebody has a file of it open for writing.
+fn close(root: &OwnedFd) -> Result<(), Errno> {
+    let fs = fspick(root, c"", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+    fsconfig_set_flag(&fs, "ro")?;
+    fsconfig_reconfigure(&fs)
 }
 
 /// A command of the host, ready to be executed.
@@ -208,7 +238,7 @@ impl Command {
             .ok_or_else(|| Fault::failed("unshare: lost"))?;
         Ok(match unstarted {
             true => Told::Unstarted(i32::from_ne_bytes(errno)),
-            false => Told::Status(status.as_raw()),
+            false => Told::Status(status.as_raw(), close(&root).err().map(Errno::raw_os_error)),
         })
     }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::common::{Env, Ids, ids};
+use crate::common::{Env, Ids, ids, left};
 
 #[test]
 fn the_tree_is_beside_the_root_and_the_ids_are_the_boxs() {
@@ -96,4 +96,42 @@ fn a_key_is_for_the_command_which_decides_what_is_kept() {
     assert_eq!(code, Some(130));
     assert_eq!(env.snapshots(), ["postinit", "INT", "QUIT"]);
     assert_eq!(env.entries("runs"), [""; 0]);
+}
+
+/// What the command leaves behind, as with podman, goes on; what was committed does not change any more.
+#[test]
+fn what_it_leaves_behind_lives_on_and_writes_to_no_layer() {
+    let env = Env::filled();
+    let out = env.folder("out");
+    let late = format!(
+        "(until [ -e {out}/go ]; do sleep 0.02; done; echo late >$SANDBOX_ROOT/late; echo $? >{out}/said) \
+         </dev/null >/dev/null 2>&1 & touch $SANDBOX_ROOT/early"
+    );
+    let sh = |flags: &[&str], line: &str| {
+        env.sandbox(&["unshare"]).args(flags).args(["--", "sh", "-c", line]).run()
+    };
+    for flags in [&["--commit", "a"][..], &[]] {
+        drop(sh(flags, &late).ok());
+        assert!(!env.path("out/said").exists());
+        env.file("out/go", "");
+        left::eventually("what was left behind", || {
+            let said = std::fs::read_to_string(env.path("out/said")).unwrap_or_default();
+            if said.is_empty() { vec!["no word".into()] } else { Vec::new() }
+        });
+        // It was told that the tree is read-only by then.
+        assert_ne!(std::fs::read_to_string(env.path("out/said")).unwrap(), "0\n");
+        for name in ["out/go", "out/said"] {
+            std::fs::remove_file(env.path(name)).unwrap();
+        }
+    }
+    drop(env.sandbox(&["diff", "a"]).run().ok().stdout("A /early\n"));
+    // Who has a file open that he may write to cannot be told, so nothing is kept.
+    let open = format!(
+        "(until [ -e {out}/go ]; do sleep 0.02; done) </dev/null >$SANDBOX_ROOT/log 2>&1 & sleep 0.1"
+    );
+    drop(sh(&["--commit", "b"], &open).fault(125, "still writes to the tree", "wait"));
+    drop(sh(&[], &open).ok());
+    env.file("out/go", "");
+    assert_eq!(env.snapshots(), ["postinit", "a"]);
+    drop(env.sandbox(&["fsck"]).run().ok());
 }
