@@ -75,7 +75,7 @@ impl Args {
         Ok(ExecOptions {
             run: self.run,
             argv: parse::command(self.command),
-            env: variables(&self.env_file, &self.env)?,
+            env: variables(&self.env_file, &self.env, None)?,
             workdir: self.workdir,
             user: self.user,
             terminal,

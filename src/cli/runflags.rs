@@ -2,11 +2,11 @@
 
 use std::env;
 use std::ffi::OsString;
+#[cfg(test)]
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -16,6 +16,7 @@ use super::limitflags::LimitFlags;
 use super::netflags::{self, NetFlags};
 use super::parse;
 use crate::fault::{Context, Fault, Result};
+use crate::ops::in_time;
 use crate::ops::run::{After, Bind, Net, RunOptions, TouchRpmdb, Upper};
 use crate::rootfs::overlay::Way;
 
@@ -222,7 +223,10 @@ impl RunFlags {
         default_profile: &'static str,
         argv: Vec<OsString>,
     ) -> Result<RunOptions> {
-        let env = variables(&self.env_file, &self.env)?;
+        let begun = Instant::now();
+        let timeout = self.timeout.map(|(time, _)| time);
+        let until = timeout.and_then(|time| begun.checked_add(time));
+        let env = variables(&self.env_file, &self.env, until)?;
         Ok(RunOptions {
             from: None,
             kept_run: None,
@@ -244,7 +248,8 @@ impl RunFlags {
             user: self.user,
             as_user: self.as_user,
             hostname: self.hostname,
-            timeout: self.timeout.map(|(time, _)| time),
+            timeout,
+            begun,
             grace: self.timeout.and_then(|(_, grace)| grace),
             limits: self.limits.limits(),
             warn: None,
@@ -284,11 +289,15 @@ impl RunFlags {
 const MOST_VARIABLES: u64 = 2 << 20;
 
 /// A file or a pipe (`--env-file <(pass show env)`) of variables; not endless ones.
-fn env_file(file: &Path) -> Result<Vec<u8>> {
-    let mut content = Vec::new();
-    fs::File::open(file)
-        .and_then(|open| open.take(MOST_VARIABLES + 1).read_to_end(&mut content))
-        .context("read env file", file.display())?;
+fn env_file(file: &Path, until: Option<Instant>) -> Result<Vec<u8>> {
+    let content = match until {
+        Some(until) => in_time::read_file_until(file, MOST_VARIABLES, until).map_err(|fault| {
+            Fault { message: fault.message.replacen("read:", "read env file:", 1), ..fault }
+        })?,
+        None => {
+            in_time::read_file(file, MOST_VARIABLES).context("read env file", file.display())?
+        }
+    };
     if content.len() as u64 > MOST_VARIABLES {
         let message = format!("read env file: {}: larger than 2 MiB", file.display());
         return Err(Fault::usage(message).hint("a line of it is K=V, or K"));
@@ -296,15 +305,17 @@ fn env_file(file: &Path) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The variables of the files in their order, then those of the flags; the last word on a name holds.
+/// The variables of the files in their order, then those of the flags; the last word on a name holds. What has not come
+/// `until` then is a fault.
 pub(super) fn variables(
     files: &[PathBuf],
     words: &[OsString],
+    until: Option<Instant>,
 ) -> Result<Vec<(OsString, OsString)>> {
     let caller = |key: &std::ffi::OsStr| env::var_os(key);
     let mut pairs = Vec::new();
     for file in files {
-        let content = env_file(file)?;
+        let content = env_file(file, until)?;
         let found = parse::env_file(&content, caller).map_err(|fault| {
             Fault::usage(format!("read env file: {}: {}", file.display(), fault.message))
         })?;
@@ -335,16 +346,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("env");
         fs::write(&file, "A=1\nB=2\n").unwrap();
-        let found = variables(&[file], &["B=3".into(), "C=4".into(), "C=5".into()]).unwrap();
+        let found = variables(&[file], &["B=3".into(), "C=4".into(), "C=5".into()], None).unwrap();
         let expected = [("A", "1"), ("B", "3"), ("C", "5")];
         assert_eq!(found, expected.map(|(key, value)| (key.into(), value.into())));
     }
 
     #[test]
     fn mistakes_name_their_place() {
-        let fault = variables(&[], &["=x".into()]).unwrap_err();
+        let fault = variables(&[], &["=x".into()], None).unwrap_err();
         assert_eq!(fault.message, "--env: =x: a variable is written K=V or K");
-        let fault = variables(&["/nonexistent".into()], &[]).unwrap_err();
+        let fault = variables(&["/nonexistent".into()], &[], None).unwrap_err();
         assert_eq!(fault.message, "read env file: /nonexistent: no such file or directory");
     }
 }

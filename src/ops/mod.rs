@@ -14,6 +14,7 @@ pub mod exec;
 mod fresh;
 pub mod fsck;
 pub mod gc;
+pub mod in_time;
 pub mod init;
 mod layermaps;
 pub mod list;

@@ -24,7 +24,7 @@ mod who;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -134,8 +134,10 @@ pub struct RunOptions {
     pub as_user: bool,
     /// The host name; the name of the box if none.
     pub hostname: Option<String>,
-    /// How long it may take.
+    /// How long it may take, from `begun` on.
     pub timeout: Option<Duration>,
+    /// When it was asked for.
+    pub begun: Instant,
     /// Between SIGTERM and SIGKILL then, if not the usual time.
     pub grace: Option<Duration>,
     /// Limits of what it may use.
@@ -167,6 +169,13 @@ pub struct RunOptions {
     /// Asked at the end what shall become of the changes of a command whose changes are dropped otherwise:
     /// a name keeps them as a snapshot.
     pub ask: Option<Ask>,
+}
+
+impl RunOptions {
+    /// When its time is over, if that is limited.
+    fn until(&self) -> Option<Instant> {
+        self.timeout.and_then(|time| self.begun.checked_add(time))
+    }
 }
 
 /// Adds to `options` what makes the working directory part of a shell, which then starts in it.
@@ -259,7 +268,8 @@ fn execute(
     mut staying: Option<&mut Staying>,
 ) -> Result<(Finished, report::Facts)> {
     let started = Timestamp::now();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
+    checks::answers(options)?;
     let (lock, base) = checks::resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options)?;

@@ -1,5 +1,8 @@
 //! Limits: by a cgroup where there is one, else by what stands in for it, and then it is said.
 
+use std::fs::File;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::common::mode::is_root;
@@ -287,4 +290,66 @@ fn a_limit_on_disk_holds_while_names_change() {
     let written = out.text().lines().count();
     drop(out.warns("--disk"));
     assert!(written < 300, "{written} MiB");
+}
+
+/// What the host does not answer for is waited for no longer than the run may take.
+#[test]
+fn the_time_of_a_run_counts_before_it_is_set_up() {
+    let env = Env::filled();
+    let fifo = env.path("fifo");
+    drop(env.program("mkfifo").args([&fifo]).run().ok());
+    let fifo = fifo.to_str().unwrap();
+    let within = |time: &str, flags: &[&str]| {
+        let begun = Instant::now();
+        let out = env.line(&[&["--timeout", time], flags].concat(), "echo $A").run();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}: {flags:?}", begun.elapsed());
+        out
+    };
+    let run = |flags: &[&str]| within("500ms", flags);
+    // What comes in time is read, and its time is that of the command, too.
+    let line = format!("sleep 0.1; echo A=x >{fifo}");
+    let mut writer = env.program("sh").args(["-c", &line]).start();
+    drop(within("20s", &["--env-file", fifo]).ok().stdout("x\n"));
+    writer.wait().unwrap();
+    drop(run(&["--env-file", "/nonexistent"]).fault(125, "read env file: /nonexistent", ""));
+    drop(run(&["--env-file", fifo]).fault(125, "fifo: does not answer", "FIFO"));
+    for flag in ["--profile", "--seccomp"] {
+        drop(run(&[flag, fifo]).fault(125, "fifo: not a regular file", ""));
+    }
+    // A server of FUSE that never answers, where there may be one.
+    if File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        return;
+    }
+    let hang = env.folder("hang");
+    let mounts = format!(
+        "exec 9<>/dev/fuse; mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 fuse {hang} || exit 77; "
+    );
+    for flags in [
+        vec!["--bind".to_owned(), format!("{hang}:/mnt")],
+        vec!["--bind".to_owned(), format!("{hang}/within:/mnt:rw")],
+        vec!["--profile".to_owned(), format!("{hang}/p.json")],
+        vec!["--seccomp".to_owned(), format!("{hang}/s.json")],
+        vec!["--env-file".to_owned(), format!("{hang}/env")],
+        vec!["--out".to_owned(), format!("/etc:{hang}/out")],
+    ] {
+        let words = env.line(&["--timeout", "500ms"], "true").words();
+        let at = words.iter().position(|word| word == "--timeout").unwrap();
+        let quoted = |words: &[std::ffi::OsString]| -> String {
+            words.iter().map(|word| format!("'{}' ", word.display())).collect()
+        };
+        let flags: Vec<_> = flags.into_iter().map(Into::into).collect();
+        let line = format!(
+            "{mounts}{}{}{} 9<&-",
+            quoted(&words[..at]),
+            quoted(&flags),
+            quoted(&words[at..])
+        );
+        let begun = Instant::now();
+        let out = env.program("unshare").args(["-m", "sh", "-c", &line]).run();
+        if out.status.code() == Some(77) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{flags:?}");
+        drop(out.fault(125, "does not answer", "FUSE"));
+    }
 }

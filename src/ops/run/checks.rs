@@ -1,12 +1,14 @@
 //! What is refused before anything is made.
 
+use std::path::Path;
+
 use super::resolve::{self, Base};
 use super::{After, RunOptions};
 use crate::fault::{Fault, Result};
 use crate::ids::{IdMap, Mode};
 use crate::isolate::profile::Profile;
-use crate::ops::budget;
 use crate::ops::snapshot::refuse_taken;
+use crate::ops::{budget, in_time};
 use crate::run::user::{User, Who};
 use crate::store::{BoxName, LayerRecord, SharedLock, Store};
 use crate::sys;
@@ -120,6 +122,22 @@ pub(in crate::ops) fn no_directory(more: &[i32]) -> Result<()> {
         .hint("--bind SRC:DST shows a directory inside; `</dev/null` is no input")),
         None => Ok(()),
     }
+}
+
+/// What is named of the host is there within the time that the run has, or nothing is begun: from then on nobody could end
+/// it.
+pub(super) fn answers(options: &RunOptions) -> Result<()> {
+    let Some(until) = options.until() else { return Ok(()) };
+    let sources = options.binds.iter().map(|bind| bind.source.as_path());
+    let results = options.outs.iter().filter_map(|(_, dir)| dir.parent());
+    let paths: Vec<_> = sources.chain(results).collect();
+    let profile = options.profile.as_deref().filter(|name| name.contains('/'));
+    let files: Vec<_> = [profile, options.changes.seccomp.as_deref()]
+        .into_iter()
+        .flatten()
+        .map(Path::new)
+        .collect();
+    in_time::answer_until(&paths, &files, until)
 }
 
 /// Resolves what the run starts from; checks it, if that is asked for, while nobody waits for a lock, and

@@ -7,7 +7,7 @@ use std::fs;
 use super::resolve::Base;
 use super::{Bind, RunOptions};
 use crate::fault::{Context, Fault, Result, printable};
-use crate::ops::words;
+use crate::ops::{in_time, words};
 use crate::store::{BoxName, BoxSettings};
 
 /// The options with the settings of the box where nothing was typed: flag before box before profile.
@@ -27,13 +27,13 @@ pub(super) fn fill_in<'o>(options: &'o RunOptions, base: &Base) -> Result<Cow<'o
     // The last word on a variable wins.
     let variables = settings.env.iter().filter_map(|line| line.split_once('='));
     filled.env.splice(0..0, variables.map(|(name, value)| (name.into(), value.into())));
-    let binds = binds(settings, &base.box_name, &options.binds)?;
+    let binds = binds(settings, &base.box_name, options)?;
     filled.binds.splice(0..0, binds);
     Ok(Cow::Owned(filled))
 }
 
 /// The binds of the box, but those over whose target one was typed.
-fn binds(settings: &BoxSettings, box_name: &BoxName, typed: &[Bind]) -> Result<Vec<Bind>> {
+fn binds(settings: &BoxSettings, box_name: &BoxName, options: &RunOptions) -> Result<Vec<Bind>> {
     let mut binds = Vec::with_capacity(settings.binds.len());
     for text in &settings.binds {
         let of_setting = |fault: Fault| {
@@ -42,8 +42,11 @@ fn binds(settings: &BoxSettings, box_name: &BoxName, typed: &[Bind]) -> Result<V
                 .hint(format!("take it away with `sandbox box set {box_name} bind-=TARGET`"))
         };
         let bind = words::bind(OsStr::new(text)).map_err(of_setting)?;
-        if typed.iter().any(|known| known.target == bind.target) {
+        if options.binds.iter().any(|known| known.target == bind.target) {
             continue;
+        }
+        if let Some(until) = options.until() {
+            in_time::answer_until(&[&bind.source], &[], until)?;
         }
         let shown = bind.source.display();
         fs::metadata(&bind.source).context("look at", shown).map_err(of_setting)?;

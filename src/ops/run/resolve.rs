@@ -328,7 +328,7 @@ pub(super) fn spec(
         stays: stay.is_some(),
         heeds_exec: stay.is_some() || options.status_fd.is_some(),
         executing: None,
-        timeout: options.timeout,
+        timeout: options.timeout.map(|time| time.saturating_sub(options.begun.elapsed())),
         grace: options.grace.unwrap_or(GRACE),
         output_limit: options.limits.output,
         disk_limit: options.limits.disk,

@@ -1,0 +1,145 @@
+//! What may hang for ever, done by a child that is given up on: a file system of a host (FUSE, NFS) whose server does not
+//! answer, a FIFO that nobody writes to. Whoever waits there itself hears of no time that is over.
+
+use std::io::Read as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Signal, WaitId, WaitIdOptions, getpid, getppid, pidfd_send_signal,
+    set_parent_process_death_signal, waitid,
+};
+
+use crate::fault::{Context, Fault, Result, printable};
+use crate::sys::process::{Side, clone, exit_now};
+
+/// How much of the first file is read: as much as a profile may have.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Reads a file to its end, at most so many bytes and one.
+///
+/// # Errors
+/// What open(2) and read(2) say.
+pub fn read_file(file: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    std::fs::File::open(file)?.take(most + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The same, until this moment at most. This process must have one thread.
+///
+/// # Errors
+/// The same; failed if the time is over.
+pub fn read_file_until(file: &Path, most: u64, until: Instant) -> Result<Vec<u8>> {
+    let (said, whole) = child_until(until, |reply| match read_file(file, most) {
+        // The first byte tells that there is no error.
+        Ok(content) => write_all(reply, &[b"+", &*content].concat()),
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+            write_all(reply, &[b"-".as_slice(), &errno.to_ne_bytes()].concat());
+        }
+    })?;
+    match said.split_first() {
+        _ if !whole => Err(over(file)),
+        Some((b'+', content)) => Ok(content.to_vec()),
+        Some((_, errno)) => {
+            let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
+            Err(Errno::from_raw_os_error(errno)).context("read", file.display())
+        }
+        None => Err(Fault::failed(format!("read: {}: the reader was killed", file.display()))),
+    }
+}
+
+/// Looks at each of these paths, and into those that are to be read, and forgets what was found. This process must have one
+/// thread.
+///
+/// # Errors
+/// Failed, with the path, if one of them has not answered when the time is over.
+pub fn answer_until(paths: &[&Path], files: &[&Path], until: Instant) -> Result<()> {
+    if paths.is_empty() && files.is_empty() {
+        return Ok(());
+    }
+    let (said, whole) = child_until(until, |reply| {
+        for path in paths {
+            // All above it, too, and what a link leads to.
+            drop(path.canonicalize().and_then(std::fs::metadata));
+            write_all(reply, b".");
+        }
+        for file in files {
+            // What is no file of that kind is told by whoever needs it, and may be a FIFO.
+            if std::fs::metadata(file).is_ok_and(|found| found.is_file()) {
+                drop(read_file(file, MOST_BYTES));
+            }
+            write_all(reply, b".");
+        }
+    })?;
+    match paths.iter().chain(files).nth(said.len()) {
+        Some(path) if !whole => Err(over(path)),
+        _ => Ok(()),
+    }
+}
+
+fn over(path: &Path) -> Fault {
+    let path = printable(&path.to_string_lossy());
+    Fault::failed(format!("run: {path}: does not answer, and the time of --timeout is over")).hint(
+        "is the server of its file system there (FUSE, NFS)? does anybody write to it (FIFO)?",
+    )
+}
+
+/// What a child says until it ends, or until this moment; and whether it ended. One that did not is killed.
+fn child_until(until: Instant, job: impl FnOnce(&OwnedFd)) -> Result<(Vec<u8>, bool)> {
+    let (answer, reply) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe", "for a job")?;
+    let parent = getpid();
+    let pidfd = match clone(0).context("make a process", "for a job")? {
+        Side::Child => {
+            set_parent_process_death_signal(Some(Signal::KILL)).ok();
+            if getppid() == Some(parent) {
+                job(&reply);
+            }
+            exit_now(0)
+        }
+        Side::Parent { pidfd, .. } => pidfd,
+    };
+    drop(reply);
+    let heard = hear(&answer, until);
+    pidfd_send_signal(&pidfd, Signal::KILL).ok();
+    // In the middle of a file system's call it may take its time to die, or never do: then it is somebody else's child
+    // when we are gone.
+    let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    if retry_on_intr(|| poll(&mut fds, Some(&moment))) == Ok(1) {
+        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).ok();
+    }
+    heard.context("hear from", "a job")
+}
+
+fn hear(answer: &OwnedFd, until: Instant) -> Result<(Vec<u8>, bool), Errno> {
+    let mut said = Vec::new();
+    let mut part = [0; 16 * 1024];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left =
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut fds = [PollFd::new(answer, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Ok((said, false)),
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        match retry_on_intr(|| rustix::io::read(answer, &mut part))? {
+            0 => return Ok((said, true)),
+            count => said.extend_from_slice(&part[..count]),
+        }
+    }
+}
+
+/// Whoever does not listen any more has given up.
+fn write_all(reply: &OwnedFd, mut bytes: &[u8]) {
+    while let Ok(count @ 1..) = retry_on_intr(|| rustix::io::write(reply, bytes)) {
+        bytes = &bytes[count..];
+    }
+}
