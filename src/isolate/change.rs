@@ -60,15 +60,20 @@ impl Changes {
     }
 
     /// Protections that a run with `profile`, which has these changes, goes without because it was asked for so, here or in a
-    /// file: which, and what that means. To be said loudly.
+    /// file, or because it was asked for them in words that nobody here knows: which, and what that means. To be said loudly.
     pub fn given_up(&self, profile: &Profile) -> Vec<Lost> {
         let mut given_up = Vec::new();
         let of_profile = format!("profile {}", printable(profile.name()));
+        let from = match self.seccomp.as_deref() {
+            Some(file) => format!("--seccomp {}", printable(file)),
+            None => of_profile.clone(),
+        };
+        for name in profile.unrefused() {
+            let why =
+                "is to be refused and not known, so the command may make it if this kernel has it";
+            given_up.push(Lost::new("system calls", format!("{from}: {name}: {why}")));
+        }
         if profile.allows_all() {
-            let from = match self.seccomp.as_deref() {
-                Some(file) => format!("--seccomp {}", printable(file)),
-                None => of_profile.clone(),
-            };
             let why = "the command may make every system call of this kernel, but those \
                        that are never allowed, and new namespaces";
             given_up.push(Lost::new("system calls", format!("{from}: {why}")));

@@ -108,7 +108,7 @@ pub struct Profile {
     name: String,
     text: Cow<'static, str>,
     identity: Vec<u8>,
-    notes: Vec<String>,
+    unknown: check::Unknown,
     calls: Calls,
     open: bool,
 }
@@ -177,7 +177,7 @@ impl Profile {
             name: builtin.name.to_owned(),
             text: Cow::Borrowed(builtin.text),
             identity: builtin.identity.to_le_bytes().to_vec(),
-            notes: Vec::new(),
+            unknown: check::Unknown::default(),
             calls: Calls::Own,
             open: false,
         })
@@ -223,15 +223,13 @@ impl Profile {
         check::settings(&settings)
             .and_then(|()| seccomp.check())
             .map_err(|fault| within("profile", name, fault))?;
-        let notes =
-            check::unknown_calls(&seccomp).map_err(|fault| within("profile", name, fault))?;
         let identity = Sha256::digest(text.as_bytes()).to_vec();
         Ok(Self {
             settings,
             name: name.to_owned(),
             text: Cow::Owned(text),
             identity,
-            notes,
+            unknown: check::unknown_calls(&seccomp),
             calls: Calls::Own,
             open: seccomp.allows_all(),
         })
@@ -245,7 +243,12 @@ impl Profile {
     /// What a person should know about it: system calls that are skipped because the library does not
     /// know them. Such a call gets the default verdict.
     pub fn notes(&self) -> &[String] {
-        &self.notes
+        &self.unknown.notes
+    }
+
+    /// The system calls that its rules refuse by names which nobody here knows, while its default allows them.
+    pub fn unrefused(&self) -> &[String] {
+        &self.unknown.open
     }
 
     /// Whether its rules refuse no system call.
@@ -283,14 +286,14 @@ impl Profile {
     /// `usage` if the rules cannot be right.
     pub(super) fn with_calls(mut self, calls: Calls) -> Result<Self> {
         self.calls = calls;
-        if let Calls::File(name, text) = &self.calls {
+        if let Calls::File(_, text) = &self.calls {
             let seccomp = self.seccomp()?;
-            self.notes = check::unknown_calls(&seccomp)
-                .map_err(|fault| within("seccomp file", name, fault))?;
+            self.unknown = check::unknown_calls(&seccomp);
             self.identity.extend(Sha256::digest(text.as_bytes()));
             self.open = seccomp.allows_all();
         } else if matches!(self.calls, Calls::Open) {
             self.open = true;
+            self.unknown = check::Unknown::default();
             self.identity.extend(b"open");
         }
         Ok(self)

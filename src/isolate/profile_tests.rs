@@ -61,12 +61,21 @@ fn mistakes_are_told_with_their_place() {
 fn unknown_calls_are_skipped_with_a_note() {
     let profile = edited("\"acct\"", "\"frobnicate\"").expect("valid");
     assert_eq!(profile.notes(), ["seccomp: frobnicate: unknown system call, skipped"]);
-    let lax = BUILTIN[0].text.replacen("\"acct\"", "\"frobnicate\"", 1).replacen(
-        "\"defaultAction\": \"SCMP_ACT_ERRNO\"",
-        "\"defaultAction\": \"SCMP_ACT_ALLOW\"",
-        1,
-    );
-    assert!(Profile::from_text("p.json", lax).is_err());
+    let deny = |text: &str| {
+        let (settings, _) = BUILTIN[0].text.split_once("\"seccomp\":").expect("system calls");
+        Profile::from_text("p.json", format!("{settings}\"seccomp\":{text}}}")).expect("valid")
+    };
+    let rules = r#""syscalls":[{"names":["mkdir","frob","nicate"],"action":"SCMP_ACT_ERRNO"},
+        {"names":["frob"],"action":"SCMP_ACT_ERRNO"},{"names":["other"],"action":"SCMP_ACT_ALLOW"},
+        {"names":["mseal"],"action":"SCMP_ACT_ERRNO","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]"#;
+    for (default, open) in [
+        ("SCMP_ACT_ALLOW", &["frob", "nicate", "mseal"][..]),
+        ("SCMP_ACT_LOG", &["frob", "nicate", "mseal"]),
+        ("SCMP_ACT_ERRNO", &[]),
+    ] {
+        let profile = deny(&format!(r#"{{"defaultAction":"{default}",{rules}}}"#));
+        assert_eq!(profile.unrefused(), open, "{default}");
+    }
 }
 
 #[test]

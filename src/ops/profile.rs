@@ -108,6 +108,8 @@ pub fn check(file: &Path) -> Result<Checked> {
 
 fn checked(file: String, kind: &'static str, profile: &Profile) -> Result<Checked> {
     let program = seccomp::compiled(profile, &Request::default())?;
-    let (allowed, notes) = (seccomp::allowed(&program), profile.notes().to_vec());
+    let (allowed, mut notes) = (seccomp::allowed(&program), profile.notes().to_vec());
+    let unrefused = |name: &String| format!("seccomp: {name}: unknown system call, NOT refused");
+    notes.extend(profile.unrefused().iter().map(unrefused));
     Ok(Checked { file, kind, allowed, notes })
 }

@@ -66,7 +66,6 @@ fn files_are_checked() {
         (build.replace("\"acct\"", "\"read\""), "read: two rules contradict"),
         (build.replace("/proc/acpi", "/."), "masked_paths: /: must not be the root"),
         (build.replace("/proc/bus", "//"), "readonly_paths: /: must not be the root"),
-        (rule(r#"{"names":["frob"],"action":"SCMP_ACT_ERRNO"}"#), "frob: unknown system call"),
         (rule(r#"{"names":["read"],"action":"SCMP_ACT_ERRNO","arg":[]}"#), "unknown field `arg`"),
         (
             rule(
@@ -86,6 +85,55 @@ fn files_are_checked() {
             .ok()
             .says("frobnicate: unknown system call, skipped"),
     );
+    let file = env.file("open.json", rule(r#"{"names":["frob"],"action":"SCMP_ACT_ERRNO"}"#));
+    let told = "frob: unknown system call, NOT refused";
+    drop(env.sandbox(&["profile", "check", &file]).run().ok().says(told));
+}
+
+/// To allow what nobody knows is harmless; to refuse it is a protection that is not had.
+#[test]
+fn a_call_that_is_refused_by_an_unknown_name_is_a_lost_protection() {
+    let env = Env::filled();
+    let rules = |default: &str, names: &str, action: &str| {
+        let rule = format!(r#"{{"names":[{names}],"action":"SCMP_ACT_{action}"}}"#);
+        let text = format!(r#"{{"defaultAction":"SCMP_ACT_{default}","syscalls":[{rule}]}}"#);
+        env.file("calls.json", text)
+    };
+    let report = env.path("report.json");
+    let run = |flags: &[&str]| {
+        let flags = [flags, &["--report", report.to_str().unwrap()]].concat();
+        env.line(&flags, "mkdir /made 2>/dev/null || echo refused").run()
+    };
+    for action in ["ERRNO", "KILL_PROCESS"] {
+        let file = rules("ALLOW", r#""frob","nicate""#, action);
+        let mut out = run(&["--seccomp", &file]).ok();
+        for name in ["frob", "nicate"] {
+            out = out.warns(&format!(
+                "not enforced: system calls: --seccomp {file}: {name}: is to be refused"
+            ));
+        }
+        let told: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+        assert_eq!(told["lost"].as_array().unwrap().len(), 2, "{told}");
+        drop(run(&["--seccomp", &file, "--strict"]).fault(125, "frob: is to be refused", ""));
+    }
+    let file = rules("ALLOW", r#""frob","mkdir""#, "ERRNO");
+    drop(run(&["--seccomp", &file]).ok().stdout("refused\n").warns("frob"));
+    drop(
+        run(&["--seccomp", &rules("LOG", r#""frob""#, "ERRNO"), "--strict"]).fault(125, "frob", ""),
+    );
+    let file = rules("ALLOW", r#""frob""#, "ALLOW");
+    let out = run(&["--seccomp", &file]).ok();
+    assert!(!String::from_utf8_lossy(&out.stderr).contains("frob"), "{out:?}");
+    // In a profile as well.
+    let build = env.sandbox(&["profile", "show", "build"]).run().ok().text();
+    let mut build: serde_json::Value = serde_json::from_str(&build).unwrap();
+    let text = std::fs::read_to_string(rules("ALLOW", r#""frob","mkdir""#, "ERRNO")).unwrap();
+    build["seccomp"] = serde_json::from_str(&text).unwrap();
+    let file = env.file("own.json", build.to_string());
+    let out = run(&["--profile", &file]).ok().stdout("refused\n");
+    drop(out.warns(&format!("profile {file}: frob: is to be refused")));
+    drop(run(&["--profile", &file, "--strict"]).fault(125, "frob", ""));
 }
 
 #[test]

@@ -56,22 +56,29 @@ pub(super) fn settings(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Notes about the system calls that nothing can be said of: the library does not know them, or those in
-/// our table have conditions. Skipping a refusal would allow the call where the default is to allow: that
-/// is an error.
-pub(super) fn unknown_calls(seccomp: &Seccomp) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+/// What is to be told of the rules for system calls of which nothing can be said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Unknown {
+    /// A line for each that is passed over without harm: its call is refused by the default.
+    pub(super) notes: Vec<String>,
+    /// The names of those that should be refused, and that the default allows, if this kernel has them.
+    pub(super) open: Vec<String>,
+}
+
+/// Finds the system calls that nothing can be said of: the library does not know them, or those in our table have
+/// conditions.
+pub(super) fn unknown_calls(seccomp: &Seccomp) -> Unknown {
+    let mut unknown = Unknown::default();
     for rule in &seccomp.syscalls {
         let known = |name: &&String| compile::is_known(name, !rule.args.is_empty());
         for name in rule.names.iter().filter(|name| !known(name)) {
             let name = printable(name);
-            if seccomp.default_action.permits() && rule.action != Action::Allow {
-                return Err(Fault::usage(format!(
-                    "seccomp: {name}: unknown system call, and the default would allow it"
-                )));
+            if !seccomp.default_action.permits() || rule.action == Action::Allow {
+                unknown.notes.push(format!("seccomp: {name}: unknown system call, skipped"));
+            } else if !unknown.open.contains(&name) {
+                unknown.open.push(name);
             }
-            notes.push(format!("seccomp: {name}: unknown system call, skipped"));
         }
     }
-    Ok(notes)
+    unknown
 }
