@@ -1,6 +1,6 @@
 //! What lies between two snapshots.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -8,11 +8,14 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::fchdir;
 use serde::Serialize;
 
+use super::owners::Known;
 use crate::fault::{Context, Fault, Result, is_of_the_disk, why};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::rootfs::overlay::{Base, assemble};
-use crate::store::{BoxName, LayerId, LayerRecord, Resolved, RunRecord, Store};
-use crate::tree::change::{Change, compare};
+use crate::store::{BoxName, LayerId, LayerRecord, Resolved, Run, RunRecord, Store};
+use crate::tree::change::{Change, View, compare};
+use crate::tree::meta::MARK;
+use crate::tree::owners::Remembered;
 
 mod apart;
 
@@ -42,11 +45,20 @@ pub struct Difference {
     pub changes: Vec<Change>,
 }
 
-/// One side: its id and what it is mounted from, the base first.
+/// One side: its id, what it is mounted from, the base first, and what is remembered there.
 #[derive(Debug)]
 struct Side {
     name: String,
     chain: Vec<Member>,
+    known: Known,
+}
+
+impl Side {
+    fn of_layers(store: &Store, name: &LayerId, chain: &[LayerId]) -> Result<Self> {
+        let known = Known::of_layers(store, chain.iter().rev())?;
+        let chain = chain.iter().copied().map(Member::Layer).collect();
+        Ok(Self { name: name.to_string(), chain, known })
+    }
 }
 
 /// Compares. Only paths that a layer of the difference holds are looked at; lowers are never walked.
@@ -61,8 +73,8 @@ pub fn diff(store: &Store, box_name: &BoxName, sides: &Sides<'_>) -> Result<Diff
         Sides::Of(to) => {
             let to = store.resolve(box_name, to)?;
             let record = store.layer(&to.layer)?;
-            let from = record.parent.map(|parent| beneath(&record, &parent));
-            difference(store, from, side_of(&record), &map_of(store, &to)?)
+            let from = record.parent.map(|parent| beneath(store, &record, &parent)).transpose()?;
+            difference(store, from, side_of(store, &record)?, &map_of(store, &to)?)
         }
         Sides::Between(from, to) => {
             let (from, to) = (store.resolve(box_name, from)?, store.resolve(box_name, to)?);
@@ -77,19 +89,26 @@ pub fn diff(store: &Store, box_name: &BoxName, sides: &Sides<'_>) -> Result<Diff
         }
         Sides::Run(id) => {
             // Whoever holds the run's lock keeps its upper from being discarded.
-            let (_run, record) = store.open_run(&store.run_id(id)?)?;
-            let (from, to) = sides_of_run(&record);
+            let (run, record) = store.open_run(&store.run_id(id)?)?;
+            // As for `recover`: its own journal may have been lost with the supervisor.
+            let (from, to) = sides_of_run(store, &run, &record, MARK)?;
             difference(store, from, to, &record.id_map)
         }
     }
 }
 
-/// What a run that has just ended changed; the caller holds its lock.
+/// What a run that has just ended changed; the caller holds its lock. `journal` is what its command has left in the
+/// journal of remembered owners.
 ///
 /// # Errors
 /// As [`diff`].
-pub(super) fn of_run(store: &Store, record: &RunRecord) -> Result<Vec<Change>> {
-    let (from, to) = sides_of_run(record);
+pub(super) fn of_run(
+    store: &Store,
+    run: &Run,
+    record: &RunRecord,
+    journal: &[u8],
+) -> Result<Vec<Change>> {
+    let (from, to) = sides_of_run(store, run, record, journal)?;
     Ok(difference(store, from, to, &record.id_map)?.changes)
 }
 
@@ -98,28 +117,31 @@ fn map_of(store: &Store, found: &Resolved) -> Result<IdMap> {
 }
 
 /// The upper on top of the chain that the run was started with, and that chain.
-fn sides_of_run(run: &RunRecord) -> (Option<Side>, Side) {
-    let beneath: Vec<_> = run.chain.iter().copied().map(Member::Layer).collect();
-    let mut chain = beneath.clone();
-    chain.push(Member::Upper(run.run));
-    let from = run.layer.map(|layer| Side { name: layer.to_string(), chain: beneath });
-    (from, Side { name: run.run.to_string(), chain })
+fn sides_of_run(
+    store: &Store,
+    run: &Run,
+    record: &RunRecord,
+    journal: &[u8],
+) -> Result<(Option<Side>, Side)> {
+    let from = record.layer.map(|layer| Side::of_layers(store, &layer, &record.chain));
+    let mut chain: Vec<_> = record.chain.iter().copied().map(Member::Layer).collect();
+    chain.push(Member::Upper(record.run));
+    let known = Known::of_run(store, run, record, journal)?;
+    Ok((from.transpose()?, Side { name: record.run.to_string(), chain, known }))
 }
 
 fn side(store: &Store, layer: &LayerId) -> Result<Side> {
-    store.layer(layer).map(|record| side_of(&record))
+    side_of(store, &store.layer(layer)?)
 }
 
-fn side_of(record: &LayerRecord) -> Side {
-    let chain = record.mount.iter().copied().map(Member::Layer).collect();
-    Side { name: record.id.to_string(), chain }
+fn side_of(store: &Store, record: &LayerRecord) -> Result<Side> {
+    Side::of_layers(store, &record.id, &record.mount)
 }
 
 /// The parent, as what the layer itself is mounted on: the parent's own chain may have been folded away.
-fn beneath(record: &LayerRecord, parent: &LayerId) -> Side {
-    let mut side = Side { name: parent.to_string(), ..side_of(record) };
-    side.chain.pop();
-    side
+fn beneath(store: &Store, record: &LayerRecord, parent: &LayerId) -> Result<Side> {
+    let mount = &record.mount[..record.mount.len().saturating_sub(1)];
+    Side::of_layers(store, parent, mount)
 }
 
 /// What is open for the comparison, in mounts of the child's own namespace.
@@ -148,17 +170,32 @@ fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Resul
         })
     };
     let compare = |opened: Opened| {
-        let Opened { base, from, to, apart } = opened;
-        let from = from.map(|lowers| merged(&base, &lowers)).transpose()?;
-        let to = merged(&base, &to)?;
+        let Opened { base, from: theirs, to: ours, apart } = opened;
         let apart = apart.iter().map(readable).collect::<Result<Vec<_>>>()?;
         let apart: Vec<_> = apart.iter().map(AsFd::as_fd).collect();
-        compare(from.as_ref().map(AsFd::as_fd), to.as_fd(), &apart)
+        let mut read = (Vec::new(), Vec::new());
+        let root = merged(&base, &ours)?;
+        let to = view(&to, root.as_fd(), &ours, &mut read.0)?;
+        let (Some(from), Some(theirs)) = (&from, &theirs) else {
+            return compare(None, &to, &apart);
+        };
+        let root = merged(&base, theirs)?;
+        compare(Some(&view(from, root.as_fd(), theirs, &mut read.1)?), &to, &apart)
     };
     // The working directory is what the kernel carries into the new mount namespace.
     let changes =
         at(store, || ids::inside_prepared(Entry::Map(map), Powers::Mounts, open, compare))?;
     Ok(Difference { from: from.map(|side| side.name), to: to.name, changes })
+}
+
+fn view<'a>(
+    side: &'a Side,
+    root: BorrowedFd<'a>,
+    layers: &'a [OwnedFd],
+    read: &'a mut Vec<Remembered>,
+) -> Result<View<'a>> {
+    let layers = layers.iter().map(AsFd::as_fd).collect();
+    Ok(View { root, recall: side.known.recall(layers, read)? })
 }
 
 /// Does `job` with base_dir as the working directory, and goes back.

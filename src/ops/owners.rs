@@ -8,6 +8,7 @@ use crate::store::{LayerId, Run, RunRecord, Store};
 use crate::tree::gather::{Sources, gather, journal_of};
 use crate::tree::meta::Journal;
 use crate::tree::owners::{self, Remembered};
+use crate::tree::recall::Recall;
 
 /// What is known before the upper is looked at. Read outside; used inside.
 #[derive(Debug)]
@@ -87,6 +88,57 @@ impl Memory {
         }
         let (map, all) = (&self.map, true);
         gather(place, &Sources { beneath: &[], theirs: &[], journal: &journal, map, all })
+    }
+}
+
+/// What is remembered in a view. Read outside; used inside.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// By its layers, top first.
+    Layers(Vec<Vec<Remembered>>),
+    /// By a run that is its top, and the layers beneath it; none if nothing is.
+    Run(Option<Memory>),
+}
+
+impl Known {
+    /// Of these layers, top first.
+    pub(super) fn of_layers<'a>(
+        store: &Store,
+        layers: impl Iterator<Item = &'a LayerId>,
+    ) -> Result<Self> {
+        of_layers(store, layers).map(Self::Layers)
+    }
+
+    /// Of an ended run; `fresh` is the journal of its last command.
+    pub(super) fn of_run(
+        store: &Store,
+        run: &Run,
+        record: &RunRecord,
+        fresh: &[u8],
+    ) -> Result<Self> {
+        Memory::of_run(store, run, record, fresh).map(Self::Run)
+    }
+
+    /// Makes it useful: `layers` are those of the view, top first. What is read from the tree of a run goes to `read`.
+    /// What a commit would not believe is not believed here either. To be called inside.
+    pub(super) fn recall<'a>(
+        &'a self,
+        layers: Vec<BorrowedFd<'a>>,
+        read: &'a mut Vec<Remembered>,
+    ) -> Result<Recall<'a>> {
+        let known = match self {
+            Self::Run(None) => return Ok(Recall::default()),
+            Self::Layers(known) => known.iter().map(Vec::as_slice).collect(),
+            Self::Run(Some(memory)) => {
+                if let Some((upper, beneath)) = layers.split_first() {
+                    *read = memory.gather(*upper, beneath)?;
+                }
+                let read: &'a [Remembered] = read;
+                let theirs = memory.theirs.iter().map(Vec::as_slice);
+                std::iter::once(read).chain(theirs).collect()
+            }
+        };
+        Ok(Recall::new(layers, known))
     }
 }
 

@@ -4,6 +4,8 @@
 //! or if such a layer replaced or hid one of its parents. So the walk is over the entries of those layers,
 //! and each path is looked at in both merged views; only beneath a directory that a layer replaced, hid
 //! (opaque) or took away (whiteout) the views themselves are read.
+//!
+//! Owners and devices that are not on disk but remembered ([`super::recall`]) are what they are inside.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::{Names, Trail, kind, lstat_if_any, open_child};
 use super::path;
+use super::recall::{Recall, Seen};
 use super::walk::{Descend, Visit, walk};
 use crate::fault::{Context, Result};
 
@@ -84,6 +87,22 @@ pub struct Change {
     pub file_type: FileType,
 }
 
+/// A merged view.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Its root.
+    pub root: BorrowedFd<'a>,
+    /// What its layers remember.
+    pub recall: Recall<'a>,
+}
+
+impl<'a> View<'a> {
+    /// A view of which nothing is remembered.
+    pub fn plain(root: BorrowedFd<'a>) -> Self {
+        Self { root, recall: Recall::default() }
+    }
+}
+
 /// Compares two merged views.
 ///
 /// `from` is `None` for the view that holds nothing. `candidates` are the directories of the layers that
@@ -93,13 +112,13 @@ pub struct Change {
 /// # Errors
 /// What the system says, naming the path.
 pub fn compare(
-    from: Option<BorrowedFd<'_>>,
-    to: BorrowedFd<'_>,
+    from: Option<&View<'_>>,
+    to: &View<'_>,
     candidates: &[BorrowedFd<'_>],
 ) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     match from {
-        None => subtree(to, &[], ChangeKind::Added, &mut changes)?,
+        None => subtree(to.root, &to.recall, &[], ChangeKind::Added, &mut changes)?,
         Some(from) => {
             let list = candidates::collect(candidates)?;
             let mut pair = Pair::new(from, to, &mut changes)?;
@@ -118,6 +137,7 @@ pub fn compare(
 /// Names everything beneath a directory that is in one view only.
 fn subtree(
     dir: BorrowedFd<'_>,
+    recall: &Recall<'_>,
     prefix: &[u8],
     change: ChangeKind,
     changes: &mut Vec<Change>,
@@ -128,7 +148,8 @@ fn subtree(
             path.push(b'/');
         }
         path.extend_from_slice(visit.path);
-        changes.push(Change { path, kind: change, file_type: visit.stat.into() });
+        let seen = Seen::new(recall, &path, *visit.stat).context("look at", path::shown(&path))?;
+        changes.push(Change { path, kind: change, file_type: seen.file_type() });
         Ok(Descend::Yes)
     })
 }
@@ -137,14 +158,17 @@ fn subtree(
 struct Pair<'a> {
     from: Trail,
     to: Trail,
+    /// What the layers of each remember.
+    recall: (&'a Recall<'a>, &'a Recall<'a>),
     changes: &'a mut Vec<Change>,
 }
 
 impl<'a> Pair<'a> {
-    fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>, changes: &'a mut Vec<Change>) -> Result<Self> {
-        let from = Trail::new(from).context("open directory", "/")?;
-        let to = Trail::new(to).context("open directory", "/")?;
-        Ok(Self { from, to, changes })
+    fn new(from: &'a View<'a>, to: &'a View<'a>, changes: &'a mut Vec<Change>) -> Result<Self> {
+        let recall = (&from.recall, &to.recall);
+        let from = Trail::new(from.root).context("open directory", "/")?;
+        let to = Trail::new(to.root).context("open directory", "/")?;
+        Ok(Self { from, to, recall, changes })
     }
 
     fn root(&mut self) -> Result<()> {
@@ -236,32 +260,37 @@ impl<'a> Pair<'a> {
 
     /// Looks at one name in both views. True: it is a directory in both, its content is not yet compared.
     fn entry(&mut self, path: &[u8], name: &CStr) -> Result<bool> {
-        let look = |dir| lstat_if_any(dir, name).context("look at", path::shown(path));
-        match (look(self.from.here())?, look(self.to.here())?) {
+        let look = |dir, recall: &'a Recall<'a>| {
+            lstat_if_any(dir, name)
+                .and_then(|found| found.map(|stat| Seen::new(recall, path, stat)).transpose())
+                .context("look at", path::shown(path))
+        };
+        let found = (look(self.from.here(), self.recall.0)?, look(self.to.here(), self.recall.1)?);
+        match found {
             (None, None) => Ok(false),
             (Some(old), None) => {
-                self.note(path, ChangeKind::Deleted, (&old).into());
-                self.all(Side::From, path, name, &old)?;
+                self.note(path, ChangeKind::Deleted, old.file_type());
+                self.all(Side::From, path, name, &old.stat)?;
                 Ok(false)
             }
             (None, Some(new)) => {
-                self.note(path, ChangeKind::Added, (&new).into());
-                self.all(Side::To, path, name, &new)?;
+                self.note(path, ChangeKind::Added, new.file_type());
+                self.all(Side::To, path, name, &new.stat)?;
                 Ok(false)
             }
-            (Some(old), Some(new)) if kind(&old) != kind(&new) => {
-                self.note(path, ChangeKind::Type, (&new).into());
-                self.all(Side::From, path, name, &old)?;
-                self.all(Side::To, path, name, &new)?;
+            (Some(old), Some(new)) if entry::is_another_type(&old, &new) => {
+                self.note(path, ChangeKind::Type, new.file_type());
+                self.all(Side::From, path, name, &old.stat)?;
+                self.all(Side::To, path, name, &new.stat)?;
                 Ok(false)
             }
             (Some(old), Some(new)) => {
                 let (from, to) = ((self.from.here(), &old), (self.to.here(), &new));
-                let found = entry::difference(name, from, to);
+                let found = entry::seen_difference(name, from, to);
                 if let Some(found) = found.context("compare", path::shown(path))? {
-                    self.note(path, found, (&new).into());
+                    self.note(path, found, new.file_type());
                 }
-                Ok(kind(&new) == Kind::Directory)
+                Ok(kind(&new.stat) == Kind::Directory)
             }
         }
     }
@@ -271,12 +300,12 @@ impl<'a> Pair<'a> {
         if kind(stat) != Kind::Directory {
             return Ok(());
         }
-        let (dir, change) = match side {
-            Side::From => (self.from.here(), ChangeKind::Deleted),
-            Side::To => (self.to.here(), ChangeKind::Added),
+        let (dir, recall, change) = match side {
+            Side::From => (self.from.here(), self.recall.0, ChangeKind::Deleted),
+            Side::To => (self.to.here(), self.recall.1, ChangeKind::Added),
         };
         let dir = open_child(dir, name).context("open directory", path::shown(path))?;
-        subtree(dir.as_fd(), path, change, self.changes)
+        subtree(dir.as_fd(), recall, path, change, self.changes)
     }
 }
 

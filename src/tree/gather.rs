@@ -19,6 +19,7 @@ use super::dir::{kind, lstat_if_any, open_beneath, open_file};
 use super::merged::{Found, Merged};
 use super::meta::{self, Inode, Journal, Meta};
 use super::owners::Remembered;
+use super::recall::look_up;
 use super::walk::{Descend, Visit, Visitor, walk};
 use super::whiteout::is_whiteout_node;
 use super::{path, xattr};
@@ -188,10 +189,6 @@ impl Gather<'_> {
         }
         Ok(None)
     }
-}
-
-fn look_up<'a>(known: &'a [Remembered], at: &[u8]) -> Option<&'a Remembered> {
-    known.binary_search_by(|entry| entry.path.as_slice().cmp(at)).ok().map(|place| &known[place])
 }
 
 fn read(fd: BorrowedFd<'_>) -> Result<Option<Meta>, Errno> {

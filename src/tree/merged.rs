@@ -92,12 +92,17 @@ impl<'a> Merged<'a> {
         open_beneath(self.layers[layer], &self.path)
     }
 
+    /// The topmost layer that has it, by its index.
+    pub fn top(&self) -> Option<usize> {
+        self.parts.first().copied()
+    }
+
     /// Opens the part whose owner, mode and attributes the view shows.
     ///
     /// # Errors
     /// As [`Merged::open`].
     pub fn open_top(&self) -> Result<OwnedFd, Errno> {
-        self.open(*self.parts.first().ok_or(Errno::NOENT)?)
+        self.open(self.top().ok_or(Errno::NOENT)?)
     }
 }
 

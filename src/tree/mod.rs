@@ -24,6 +24,7 @@
 //! | `gather` | what is remembered of an upper |
 //! | `meta` | the attribute that remembers owner and device of a file |
 //! | `owners` | owners and devices that the disk cannot hold |
+//! | `recall` | what the layers of a view remember of its paths |
 //! | `inscribe` | remembered owners and devices onto a tree just filled |
 //! | `copy` | a tree copied file by file |
 
@@ -43,6 +44,7 @@ pub mod merged;
 pub mod meta;
 pub mod owners;
 pub mod path;
+pub mod recall;
 pub mod remove;
 pub mod settle;
 pub mod usage;
@@ -53,7 +55,7 @@ pub mod xattr;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, ChangeKind, FileType, compare};
+pub use change::{Change, ChangeKind, FileType, View, compare};
 pub use copy::copy_tree;
 pub use fold::fold;
 pub use measure::measure;

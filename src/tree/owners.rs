@@ -9,8 +9,8 @@
 //!
 //! `path` (or `path_bytes`, base64, if it is not UTF-8) lies beneath the root of the layer. `uid`, `gid` and
 //! `mode` (permission bits, 12 bits) are what the entry truly has, each only where it is known to differ
-//! from the disk or could not be stored. With `device` nothing lies on disk at this path. Unknown fields
-//! are ignored.
+//! from the disk or could not be stored. With `device` an empty file lies on disk at this path (in layers of
+//! earlier versions nothing). Unknown fields are ignored.
 
 use std::io::{BufRead, Write};
 

@@ -379,3 +379,67 @@ fn folding_keeps_it_all() {
     assert_eq!(names, ["opt/a", "opt/l", "opt/m", "opt/n", "opt/p"]);
     drop(env.sandbox(&["fsck"]).run().ok());
 }
+
+#[test]
+fn diff_knows_what_no_disk_holds() {
+    let env = Env::filled();
+    let who = far().0;
+    let one = format!(
+        "cd /opt && mknod node c 1 3 && mknod same c 1 3 && touch f && mkdir d && ln -s f l && ln -s f k && \
+         mkfifo p && chown -h {who} k && touch -h -d @1 l k"
+    );
+    commit(&env, "one", &one);
+    let changes = |words: &[&str]| -> Vec<String> {
+        let found = env.json(&[&["diff"], words].concat());
+        let changes = found["changes"].as_array().unwrap().iter();
+        let text = |change: &Value, key: &str| change[key].as_str().unwrap().to_owned();
+        changes.map(|one| ["path", "kind", "type"].map(|key| text(one, key)).join(" ")).collect()
+    };
+    let added = changes(&["one"]);
+    for line in ["opt/node added device", "opt/same added device", "opt/k added symlink"] {
+        assert!(added.iter().any(|one| one == line), "{line}: {added:?}");
+    }
+    let two = format!(
+        "cd /opt && rm node plain && mknod node c 1 5 && mknod plain b 8 1 && touch -d @1 same && \
+         chown {who} f d p && chown -h {who} l && chgrp -h 0 k"
+    );
+    let words = ["--from", "one", "--keep-on-failure"];
+    drop(env.line(&words, &format!("{two}; exit 3")).run().code(3));
+    drop(env.line(&["--from", "one", "--commit", "two"], &two).run().ok());
+    let run = env.entries("runs").into_iter().find(|name| name.starts_with("r-")).unwrap();
+    let expected = [
+        "opt/d metadata dir",
+        "opt/f metadata file",
+        "opt/k metadata symlink",
+        "opt/l metadata symlink",
+        "opt/node modified device",
+        "opt/p metadata fifo",
+        "opt/plain type device",
+    ];
+    assert_eq!(changes(&["one", "two"]), expected);
+    assert_eq!(changes(&["--run", &run]), expected);
+    // The other way around, a type is that of what is there then.
+    let mut back = expected;
+    back[6] = "opt/plain type file";
+    assert_eq!(changes(&["two", "one"]), back);
+    drop(env.sandbox(&["rm", "--run", &run]).run().ok());
+}
+
+/// A user inside writes the attribute onto a file that everybody may write: `diff` believes what a commit does.
+#[test]
+fn diff_believes_no_forged_device() {
+    if !ids().many() {
+        return;
+    }
+    let env = debian();
+    let set = if cfg!(target_arch = "x86_64") { 188 } else { 5 };
+    let forge = format!(
+        "umask 0; my $f = '/tmp/forged'; open F, '>', $f; close F; my ($n, $v) = ('user.sandbox.meta', '- - c1:3 0 0'); \
+         syscall({set}, $f, $n, $v, length $v, 0) == 0 or die $!; chmod 0666, $f"
+    );
+    let words = ["run", "--user", "1000", "--keep-on-failure", "--commit", "forged", "--"];
+    drop(env.sandbox(&words).args(["perl", "-e", &forge]).run().ok());
+    let changes = env.json(&["diff", "forged"])["changes"].clone();
+    let forged = json!({"path": "tmp/forged", "kind": "added", "type": "file"});
+    assert!(changes.as_array().unwrap().contains(&forged), "{changes}");
+}

@@ -88,7 +88,7 @@ impl After<'_> {
             return Ok(self.options.after.clone());
         };
         copyup::settle(self.store, run, self.record)?;
-        let changes = diff::of_run(self.store, self.record)?;
+        let changes = diff::of_run(self.store, run, self.record, self.journal)?;
         if changes.is_empty() {
             return Ok(Wanted::Discard);
         }

@@ -9,12 +9,36 @@ use rustix::io::Errno;
 use super::{ChangeKind, content};
 use crate::tree::attributes::MODE_BITS;
 use crate::tree::dir::{kind, open_child, open_file};
+use crate::tree::recall::Seen;
 use crate::tree::whiteout::own_xattrs;
 
 /// A directory of a view, and the lstat(2) of the name in question there.
 type Place<'a> = (BorrowedFd<'a>, &'a Stat);
 
-/// How two entries of the same name and type differ, if they do.
+/// Whether two entries of the same name are of different types. A device that is remembered lies on disk as an empty file.
+pub(super) fn is_another_type(old: &Seen<'_>, new: &Seen<'_>) -> bool {
+    let class = |seen: &Seen<'_>| seen.device().map(|device| device.class);
+    kind(&old.stat) != kind(&new.stat) || class(old) != class(new)
+}
+
+/// How two entries of the same name and type differ, if they do, with what is remembered of them.
+pub(super) fn seen_difference(
+    name: &CStr,
+    (from, old): (BorrowedFd<'_>, &Seen<'_>),
+    (to, new): (BorrowedFd<'_>, &Seen<'_>),
+) -> Result<Option<ChangeKind>, Errno> {
+    if old.device() != new.device() {
+        return Ok(Some(ChangeKind::Modified));
+    }
+    let found = match new.device() {
+        // As of a node: what the file is that stands for it says nothing.
+        Some(_) => owner_or_mode(&old.stat, &new.stat),
+        None => difference(name, (from, &old.stat), (to, &new.stat))?,
+    };
+    Ok(found.or((old.owner() != new.owner()).then_some(ChangeKind::Metadata)))
+}
+
+/// How two entries of the same name and type on disk differ, if they do.
 pub(in crate::tree) fn difference(
     name: &CStr,
     from: Place<'_>,

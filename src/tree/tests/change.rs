@@ -7,9 +7,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use rustix::fs::fsetxattr;
 
 use super::*;
-use crate::tree::{Change, compare};
+use crate::tree::change::{Change, View, compare};
 
 mod holes;
+mod recalled;
 
 fn line(change: &Change) -> String {
     let text = serde_json::to_value(change).expect("json");
@@ -21,7 +22,8 @@ fn found(from: &Path, to: &Path, layers: &[&Path]) -> Vec<String> {
     let layers: Vec<_> = layers.iter().map(|layer| open(layer)).collect();
     let layers: Vec<_> = layers.iter().map(AsFd::as_fd).collect();
     let (from, to) = (open(from), open(to));
-    let changes = compare(Some(from.as_fd()), to.as_fd(), &layers).expect("compare");
+    let changes = compare(Some(&View::plain(from.as_fd())), &View::plain(to.as_fd()), &layers)
+        .expect("compare");
     changes.iter().map(line).collect()
 }
 
@@ -180,7 +182,7 @@ fn one_layer_removes_and_another_makes() {
 fn without_a_first_view_everything_is_added() {
     let views = Views::new();
     let to = open(&views.at("to/usr"));
-    let changes = compare(None, to.as_fd(), &[]).expect("compare");
+    let changes = compare(None, &View::plain(to.as_fd()), &[]).expect("compare");
     let lines: Vec<_> = changes.iter().map(line).collect();
     let expected =
         ["lib added dir", "lib/a added file", "lib/deep added dir", "lib/deep/b added file"];

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
-use crate::tree::{Remembered, Totals, compare, copy_tree, xattr};
+use crate::tree::{Remembered, Totals, View, compare, copy_tree, xattr};
 
 fn copied(src: &Path, dst: &Path, ids: &IdMap) -> (Totals, Vec<Remembered>) {
     let mut owners = Vec::new();
@@ -44,7 +44,9 @@ fn a_copy_is_equal() {
     assert_eq!(owners, []);
     fs::remove_file(src.path().join("socket")).expect("remove");
     let (from, to) = (open(src.path()), open(dst.path()));
-    let changes = compare(Some(from.as_fd()), to.as_fd(), &[from.as_fd()]).expect("compare");
+    let changes =
+        compare(Some(&View::plain(from.as_fd())), &View::plain(to.as_fd()), &[from.as_fd()])
+            .expect("compare");
     assert_eq!(changes, []);
     let stat = |path: &str| fs::symlink_metadata(dst.path().join(path)).expect("stat");
     assert_eq!(stat("a/file").ino(), stat("b").ino());

@@ -1,0 +1,107 @@
+//! What the layers of a view remember of its paths: owners and devices that are not on disk.
+//!
+//! The file `owners` of a layer tells of all in that layer that has something to remember, whatever the type of
+//! file, and a commit has judged what of it is to be believed. The attributes on the files themselves are what
+//! their commands say. So of a path counts what the topmost layer that has it says, and only that: it has it
+//! copied up, with all that was remembered beneath, or anew.
+
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::change::FileType;
+use super::merged::{Found, Merged};
+use super::owners::{Device, Remembered};
+
+/// The layers of a view, and what each of them remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Recall<'a> {
+    layers: Vec<BorrowedFd<'a>>,
+    known: Vec<&'a [Remembered]>,
+}
+
+impl<'a> Recall<'a> {
+    /// Of these layers, top first, each with what its `owners` says, sorted by path.
+    pub fn new(layers: Vec<BorrowedFd<'a>>, known: Vec<&'a [Remembered]>) -> Self {
+        Self { layers, known }
+    }
+
+    /// Whether no layer remembers anything.
+    pub fn is_empty(&self) -> bool {
+        self.known.iter().all(|known| known.is_empty())
+    }
+
+    /// What is remembered of a path beneath the root, without a leading `/`; empty for the root itself.
+    ///
+    /// # Errors
+    /// What looking at the layers says.
+    pub fn of(&self, path: &[u8]) -> Result<Option<&'a Remembered>, Errno> {
+        // Mostly nobody says anything, and no layer need be looked at.
+        if self.known.iter().all(|known| look_up(known, path).is_none()) {
+            return Ok(None);
+        }
+        let top = self.topmost(path)?;
+        Ok(top.and_then(|layer| self.known.get(layer)).and_then(|known| look_up(known, path)))
+    }
+
+    /// The topmost layer that has a path, by its index.
+    fn topmost(&self, path: &[u8]) -> Result<Option<usize>, Errno> {
+        let mut here = Merged::root(&self.layers)?;
+        if path.is_empty() {
+            return Ok(here.top());
+        }
+        let mut parts = path.split(|byte| *byte == b'/').peekable();
+        while let Some(part) = parts.next() {
+            let name = CString::new(part).map_err(|_| Errno::INVAL)?;
+            here = match here.child(&name)? {
+                Found::Directory(child) => child,
+                Found::Other { layer, .. } if parts.peek().is_none() => return Ok(Some(layer)),
+                _ => return Ok(None),
+            };
+        }
+        Ok(here.top())
+    }
+}
+
+/// What a layer says of a path; `known` is sorted by path.
+pub(super) fn look_up<'a>(known: &'a [Remembered], path: &[u8]) -> Option<&'a Remembered> {
+    known.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok().map(|place| &known[place])
+}
+
+/// One path of a view: what is on disk, and what is remembered of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Its lstat(2).
+    pub stat: Stat,
+    known: Option<&'a Remembered>,
+}
+
+impl<'a> Seen<'a> {
+    /// A path that looks like this.
+    ///
+    /// # Errors
+    /// As [`Recall::of`].
+    pub fn new(recall: &Recall<'a>, path: &[u8], stat: Stat) -> Result<Self, Errno> {
+        Ok(Self { stat, known: recall.of(path)? })
+    }
+
+    /// The node that an empty file stands for.
+    pub fn device(&self) -> Option<Device> {
+        let device = self.known?.device?;
+        (FileType::from(&self.stat) == FileType::File).then_some(device)
+    }
+
+    /// Its type as inside.
+    pub fn file_type(&self) -> FileType {
+        if self.device().is_some() { FileType::Device } else { (&self.stat).into() }
+    }
+
+    /// Its owner and group as inside.
+    pub fn owner(&self) -> (u32, u32) {
+        let id = |of: fn(&Remembered) -> Option<u32>| self.known.and_then(of);
+        let uid = id(|known| known.uid).unwrap_or(self.stat.st_uid);
+        (uid, id(|known| known.gid).unwrap_or(self.stat.st_gid))
+    }
+}
