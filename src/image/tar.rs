@@ -30,10 +30,10 @@ use crate::ids::IdMap;
 use crate::tree::attributes::{Attributes, MODE_BITS};
 use crate::tree::dir::{kind, lstat, lstat_if_any, open_beneath, open_child, open_file};
 use crate::tree::owners::{Device, DeviceClass, Remembered};
-use crate::tree::whiteout::is_overlay_name;
 use crate::tree::{Totals, path};
 
 mod content;
+mod kind;
 mod name;
 mod pax;
 mod reader;
@@ -49,6 +49,25 @@ use reader::{Entry, Reader};
 /// `Failed` for what is refused (see the module), for a stream that is no tar or is cut off (also one without
 /// end mark), and what the system says. A part of the tree may have been made then.
 pub fn extract(
+    reader: &mut dyn Read,
+    dst: BorrowedFd<'_>,
+    ids: &IdMap,
+    owners: &mut Vec<Remembered>,
+) -> Result<Totals> {
+    let begun = owners.len();
+    let totals = extract_over(reader, dst, ids, owners)?;
+    // Nobody has remembered anything of a directory that was not there.
+    let known = owners.split_off(begun);
+    owners.extend(known.into_iter().filter(|entry| !entry.is_empty()));
+    Ok(totals)
+}
+
+/// The same onto a tree that remembers something: an entry of `owners` without content is a directory that was
+/// there, of which nothing is to be remembered any more.
+///
+/// # Errors
+/// As [`extract`].
+pub fn extract_over(
     reader: &mut dyn Read,
     dst: BorrowedFd<'_>,
     ids: &IdMap,
@@ -92,12 +111,13 @@ struct Place<'a> {
 impl Extract<'_> {
     fn entry(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<()> {
         let clean = name::clean(&entry.path).map_err(|why| entry.fault(why))?;
-        let kind = effective_kind(entry)?;
-        check_xattrs(entry)?;
+        let kind = kind::effective(entry)?;
+        kind::check_xattrs(entry)?;
         if clean.is_empty() {
             if kind != EntryType::Directory {
                 return Err(entry.fault("the root of the tree can only be a directory"));
             }
+            self.forget(&clean);
             let attributes = self.attributes(entry, &clean, true)?;
             self.directories.insert(clean, attributes);
             return Ok(());
@@ -156,7 +176,7 @@ impl Extract<'_> {
         if there.is_none_or(|stat| kind(&stat) != FileType::Directory) {
             self.make(entry, place, || mkdirat(place.dir, place.name, Mode::RWXU))?;
         }
-        self.remembered.remove(place.path);
+        self.forget(place.path);
         let attributes = self.attributes(entry, place.path, true)?;
         self.directories.insert(place.path.to_vec(), attributes);
         Ok(())
@@ -261,6 +281,12 @@ impl Extract<'_> {
         .inspect(|_| self.totals.files += 1)
     }
 
+    /// Nothing is remembered of a directory, until something is.
+    fn forget(&mut self, path: &[u8]) {
+        let nothing = Remembered { path: path.to_vec(), ..Remembered::default() };
+        self.remembered.insert(path.to_vec(), nothing);
+    }
+
     /// Takes away what is at the place of an entry, if anything.
     fn clear(&mut self, entry: &Entry, place: &Place<'_>) -> Result<()> {
         self.remembered.remove(place.path);
@@ -318,44 +344,6 @@ impl Extract<'_> {
             self.totals.xattrs_lost += lost.context("set attributes", path::shown(&path))?;
         }
         Ok(())
-    }
-}
-
-/// The type of an entry: old archives mark directories by a `/` at the end of the name only.
-fn effective_kind(entry: &Entry) -> Result<EntryType> {
-    let kind = match entry.kind {
-        EntryType::Regular if entry.path.ends_with(b"/") => EntryType::Directory,
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            return Ok(EntryType::Regular);
-        }
-        other => other,
-    };
-    match kind {
-        EntryType::Directory
-        | EntryType::Symlink
-        | EntryType::Link
-        | EntryType::Fifo
-        | EntryType::Char
-        | EntryType::Block => {}
-        other => {
-            let letter = char::from(other.as_byte()).escape_default();
-            return Err(entry.fault(&format!("an entry of the unknown type {letter}")));
-        }
-    }
-    // Readers disagree whether such content is there at all: one sees entries that another does not.
-    if entry.size != 0 {
-        return Err(entry.fault("a size where no content can be"));
-    }
-    Ok(kind)
-}
-
-fn check_xattrs(entry: &Entry) -> Result<()> {
-    match entry.xattrs.iter().find(|(name, _)| is_overlay_name(name)) {
-        Some((name, _)) => Err(entry.fault(&format!(
-            "the attribute {} would be read by overlayfs",
-            crate::fault::printable(&String::from_utf8_lossy(name))
-        ))),
-        None => Ok(()),
     }
 }
 

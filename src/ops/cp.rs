@@ -6,7 +6,8 @@
 //! the side of the host is the caller, with no right but his. No program of a layer is executed.
 //!
 //! Owners are not carried over: what is copied in belongs to uid 0 inside, what is copied out to the caller, as with
-//! docker cp. An archive (`-`) has the owners of the inside, both ways.
+//! docker cp. An archive (`-`) has the owners of the inside, both ways, and devices, also where these are only remembered
+//! ([`crate::tree::recall`], [`crate::tree::living`]).
 
 mod beside;
 mod source;
@@ -24,8 +25,8 @@ use rustix::process::{getegid, geteuid};
 use serde::Serialize;
 
 use beside::{Helper, await_all};
-use source::{Out, Root, produce};
-use target::{In, consume};
+use source::{Memories, Out, Root, produce};
+use target::{In, Taken, consume};
 use view::View;
 
 use super::diff::at;
@@ -33,8 +34,8 @@ use super::fresh::{Fresh, Opened, readable};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, Entry, Extent, IdMap, Mode, Powers};
 use crate::image::tar::write::{Form, Written};
+use crate::run::answer;
 use crate::store::{BoxName, LayerId, SnapshotName, Store};
-use crate::tree::Totals;
 
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +128,8 @@ pub fn copy(store: &Store, box_name: &BoxName, options: &CopyOptions) -> Result<
                 return Err(Fault::usage(format!("copy to: {what}: it does not change any more"))
                     .hint("a copy into a snapshot makes a new one: --as NAME"));
             }
-            into(&Target { store, side: Side::View(&view) }, from, path, options.follow)
+            let target = Target { store, side: Side::View(&view) };
+            into(&target, from, path, options.follow).map(|(copied, _)| copied)
         }
         (Place::Inside { .. }, _) => Err(Fault::usage("copy: both ends are inside")
             .hint("through an archive: `sandbox cp A:/path - | sandbox cp - B:/path`")),
@@ -158,7 +160,7 @@ fn fill(
         .map_err(|fault| view::no_snapshot(what, fault))?;
     let target = Target { store, side: Side::Fresh(&fresh) };
     let answer = into(&target, from, path, follow)
-        .and_then(|copied| Ok((copied, fresh.commit("cp", None)?)));
+        .and_then(|(copied, journal)| Ok((copied, fresh.commit("cp", None, &journal)?)));
     let discarded = fresh.discard();
     let (copied, made) = answer?;
     discarded?;
@@ -180,15 +182,27 @@ enum Side<'a> {
 }
 
 impl Target<'_> {
-    fn work(&self, path: &OsStr, from: In) -> Result<Option<Totals>> {
+    fn work(&self, path: &OsStr, from: In) -> Result<Option<Taken>> {
         match self.side {
-            Side::View(view) => {
-                view.inside(self.store, |root, map| consume(root, path.as_bytes(), map, from))
-            }
+            Side::View(view) => view.inside(self.store, |root, memories, map| {
+                let (living, journal) = match (memories, view.journal()) {
+                    (Memories::Live(living), Some(journal)) => (living, journal),
+                    // Of this run nothing is remembered.
+                    _ => return consume(root, path.as_bytes(), map, from, |_| Ok(false)),
+                };
+                let taken = consume(root, path.as_bytes(), map, from, |dir| living.keeps(dir))?;
+                if let Some(taken) = &taken
+                    && !taken.journal.is_empty()
+                {
+                    answer::add(journal, &taken.journal).context("write", "journal of the run")?;
+                }
+                Ok(taken)
+            }),
             Side::Fresh(fresh) => {
                 let work = |opened: Opened| {
                     let root = readable(&opened.mount()?)?;
-                    consume(Root::Inside(root.as_fd()), path.as_bytes(), fresh.map(), from)
+                    let root = Root::Inside(root.as_fd());
+                    consume(root, path.as_bytes(), fresh.map(), from, |_| Ok(true))
                 };
                 let entry = Entry::Map(fresh.map());
                 at(self.store, || {
@@ -200,20 +214,22 @@ impl Target<'_> {
 
     fn line(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         match self.side {
-            Side::View(View::Live(joined)) => Some(joined.line.as_fd()),
+            Side::View(View::Live(live)) => Some(live.joined.line.as_fd()),
             _ => None,
         }
     }
 }
 
-/// From the host, or an archive, to the inside.
-fn into(target: &Target<'_>, from: &Place, path: &OsStr, follow: bool) -> Result<Copied> {
+/// From the host, or an archive, to the inside; with what goes into the journal of a fresh upper.
+fn into(target: &Target<'_>, from: &Place, path: &OsStr, follow: bool) -> Result<(Copied, String)> {
     let Place::Host(source) = from else {
         let input =
             fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("read", "standard input")?;
         let mut writer = Helper::start(|| target.work(path, In::Stream(input)))?;
         await_end(&[&writer], target.line())?;
-        return Ok(told(None, writer.answer::<Option<Totals>>()?));
+        let mut taken = writer.answer::<Option<Taken>>()?;
+        let journal = taken.as_mut().map(|taken| std::mem::take(&mut taken.journal));
+        return Ok((told(None, taken), journal.unwrap_or_default()));
     };
     let form = Form { owner: Some((0, 0)), without_set_id: false, user_attributes_only: true };
     let (ours, theirs) = pair()?;
@@ -221,28 +237,29 @@ fn into(target: &Target<'_>, from: &Place, path: &OsStr, follow: bool) -> Result
     let mut reader = Helper::start(|| {
         ends.1 = None;
         let out = Out::Side(ends.0.take().ok_or_else(lost)?);
-        produce(Root::Host, source.as_bytes(), follow, form, out)
+        produce((Root::Host, &Memories::None), source.as_bytes(), follow, form, out)
     })?;
     ends.0 = None;
     let mut writer =
         Helper::start(|| target.work(path, In::Side(ends.1.take().ok_or_else(lost)?)))?;
     drop(ends);
     await_end(&[&reader, &writer], target.line())?;
-    both(reader.answer()?, writer.answer())
+    Ok((both(reader.answer()?, writer.answer())?, String::new()))
 }
 
 /// From the inside to the host, or into an archive.
 fn out(store: &Store, view: &View, path: &OsStr, to: &Place, follow: bool) -> Result<Copied> {
     let line = match view {
-        View::Live(joined) => Some(joined.line.as_fd()),
+        View::Live(live) => Some(live.joined.line.as_fd()),
         View::Layers { .. } => None,
     };
     let Place::Host(target) = to else {
         let output =
             fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("write", "standard output")?;
         let mut reader = Helper::start(|| {
-            view.inside(store, |root, _| {
-                produce(root, path.as_bytes(), follow, Form::default(), Out::Stream(output))
+            view.inside(store, |root, memories, _| {
+                let out = Out::Stream(output);
+                produce((root, memories), path.as_bytes(), follow, Form::default(), out)
             })
         })?;
         await_end(&[&reader], line)?;
@@ -255,8 +272,8 @@ fn out(store: &Store, view: &View, path: &OsStr, to: &Place, follow: bool) -> Re
     let mut reader = Helper::start(|| {
         ends.1 = None;
         let socket = ends.0.take().ok_or_else(lost)?;
-        view.inside(store, |root, _| {
-            produce(root, path.as_bytes(), follow, form, Out::Side(socket))
+        view.inside(store, |root, memories, _| {
+            produce((root, memories), path.as_bytes(), follow, form, Out::Side(socket))
         })
     })?;
     ends.0 = None;
@@ -264,7 +281,7 @@ fn out(store: &Store, view: &View, path: &OsStr, to: &Place, follow: bool) -> Re
         let one = |id| vec![Extent { inside: id, outside: id, count: 1 }];
         let only = IdMap { mode: Mode::Single, uids: one(own.0), gids: one(own.1) };
         let from = In::Side(ends.1.take().ok_or_else(lost)?);
-        consume(Root::Host, target.as_bytes(), &only, from)
+        consume(Root::Host, target.as_bytes(), &only, from, |_| Ok(false))
     })?;
     drop(ends);
     await_end(&[&reader, &writer], line)?;
@@ -288,14 +305,14 @@ fn await_end(helpers: &[&Helper], line: Option<std::os::fd::BorrowedFd<'_>>) -> 
 }
 
 /// What came of both sides. A reader that could write no more is no failure of its own.
-fn both(written: Written, read: Result<Option<Totals>>) -> Result<Copied> {
+fn both(written: Written, read: Result<Option<Taken>>) -> Result<Copied> {
     match read? {
-        Some(totals) => Ok(told(Some(written), Some(totals))),
+        Some(taken) => Ok(told(Some(written), Some(taken))),
         None => Err(lost()),
     }
 }
 
-fn told(written: Option<Written>, totals: Option<Totals>) -> Copied {
+fn told(written: Option<Written>, taken: Option<Taken>) -> Copied {
     let mut copied = Copied::default();
     let mut note = |count: u64, what: &str| {
         if count > 0 {
@@ -306,6 +323,13 @@ fn told(written: Option<Written>, totals: Option<Totals>) -> Copied {
         note(written.changed, "left out or cut off, because they changed meanwhile");
         note(written.sockets, "sockets left out");
         note(written.mounts, "mount points copied empty");
+    }
+    let totals = taken.as_ref().map(|taken| taken.totals);
+    if let Some(taken) = &taken {
+        note(
+            taken.remembered,
+            "have an owner or are a device that the id map does not hold: remembered",
+        );
     }
     if let Some(totals) = &totals {
         note(totals.devices, "device nodes left out");

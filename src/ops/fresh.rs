@@ -98,7 +98,13 @@ impl<'a> Fresh<'a> {
     }
 
     /// Makes a layer of it, if it has a name, once it is unmounted.
-    pub(super) fn commit(&self, action: &str, exit: Option<i32>) -> Result<Option<Committed>> {
+    /// `journal` is what was written down of owners and devices that its files cannot have.
+    pub(super) fn commit(
+        &self,
+        action: &str,
+        exit: Option<i32>,
+        journal: &str,
+    ) -> Result<Option<Committed>> {
         let Some(name) = self.name else { return Ok(None) };
         commit(&Commit {
             store: self.store,
@@ -108,7 +114,7 @@ impl<'a> Fresh<'a> {
             target: Target::Name(name),
             action,
             exit,
-            journal: &[],
+            journal: journal.as_bytes(),
             read: false,
             digest: false,
         })

@@ -142,7 +142,8 @@ impl Known {
     }
 }
 
-fn of_layers<'a>(
+/// What each of these layers remembers.
+pub(super) fn of_layers<'a>(
     store: &Store,
     layers: impl Iterator<Item = &'a LayerId>,
 ) -> Result<Vec<Vec<Remembered>>> {

@@ -8,7 +8,7 @@ mod cwd;
 mod defaults;
 mod dry;
 mod finish;
-mod journal;
+pub(super) mod journal;
 mod leave;
 pub mod limits;
 mod mounts;

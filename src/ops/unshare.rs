@@ -110,7 +110,7 @@ fn settle(fresh: &Fresh<'_>, told: &Told, argv: &[OsString]) -> Result<Unshared>
             if let Some(errno) = open.filter(|_| commits) {
                 return Err(still_open(Errno::from_raw_os_error(errno)));
             }
-            let made = if commits { fresh.commit("unshare", Some(0))? } else { None };
+            let made = if commits { fresh.commit("unshare", Some(0), "")? } else { None };
             Ok(Unshared { code, fault: None, committed: made.map(|made| made.layer) })
         }
         Told::Unstarted(errno) => {

@@ -99,8 +99,7 @@ impl Gather<'_> {
         file: BorrowedFd<'_>,
         meta: &Meta,
     ) -> Result<bool, Errno> {
-        let of_root = visit.stat.st_uid == 0 && visit.stat.st_mode & 0o022 == 0;
-        if self.sources.map.mode == Mode::Single || of_root {
+        if only_root_could(visit.stat, self.sources.map) {
             return Ok(true);
         }
         let noted = self.sources.journal.get(&inode(file, c"", AtFlags::EMPTY_PATH)?);
@@ -191,11 +190,21 @@ impl Gather<'_> {
     }
 }
 
-fn read(fd: BorrowedFd<'_>) -> Result<Option<Meta>, Errno> {
+/// Whether nobody but root inside can have written onto a file, or nobody can be told from root.
+pub(super) fn only_root_could(stat: &Stat, map: &IdMap) -> bool {
+    map.mode == Mode::Single || (stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
+}
+
+pub(super) fn read(fd: BorrowedFd<'_>) -> Result<Option<Meta>, Errno> {
     Ok(xattr::get(fd, meta::NAME)?.and_then(|value| Meta::parse(&value)))
 }
 
-fn inode(dir: BorrowedFd<'_>, name: &std::ffi::CStr, flags: AtFlags) -> Result<Inode, Errno> {
+/// Which inode a name is, or an open file with no name and `AtFlags::EMPTY_PATH`.
+pub(super) fn inode(
+    dir: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    flags: AtFlags,
+) -> Result<Inode, Errno> {
     let found = statx(dir, name, flags, StatxFlags::INO | StatxFlags::BTIME)?;
     Ok(Inode { number: found.stx_ino, born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec) })
 }
@@ -217,6 +226,18 @@ pub fn journal_of(
 }
 
 fn note(layer: BorrowedFd<'_>, entry: &Remembered, journal: &mut Journal) -> Result<(), Errno> {
+    if let Some((inode, stat)) = on_disk(layer, entry)? {
+        let Remembered { uid, gid, device, .. } = *entry;
+        journal.set(inode, Meta { uid, gid, device, on: (stat.st_uid, stat.st_gid) });
+    }
+    Ok(())
+}
+
+/// The file of a layer that an entry of its `owners` is about, if that is no directory.
+pub(super) fn on_disk(
+    layer: BorrowedFd<'_>,
+    entry: &Remembered,
+) -> Result<Option<(Inode, Stat)>, Errno> {
     let (parent, name) = path::split(&entry.path);
     let name = CString::new(name).map_err(|_| Errno::INVAL)?;
     let found = open_beneath(layer, parent)
@@ -224,14 +245,11 @@ fn note(layer: BorrowedFd<'_>, entry: &Remembered, journal: &mut Journal) -> Res
     let (dir, stat) = match found {
         Ok(Some(found)) => found,
         // In the old form nothing lies at the place of a device.
-        Ok(None) | Err(Errno::NOENT) => return Ok(()),
+        Ok(None) | Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     };
     if matches!(kind(&stat), FileType::Directory) || entry.path.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let inode = inode(dir.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let Remembered { uid, gid, device, .. } = *entry;
-    journal.set(inode, Meta { uid, gid, device, on: (stat.st_uid, stat.st_gid) });
-    Ok(())
+    Ok(Some((inode(dir.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW)?, stat)))
 }

@@ -171,6 +171,11 @@ impl Journal {
         self.entries.insert(inode, meta);
     }
 
+    /// Says that files have got the attribute.
+    pub fn mark(&mut self) {
+        self.attributes = true;
+    }
+
     /// Whether nothing was written down.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && !self.attributes

@@ -24,6 +24,7 @@
 //! | `gather` | what is remembered of an upper |
 //! | `meta` | the attribute that remembers owner and device of a file |
 //! | `owners` | owners and devices that the disk cannot hold |
+//! | `living` | what is remembered in the tree of a live run |
 //! | `recall` | what the layers of a view remember of its paths |
 //! | `inscribe` | remembered owners and devices onto a tree just filled |
 //! | `copy` | a tree copied file by file |
@@ -38,6 +39,7 @@ pub mod fold;
 pub mod gather;
 pub mod inscribe;
 pub mod inside;
+pub mod living;
 pub mod manifest;
 pub mod measure;
 pub mod merged;

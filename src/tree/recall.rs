@@ -5,15 +5,16 @@
 //! their commands say. So of a path counts what the topmost layer that has it says, and only that: it has it
 //! copied up, with all that was remembered beneath, or anew.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::change::FileType;
-use super::merged::{Found, Merged};
+use super::merged::{Found, Merged, plain_path};
 use super::owners::{Device, Remembered};
+use super::path;
 
 /// The layers of a view, and what each of them remembers.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +69,84 @@ impl<'a> Recall<'a> {
 /// What a layer says of a path; `known` is sorted by path.
 pub(super) fn look_up<'a>(known: &'a [Remembered], path: &[u8]) -> Option<&'a Remembered> {
     known.binary_search_by(|entry| entry.path.as_slice().cmp(path)).ok().map(|place| &known[place])
+}
+
+/// A file, as it can be looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// A directory or regular file, open for reading.
+    Open(BorrowedFd<'a>),
+    /// Anything else: a name in an open directory.
+    Entry(BorrowedFd<'a>, &'a CStr),
+}
+
+/// What a file is inside, where the disk has something else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// The node that an empty file stands for.
+    pub device: Option<Device>,
+}
+
+impl From<&Remembered> for Inside {
+    fn from(known: &Remembered) -> Self {
+        Self { uid: known.uid, gid: known.gid, device: known.device }
+    }
+}
+
+/// Somebody who knows of a tree what is not on disk.
+pub trait Memory {
+    /// What is remembered of the file at `path`, beneath the top of the tree, without a leading `/`; empty for the top.
+    ///
+    /// # Errors
+    /// What looking at it says.
+    fn of(&self, path: &[u8], place: Place<'_>, stat: &Stat) -> Result<Inside, Errno>;
+}
+
+/// A part of a view, from some path on.
+#[derive(Debug)]
+pub struct Part<'a> {
+    recall: &'a Recall<'a>,
+    top: Vec<u8>,
+}
+
+impl<'a> Recall<'a> {
+    /// The part of the view that `path` leads to, as in the view: symbolic links on the way are followed.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn part(&'a self, path: &[u8]) -> Result<Part<'a>, Errno> {
+        let top = if self.is_empty() { None } else { plain_path(&self.layers, path)? };
+        Ok(Part { recall: self, top: top.unwrap_or_default() })
+    }
+}
+
+impl Part<'_> {
+    /// The part of one name in it.
+    #[must_use]
+    pub fn child(mut self, name: &CStr) -> Self {
+        path::join(&mut self.top, name);
+        self
+    }
+}
+
+impl Memory for Part<'_> {
+    fn of(&self, path: &[u8], _: Place<'_>, stat: &Stat) -> Result<Inside, Errno> {
+        if self.recall.is_empty() {
+            return Ok(Inside::default());
+        }
+        let mut whole = self.top.clone();
+        if !whole.is_empty() && !path.is_empty() {
+            whole.push(b'/');
+        }
+        whole.extend_from_slice(path);
+        let seen = Seen::new(self.recall, &whole, *stat)?;
+        let inside = seen.known.map(Inside::from).unwrap_or_default();
+        Ok(Inside { device: seen.device(), ..inside })
+    }
 }
 
 /// One path of a view: what is on disk, and what is remembered of it.

@@ -5,6 +5,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use tar::EntryType;
+
+use crate::common::tree::Tar;
 use crate::common::{Cmd, Env, Ids, debian, ids, tree};
 
 /// A user and a group that the map of these tests does not hold; in `identity` mode there is none.
@@ -442,4 +445,141 @@ fn diff_believes_no_forged_device() {
     let changes = env.json(&["diff", "forged"])["changes"].clone();
     let forged = json!({"path": "tmp/forged", "kind": "added", "type": "file"});
     assert!(changes.as_array().unwrap().contains(&forged), "{changes}");
+}
+
+/// A tree `t` with one of everything that has an owner, and devices.
+fn owned_archive() -> Vec<u8> {
+    let (uid, gid) = far_ids();
+    let mut tar = Tar::new();
+    tar.dir("t/", 0o755, 0, 0);
+    tar.dir("t/d/", 0o2775, uid, gid);
+    tar.file("t/d/f", 0o640, uid, 0, b"content");
+    tar.file("t/d/g", 0o2755, 0, gid, b"setgid");
+    tar.owned_link(EntryType::Link, "t/d/h", "t/d/f", 0o640, (uid, 0));
+    tar.owned_link(EntryType::Symlink, "t/l", "d/f", 0o777, (uid, gid));
+    tar.owned_link(EntryType::Symlink, "t/plain", "d/f", 0o777, (0, 0));
+    tar.add(EntryType::Fifo, "t/p", 0o600, (0, gid), b"");
+    tar.node(EntryType::Char, "t/null", 0o666, (0, 0), (1, 3));
+    tar.node(EntryType::Block, "t/disk", 0o660, (uid, gid), (259, 70_000));
+    tar.end()
+}
+
+/// What another tar sees in an archive: type, mode, owner, size or numbers, time unless it is a device, and name.
+fn listing(env: &Env, archive: &[u8]) -> Vec<String> {
+    let file = env.file("listed.tar", archive);
+    let text = env.program("tar").args(["--numeric-owner", "-tvf", &file]).run().ok().text();
+    let mut lines: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let mut words: Vec<_> = line.split_whitespace().collect();
+            if line.starts_with(['b', 'c']) {
+                words.drain(3..5);
+            }
+            words.join(" ")
+        })
+        .collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn taken_out(env: &Env, what: &str) -> Vec<String> {
+    let archive = env.sandbox(&["cp", what, "-"]).run().ok().stdout.clone();
+    listing(env, &archive)
+}
+
+#[test]
+fn an_archive_comes_out_as_it_went_in() {
+    let env = Env::filled();
+    let archive = owned_archive();
+    let expected = listing(&env, &archive);
+    assert!(expected.iter().any(|line| line.contains(" 259,70000 t/disk")), "{expected:?}");
+    let into = |place: &str, words: &[&str]| {
+        env.sandbox(&["cp"]).args(words).args(["-", place]).input(archive.clone()).run()
+    };
+    // From an init.
+    let file = env.file("owned.tar", &archive);
+    drop(env.sandbox(&["init", "--box", "other", "--from", &format!("tar:{file}")]).run().ok());
+    assert_eq!(taken_out(&env, "other/postinit:/"), expected);
+    // Into a snapshot, and out of that.
+    drop(into("postinit:/", &["--as", "one"]).ok());
+    assert_eq!(taken_out(&env, "one:/t"), expected);
+    let known = if all_true() { 2 } else { 8 };
+    assert_eq!(paths(&env, "one").len(), known, "{:?}", paths(&env, "one"));
+    drop(env.sandbox(&["diff", "other/postinit", "one"]).run());
+    // By a link to it, and a part of it.
+    drop(
+        env.line(&["--from", "one", "--commit", "way"], "mv /t /opt/t && ln -s opt/t /w")
+            .run()
+            .ok(),
+    );
+    let part = |lines: &[String]| -> Vec<String> {
+        let beneath = lines.iter().filter(|line| line.contains("t/d/"));
+        let mut part: Vec<_> = beneath.map(|line| line.replace("t/d", "d")).collect();
+        part.sort_unstable();
+        part
+    };
+    assert_eq!(taken_out(&env, "way:/w/d"), part(&expected));
+    // To the host no device goes.
+    let to = env.folder("to");
+    let left = env.sandbox(&["cp", "one:/t", &to]).run().ok().errors();
+    assert!(left.contains("device nodes left out: 2"), "{left}");
+    let refused = "copy: /t/null: it is a device, which is not copied";
+    drop(env.sandbox(&["cp", "one:/t/null", &to]).run().fault(1, refused, ""));
+    // Out of a run that has ended, of what it has changed, too.
+    let (who, (uid, gid)) = (far().0, far_ids());
+    let line = format!("chown -h {who} /t/plain && mv /t/null /t/zero; exit 3");
+    drop(env.line(&["--from", "one", "--keep-on-failure"], &line).run().code(3));
+    let run = env.entries("runs").into_iter().find(|name| name.starts_with("r-")).unwrap();
+    let changed = taken_out(&env, &format!("{run}:/t"));
+    let has = |lines: &[String], start: &str, end: &str| {
+        assert!(lines.iter().any(|l| l.starts_with(start) && l.ends_with(end)), "{end}: {lines:?}");
+    };
+    has(&changed, &format!("lrwxrwxrwx {uid}/{gid} "), "t/plain -> d/f");
+    has(&changed, "crw-rw-rw- 0/0 1,3", "t/zero");
+    has(&changed, &format!("lrwxrwxrwx {uid}/{gid} "), "t/l -> d/f");
+    drop(env.sandbox(&["rm", "--run", &run]).run().ok());
+    // On top of what is remembered: what the archive says counts.
+    let mut plain = Tar::new();
+    plain.dir("t/d/", 0o755, 0, 0);
+    plain.file("t/null", 0o644, 0, 0, b"");
+    let words = ["cp", "--as", "over", "-", "one:/"];
+    drop(env.sandbox(&words).input(plain.end()).run().ok());
+    let over = taken_out(&env, "over:/t");
+    has(&over, "drwxr-xr-x 0/0 ", "t/d/");
+    has(&over, "-rw-r--r-- 0/0 0", "t/null");
+    assert!(!paths(&env, "over").iter().any(|path| path == "t/d"), "{:?}", paths(&env, "over"));
+}
+
+#[test]
+fn a_run_that_stays_gives_and_takes_owners() {
+    let env = Env::filled();
+    let archive = owned_archive();
+    let expected = listing(&env, &archive);
+    let into = |words: &[&str]| env.sandbox(&["cp"]).args(words).input(archive.clone()).run();
+    drop(into(&["--as", "one", "-", "postinit:/"]).ok());
+    let words = ["start", "--name", "web", "--from", "one", "--", "sleep", "1000"];
+    drop(env.sandbox(&words).run().ok());
+    assert_eq!(taken_out(&env, "web:/t"), expected, "of the layers");
+    drop(into(&["-", "web:/opt"]).ok());
+    assert_eq!(taken_out(&env, "web:/opt/t"), expected, "of the run");
+    // Nothing is remembered in memory.
+    drop(into(&["-", "web:/dev/shm"]).ok());
+    let (who, (uid, gid)) = (far().0, far_ids());
+    let line =
+        format!("chown -h {who} /t/plain; chown {who} /t/d/g; touch -a /t/d/f; mv /t/null /t/zero");
+    drop(env.sandbox(&["exec", "web", &line]).run().ok());
+    let changed = taken_out(&env, "web:/t");
+    let has = |start: &str, end: &str| {
+        assert!(
+            changed.iter().any(|l| l.starts_with(start) && l.ends_with(end)),
+            "{end}: {changed:?}"
+        );
+    };
+    has(&format!("lrwxrwxrwx {uid}/{gid} "), "t/plain -> d/f");
+    has(&format!("-rwxr-xr-x {uid}/{gid} "), "t/d/g");
+    has(&format!("-rw-r----- {uid}/0 "), "t/d/f");
+    has("crw-rw-rw- 0/0 1,3", "t/zero");
+    drop(env.sandbox(&["stop", "-t", "0", "web", "--commit", "two"]).run().ok());
+    assert_eq!(taken_out(&env, "two:/opt/t"), expected, "of its commit");
+    assert_eq!(taken_out(&env, "two:/t"), changed);
 }

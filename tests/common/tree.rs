@@ -214,14 +214,36 @@ impl Tar {
     }
 
     pub(crate) fn link(&mut self, kind: tar::EntryType, path: &str, target: &str) {
-        let mut header = header(kind, path, 0o777, (0, 0));
+        self.owned_link(kind, path, target, 0o777, (0, 0));
+    }
+
+    pub(crate) fn owned_link(
+        &mut self,
+        kind: tar::EntryType,
+        path: &str,
+        target: &str,
+        mode: u32,
+        owner: (u64, u64),
+    ) {
+        let mut header = header(kind, path, mode, owner);
         put(&mut header.as_old_mut().linkname, target);
         header.set_cksum();
         self.0.append(&header, &b""[..]).expect("entry");
     }
 
     pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) {
-        let mut header = header(tar::EntryType::Char, path, 0o600, (0, 0));
+        self.node(tar::EntryType::Char, path, 0o600, (0, 0), (major, minor));
+    }
+
+    pub(crate) fn node(
+        &mut self,
+        kind: tar::EntryType,
+        path: &str,
+        mode: u32,
+        owner: (u64, u64),
+        (major, minor): (u32, u32),
+    ) {
+        let mut header = header(kind, path, mode, owner);
         header.set_device_major(major).expect("major");
         header.set_device_minor(minor).expect("minor");
         header.set_cksum();

@@ -4,13 +4,15 @@
 //! The tree may change meanwhile, and by somebody who means ill: all is opened beneath its directory without
 //! following a symbolic link and without leaving the mount, a size that was announced is kept to (cut off, or
 //! filled with zeroes), and what vanishes or changes its type between two looks is left out and counted.
+//!
+//! Owners and devices that are not on disk are written as somebody knows them who remembers (`inside`).
 
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Stat, fstat, major, minor, readlinkat};
+use rustix::fs::{FileType, Stat, fstat, readlinkat};
 use rustix::io::{Errno, pread, retry_on_intr};
 use serde::{Deserialize, Serialize};
 use tar::{EntryType, Header};
@@ -18,12 +20,15 @@ use tar::{EntryType, Header};
 use crate::fault::{Context, Fault, Result};
 use crate::tree::attributes::{MODE_BITS, may_be_stored};
 use crate::tree::dir::{Names, Trail, kind, lstat_if_any, open_child, open_file};
+use crate::tree::recall::{Memory, Place};
 use crate::tree::{path, xattr};
 
 mod form;
+mod inside;
 mod source;
 
 use form::{BLOCK, Records, fill, sparse_map, stretches, time, unwritten};
+use inside::Owner;
 use source::Source;
 
 /// How much is read at once, in bytes.
@@ -65,9 +70,10 @@ pub struct Writer<'a> {
     out: &'a mut dyn Write,
     form: Form,
     source: Source,
+    memory: Option<&'a dyn Memory>,
     written: Written,
-    /// The first name of each file with several.
-    linked: HashMap<(u64, u64), Vec<u8>>,
+    /// The first name of each file with several, and its owner.
+    linked: HashMap<(u64, u64), (Vec<u8>, Owner)>,
 }
 
 impl std::fmt::Debug for Writer<'_> {
@@ -80,7 +86,13 @@ impl<'a> Writer<'a> {
     /// A stream without an entry.
     pub fn new(out: &'a mut dyn Write, form: Form) -> Self {
         let (source, written) = (Source::default(), Written::default());
-        Self { out, form, source, written, linked: HashMap::new() }
+        Self { out, form, source, memory: None, written, linked: HashMap::new() }
+    }
+
+    /// The same, with what somebody remembers of the tree.
+    #[must_use]
+    pub fn remembering(self, memory: &'a dyn Memory) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// The same, of a tree that comes from `path` and stands in the stream as `name`: messages tell the path.
@@ -147,11 +159,13 @@ impl<'a> Writer<'a> {
             };
         }
         if stat.st_nlink > 1 && kind(&stat) != FileType::Socket {
-            if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)).cloned() {
+            if let Some((first, owner)) = self.linked.get(&(stat.st_dev, stat.st_ino)).cloned() {
                 let header = self.header(&stat, EntryType::Link);
+                let stat = inside::owned_by(stat, owner);
                 return self.head(header, at, &first, &stat, Vec::new()).map(|()| None);
             }
-            self.linked.insert((stat.st_dev, stat.st_ino), at.to_vec());
+            let owner = (stat.st_uid, stat.st_gid);
+            self.linked.insert((stat.st_dev, stat.st_ino), (at.to_vec(), owner));
         }
         self.leaf(dir, name, at, &stat).map(|()| None)
     }
@@ -181,14 +195,18 @@ impl<'a> Writer<'a> {
 
     fn directory(&mut self, dir: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
         let stat = fstat(dir).context("look at", self.source.shown(at))?;
+        let (stat, _) = self.inside(at, Place::Open(dir), &stat)?;
         let xattrs = self.xattrs(dir).context("read attributes", self.source.shown(at))?;
         let header = self.header(&stat, EntryType::Directory);
         self.head(header, &[at, b"/"].concat(), b"", &stat, xattrs)
     }
 
     fn leaf(&mut self, dir: BorrowedFd<'_>, name: &CStr, at: &[u8], stat: &Stat) -> Result<()> {
+        if kind(stat) == FileType::RegularFile {
+            return self.regular(dir, name, at, stat);
+        }
+        let (stat, _) = &self.inside(at, Place::Entry(dir, name), stat)?;
         match kind(stat) {
-            FileType::RegularFile => self.regular(dir, name, at, stat),
             FileType::Symlink => match readlinkat(dir, name, Vec::new()) {
                 Ok(target) => {
                     let header = self.header(stat, EntryType::Symlink);
@@ -205,16 +223,7 @@ impl<'a> Writer<'a> {
                 let header = self.header(stat, EntryType::Fifo);
                 self.head(header, at, b"", stat, Vec::new())
             }
-            device => {
-                let block = device == FileType::BlockDevice;
-                let kind = if block { EntryType::Block } else { EntryType::Char };
-                let mut header = self.header(stat, kind);
-                let numbers = (major(stat.st_rdev), minor(stat.st_rdev));
-                let fits =
-                    header.set_device_major(numbers.0).and(header.set_device_minor(numbers.1));
-                fits.context("write device", self.source.shown(at))?;
-                self.head(header, at, b"", stat, Vec::new())
-            }
+            _ => self.node(at, stat, inside::node_of(stat)),
         }
     }
 
@@ -233,6 +242,11 @@ impl<'a> Writer<'a> {
     }
 
     fn opened(&mut self, file: BorrowedFd<'_>, at: &[u8], stat: &Stat) -> Result<()> {
+        let (stat, device) = self.inside(at, Place::Open(file), stat)?;
+        if let Some(device) = device {
+            return self.node(at, &stat, device);
+        }
+        let stat = &stat;
         let reading = |errno| Fault::errno("read", self.source.shown(at), errno);
         let xattrs = self.xattrs(file).map_err(reading)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);

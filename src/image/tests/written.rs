@@ -4,10 +4,16 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
-use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, Timespec, Timestamps, mknodat, utimensat};
+use rustix::io::Errno;
 
 use super::*;
+use crate::image::tar::extract_over;
 use crate::image::tar::write::{Form, Writer, Written};
+use crate::tree::inscribe::inscribe;
+use crate::tree::meta;
+use crate::tree::owners::{Device, DeviceClass};
+use crate::tree::recall::{Inside, Memory, Place};
 
 fn write(dir: &Path, top: &[u8], form: Form) -> (Vec<u8>, Written) {
     let mut out = Vec::new();
@@ -95,4 +101,78 @@ fn sockets_are_counted() {
     let (archive, written) = write(from.path(), b"t", Form::default());
     assert_eq!((written.entries, written.sockets), (1, 1));
     assert!(unpack(&archive, temp().path()).is_ok());
+}
+
+/// Remembers of two files what is not on disk.
+struct Two;
+
+impl Memory for Two {
+    fn of(&self, path: &[u8], _: Place<'_>, _: &Stat) -> std::result::Result<Inside, Errno> {
+        Ok(match path {
+            b"none" => Inside {
+                device: Some(Device { class: DeviceClass::Block, major: 8, minor: 70_000 }),
+                gid: Some(6),
+                ..Inside::default()
+            },
+            b"a/link" => Inside { uid: Some(3_000_000_000), gid: Some(8), device: None },
+            b"a/plain" => Inside { uid: Some(33), ..Inside::default() },
+            _ => Inside::default(),
+        })
+    }
+}
+
+#[test]
+fn what_is_remembered_is_written_and_taken_in_again() {
+    let (from, to) = (temp(), temp());
+    everything(from.path());
+    let mut archive = Vec::new();
+    let mut writer = Writer::new(&mut archive, Form::default()).of(b"/x", b"top").remembering(&Two);
+    writer.tree(open(from.path()).as_fd(), b"top").expect("write");
+    writer.finish().expect("finish");
+    let (totals, known) = unpack(&archive, to.path()).unwrap();
+    assert_eq!((totals.devices, totals.unmapped), (1, 2));
+    let told: Vec<_> = known
+        .iter()
+        .map(|one| (String::from_utf8_lossy(&one.path).into_owned(), one.uid, one.gid))
+        .collect();
+    let is = |path: &str, uid, gid| (format!("top/{path}"), uid, gid);
+    let expected = [
+        is("a/link", Some(3_000_000_000), Some(8)),
+        is("a/plain", Some(33), None),
+        is("none", Some(me().0), Some(6)),
+        // The other name of `a/plain`.
+        is("second", Some(33), None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(known[2].device.map(|device| (device.major, device.minor)), Some((8, 70_000)));
+}
+
+#[test]
+fn a_directory_that_was_there_has_what_the_archive_says() {
+    let to = temp();
+    for name in ["far", "near", "other"] {
+        fs::create_dir(to.path().join(name)).unwrap();
+        let dir = File::open(to.path().join(name)).unwrap();
+        crate::tree::xattr::set(dir.as_fd(), meta::NAME, b"33 8 - 0 0").unwrap();
+    }
+    let dir = |name: &[u8], uid: u64| {
+        let mut header = Raw::header(EntryType::Directory, name, 0);
+        header.set_uid(uid);
+        header.set_gid(u64::from(me().1));
+        header.set_mode(0o755);
+        header
+    };
+    let archive =
+        Raw::default().add(dir(b"far", 77), b"").add(dir(b"near", u64::from(me().0)), b"").end();
+    let (mut known, mut journal) = (Vec::new(), meta::Journal::default());
+    let root = open(to.path());
+    extract_over(&mut &archive[..], root.as_fd(), &own_ids(), &mut known).unwrap();
+    inscribe(root.as_fd(), &known, &own_ids(), &mut journal).unwrap();
+    let has = |name: &str| {
+        let dir = File::open(to.path().join(name)).unwrap();
+        let value = crate::tree::xattr::get(dir.as_fd(), meta::NAME).unwrap();
+        value.and_then(|value| meta::Meta::parse(&value)).and_then(|meta| meta.uid)
+    };
+    assert_eq!((has("far"), has("near"), has("other")), (Some(77), None, Some(33)));
+    assert!(!journal.is_empty(), "a commit has to look for the attribute");
 }

@@ -13,8 +13,10 @@ use rustix::io::Errno;
 use super::talk::{self, Found, Kind};
 use crate::fault::{Fault, Kind as FaultKind, Result, printable};
 use crate::image::tar::write::{Form, Writer, Written};
-use crate::tree::dir::{kind, lstat};
+use crate::tree::dir::{kind, lstat, open_file};
 use crate::tree::inside;
+use crate::tree::living::Living;
+use crate::tree::recall::{Memory, Part, Place, Recall};
 
 /// Where a path is looked up.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +45,17 @@ impl Root<'_> {
     }
 }
 
+/// What is known at the side that is read of owners and devices that are not on its disk.
+#[derive(Debug)]
+pub(super) enum Memories<'a> {
+    /// Nothing.
+    None,
+    /// What the layers of a view remember.
+    Layers(&'a Recall<'a>),
+    /// What a live run remembers.
+    Live(Living),
+}
+
 /// What a source is, opened.
 enum Opened {
     Directory(OwnedFd),
@@ -53,7 +66,7 @@ enum Opened {
 
 /// Reads `path` and writes it as a stream.
 pub(super) fn produce(
-    root: Root<'_>,
+    (root, memories): (Root<'_>, &Memories<'_>),
     path: &[u8],
     follow: bool,
     form: Form,
@@ -61,7 +74,13 @@ pub(super) fn produce(
 ) -> Result<Written> {
     let to_side = matches!(out, Out::Side(_));
     let (opened, found) = open(root, path, follow).map_err(|errno| told(path, errno))?;
-    if to_side && let Some(odd) = odd(&opened).map_err(|errno| told(path, errno))? {
+    let part = part(memories, path, follow).map_err(|errno| told(path, errno))?;
+    let memory: Option<&dyn Memory> = match (memories, &part) {
+        (Memories::Live(living), _) => Some(living),
+        (_, part) => part.as_ref().map(|part| part as &dyn Memory),
+    };
+    let odd = || odd(&opened, memory).map_err(|errno| told(path, errno));
+    if to_side && let Some(odd) = odd()? {
         return Err(Fault::failed(format!(
             "copy: {}: it is {odd}, which is not copied",
             show(path)
@@ -82,7 +101,7 @@ pub(super) fn produce(
         }
     };
     let mut out = Quiet { out: BufWriter::with_capacity(1 << 17, out), to_side, left: false };
-    let written = write(&mut out, &opened, (split_ending(path).0, &name), form);
+    let written = write(&mut out, &opened, (split_ending(path).0, &name), form, memory);
     // A writer that went away has told why.
     if out.left { Ok(Written::default()) } else { written }
 }
@@ -93,8 +112,12 @@ fn write(
     opened: &Opened,
     (path, name): (&[u8], &[u8]),
     form: Form,
+    memory: Option<&dyn Memory>,
 ) -> Result<Written> {
     let mut writer = Writer::new(out, form).of(path, name);
+    if let Some(memory) = memory {
+        writer = writer.remembering(memory);
+    }
     match opened {
         Opened::Directory(dir) => writer.tree(dir.as_fd(), name)?,
         Opened::File(file) => writer.file(file.as_fd(), name)?,
@@ -104,13 +127,46 @@ fn write(
 }
 
 /// What it is, if there is nothing of it that could be copied. Within a directory such files are left out and counted.
-fn odd(opened: &Opened) -> Result<Option<&'static str>, Errno> {
-    let Opened::Entry(dir, entry) = opened else { return Ok(None) };
-    Ok(match kind(&lstat(dir.as_fd(), entry)?) {
+fn odd(opened: &Opened, memory: Option<&dyn Memory>) -> Result<Option<&'static str>, Errno> {
+    let opens;
+    let (stat, place) = match opened {
+        Opened::Directory(_) => return Ok(None),
+        Opened::File(file) => (fstat(file)?, Place::Open(file.as_fd())),
+        Opened::Entry(dir, entry) => {
+            let stat = lstat(dir.as_fd(), entry)?;
+            if kind(&stat) == FileType::RegularFile && memory.is_some() {
+                opens = open_file(dir.as_fd(), entry)?;
+                (stat, Place::Open(opens.as_fd()))
+            } else {
+                (stat, Place::Entry(dir.as_fd(), entry))
+            }
+        }
+    };
+    let node = match memory {
+        Some(memory) => memory.of(b"", place, &stat)?.device.is_some(),
+        None => false,
+    };
+    Ok(match kind(&stat) {
         FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
         FileType::Socket => Some("a socket"),
-        _ => None,
+        _ => node.then_some("a device"),
     })
+}
+
+/// The part of a view that is read; as [`open`] finds it.
+fn part<'a>(
+    memories: &'a Memories<'_>,
+    path: &[u8],
+    follow: bool,
+) -> Result<Option<Part<'a>>, Errno> {
+    let Memories::Layers(recall) = memories else { return Ok(None) };
+    let (plain, ending) = split_ending(path);
+    let name = plain.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if ending != Ending::None || follow || matches!(name, b"" | b"." | b"..") {
+        return recall.part(plain).map(Some);
+    }
+    let entry = CString::new(name).map_err(|_| Errno::INVAL)?;
+    Ok(Some(recall.part(&plain[..plain.len() - name.len()])?.child(&entry)))
 }
 
 /// Remembers that the other side has gone away.

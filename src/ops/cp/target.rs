@@ -4,11 +4,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::source::{Ending, Root, split_ending};
 use super::talk::{self, Found, Kind};
@@ -16,6 +17,8 @@ use crate::fault::{Fault, Kind as FaultKind, Result, printable};
 use crate::ids::IdMap;
 use crate::image::tar;
 use crate::tree::Totals;
+use crate::tree::inscribe::inscribe;
+use crate::tree::meta::Journal;
 
 /// Where the stream comes from.
 #[derive(Debug)]
@@ -26,17 +29,32 @@ pub(super) enum In {
     Stream(OwnedFd),
 }
 
-/// Takes a stream to `path`. None if the other side has failed, and has told why.
+/// What was taken.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Taken {
+    pub(super) totals: Totals,
+    /// How many entries have an owner, or are a device, that is remembered.
+    pub(super) remembered: u64,
+    /// Of these, what goes into the journal of an upper.
+    pub(super) journal: String,
+}
+
+/// Takes a stream to `path`. None if the other side has failed, and has told why. What the map cannot hold of the owners
+/// of an archive, and its devices, are remembered if `remembers` says so of the directory.
 pub(super) fn consume(
     root: Root<'_>,
     path: &[u8],
     ids: &IdMap,
     from: In,
-) -> Result<Option<Totals>> {
+    remembers: impl FnOnce(BorrowedFd<'_>) -> Result<bool, Errno>,
+) -> Result<Option<Taken>> {
     let mut from = match from {
         In::Stream(from) => {
             let dir = directory(root, path)?;
-            let extracted = extract(&mut BufReader::new(File::from(from)), &dir, ids);
+            let keeps = remembers(dir.as_fd()).map_err(|e| Fault::errno("copy to", show(path), e));
+            let mut from = BufReader::new(File::from(from));
+            let extracted =
+                if keeps? { remember(&mut from, &dir, ids) } else { extract(&mut from, &dir, ids) };
             return extracted.map(Some).map_err(|fault| told(path, fault));
         }
         In::Side(socket) => File::from(socket),
@@ -57,9 +75,22 @@ fn told(path: &[u8], fault: Fault) -> Fault {
         .hint("that place is read-only: copy to another one")
 }
 
-fn extract(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap) -> Result<Totals> {
+fn extract(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap) -> Result<Taken> {
     // What the map cannot hold has no place here but its owner's, and is counted.
-    tar::extract(from, dir.as_fd(), ids, &mut Vec::new())
+    let totals = tar::extract(from, dir.as_fd(), ids, &mut Vec::new())?;
+    Ok(Taken { totals, ..Taken::default() })
+}
+
+fn remember(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap) -> Result<Taken> {
+    let mut known = Vec::new();
+    let mut totals = tar::extract_over(from, dir.as_fd(), ids, &mut known)?;
+    // Parents before what is in them. Each path comes once.
+    known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let mut journal = Journal::default();
+    totals.files += inscribe(dir.as_fd(), &known, ids, &mut journal)?;
+    (totals.devices, totals.unmapped) = (0, 0);
+    let remembered = known.iter().filter(|entry| !entry.is_empty()).count() as u64;
+    Ok(Taken { totals, remembered, journal: journal.to_text() })
 }
 
 /// The directory that it is put into, and under which name; none for what is in a directory.

@@ -1,32 +1,77 @@
 //! What stands at the inner end of a copy, and how its root is reached.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode as FileMode, OFlags, openat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::source::Root;
+use super::source::{Memories, Root};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
-use crate::ops::diff::{Member, at, merged, open_tree};
+use crate::ops::diff::{Member, at, merged, no_tree, open_tree};
 use crate::ops::exec;
+use crate::ops::owners::{Known, of_layers};
+use crate::ops::run::journal::read_journal;
 use crate::rootfs::overlay::Base;
 use crate::run::supervisor::Held;
 use crate::run::supervisor::ask::Joined;
-use crate::store::{BoxName, Run, RunId, RunState, SharedLock, Store};
+use crate::store::{BoxName, Run, RunId, RunRecord, RunState, SharedLock, Store};
+use crate::tree::living::Living;
+use crate::tree::meta::{Journal, MARK};
+use crate::tree::owners::Remembered;
 
 /// A root with files.
 #[derive(Debug)]
 pub(super) enum View {
     /// That of a run that stays.
-    Live(Joined),
+    Live(Live),
     /// That of a snapshot, or of a run that has ended.
     Layers {
         /// What it is mounted from, the base first.
         chain: Vec<Member>,
         /// Whose the files are.
         map: IdMap,
+        /// What is remembered there.
+        known: Known,
         /// Keeps it from being removed.
         _hold: Hold,
     },
+}
+
+/// A run that stays, and what it is mounted on.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) joined: Joined,
+    /// The layers, top first, as places (`O_PATH`). While the run lives, no gc takes them away.
+    layers: Vec<OwnedFd>,
+    /// What each of them remembers.
+    theirs: Vec<Vec<Remembered>>,
+}
+
+impl Live {
+    fn of(store: &Store, word: &str, record: &RunRecord) -> Result<Self> {
+        let joined = exec::join(store, word)?;
+        let layers = record.chain.iter().rev();
+        let theirs = of_layers(store, layers.clone())?;
+        let layers = layers.map(|id| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let tree = format!("layers/{id}/fs");
+            openat(store.dir(), &tree, flags, FileMode::empty()).map_err(|e| no_tree(&tree, e))
+        });
+        Ok(Self { joined, layers: layers.collect::<Result<_>>()?, theirs })
+    }
+
+    /// What is remembered in it by now. To be called inside.
+    pub(super) fn memory(&self, root: BorrowedFd<'_>) -> Result<Living> {
+        let journal = match self.joined.get(Held::Journal) {
+            Some(file) => Journal::parse(&read_journal(file)?),
+            None => Journal::default(),
+        };
+        let layers = self.layers.iter().map(AsFd::as_fd);
+        let layers: Vec<_> = layers.zip(self.theirs.iter().map(Vec::as_slice)).collect();
+        Living::new(root, &self.joined.confinement.id_map, journal, &layers)
+    }
 }
 
 /// What keeps layers, or an upper, where they are.
@@ -56,33 +101,45 @@ pub(super) fn of(store: &Store, box_name: &BoxName, word: &str) -> Result<View> 
         other => other?,
     };
     let record = store.layer(&resolved.layer)?;
+    let known = Known::of_layers(store, record.mount.iter().rev())?;
     let map = store.box_record(&resolved.box_name)?.id_map;
     ids::check(&map)?;
     let chain = record.mount.iter().copied().map(Member::Layer).collect();
-    Ok(View::Layers { chain, map, _hold: Hold::Store(lock) })
+    Ok(View::Layers { chain, map, known, _hold: Hold::Store(lock) })
 }
 
 fn of_run(store: &Store, word: &str) -> Result<View> {
     let (record, state) = store.find_run(word)?;
     if state == RunState::Running {
-        return exec::join(store, word).map(View::Live);
+        return Live::of(store, word, &record).map(View::Live);
     }
     let (run, record) = store.open_run(&record.run)?;
     ids::check(&record.id_map)?;
     let mut chain: Vec<_> = record.chain.iter().copied().map(Member::Layer).collect();
     chain.push(Member::Upper(record.run));
-    Ok(View::Layers { chain, map: record.id_map, _hold: Hold::Run(run) })
+    // As for `recover`: its own journal may have been lost with the supervisor.
+    let known = Known::of_run(store, &run, &record, MARK)?;
+    Ok(View::Layers { chain, map: record.id_map, known, _hold: Hold::Run(run) })
 }
 
 impl View {
+    /// The journal of a live run that remembers what no disk holds.
+    pub(super) fn journal(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Live(live) => live.joined.get(Held::Journal),
+            Self::Layers { .. } => None,
+        }
+    }
+
     /// Does a job with the root, inside the user namespace.
     pub(super) fn inside<T: Serialize + DeserializeOwned>(
         &self,
         store: &Store,
-        job: impl FnOnce(Root<'_>, &IdMap) -> Result<T>,
+        job: impl FnOnce(Root<'_>, &Memories<'_>, &IdMap) -> Result<T>,
     ) -> Result<T> {
         match self {
-            Self::Live(joined) => {
+            Self::Live(live) => {
+                let joined = &live.joined;
                 let (Some(user), Some(root)) = (joined.get(Held::User), joined.get(Held::Root))
                 else {
                     return Err(joined.line.odd());
@@ -93,9 +150,11 @@ impl View {
                     true => Entry::Map(map),
                     false => Entry::Joined(user),
                 };
-                ids::inside(entry, Powers::Files, || job(Root::Inside(root), map))
+                ids::inside(entry, Powers::Files, || {
+                    job(Root::Inside(root), &Memories::Live(live.memory(root)?), map)
+                })
             }
-            Self::Layers { chain, map, .. } => {
+            Self::Layers { chain, map, known, .. } => {
                 let open = || {
                     let base = Base::clone_cwd(store.dir(), store.is_nest())
                         .context("clone the mount of", "the store")?;
@@ -104,9 +163,12 @@ impl View {
                     let lowers = chain.iter().rev().map(place).collect::<Result<Vec<_>>>()?;
                     Ok((base, lowers))
                 };
-                let work = |(base, lowers): (Base, Vec<_>)| {
+                let work = |(base, lowers): (Base, Vec<OwnedFd>)| {
                     let root = merged(&base, &lowers)?;
-                    job(Root::Inside(std::os::fd::AsFd::as_fd(&root)), map)
+                    let mut read = Vec::new();
+                    let recall =
+                        known.recall(lowers.iter().map(AsFd::as_fd).collect(), &mut read)?;
+                    job(Root::Inside(root.as_fd()), &Memories::Layers(&recall), map)
                 };
                 at(store, || ids::inside_prepared(Entry::Map(map), Powers::Mounts, open, work))
             }

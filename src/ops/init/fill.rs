@@ -15,6 +15,7 @@ use crate::image::mmdebstrap::{Writer, command};
 use crate::image::{Source, archive, tar};
 use crate::store::{Run, Store};
 use crate::tree::inscribe::inscribe;
+use crate::tree::meta::Journal;
 use crate::tree::owners::{self, Remembered};
 use crate::tree::{Totals, copy_tree};
 
@@ -188,7 +189,8 @@ fn with_powers(
         let mut filled = Filled::default();
         job(target.as_fd(), &mut filled)?;
         owners::settle(&mut filled.remembered);
-        filled.totals.files += inscribe(target.as_fd(), &filled.remembered, map)?;
+        filled.totals.files +=
+            inscribe(target.as_fd(), &filled.remembered, map, &mut Journal::default())?;
         Ok(filled)
     })
 }

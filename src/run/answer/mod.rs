@@ -36,7 +36,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread
 
 use self::caller::{Caller, field};
 use self::notes::Notes;
-pub use self::notes::journal;
+pub use self::notes::{add, journal};
 use self::seen::{Root, Seen};
 use super::spec::RunSpec;
 use super::wire::{Up, send_up};

@@ -33,6 +33,21 @@ pub fn journal() -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
+/// Adds lines, each whole, to the journal of a run for whose handlers somebody else has done something.
+///
+/// # Errors
+/// NOSPC if it would be too long; what write(2) says.
+pub fn add(journal: BorrowedFd<'_>, lines: &str) -> Result<(), Errno> {
+    let size = u64::try_from(fstat(journal)?.st_size).unwrap_or_default();
+    // A handler may have been killed in the midst of a line.
+    let lines = format!("\n{lines}");
+    let whole = usize::try_from(size).map_err(|_| Errno::NOSPC)?.saturating_add(lines.len());
+    if whole > LONGEST || write(journal, lines.as_bytes())? != lines.len() {
+        return Err(Errno::NOSPC);
+    }
+    Ok(())
+}
+
 impl Notes {
     /// With a journal of its own, or in this one, to which the handlers of other commands of the run add, too.
     pub(super) fn new(shared: Option<&OwnedFd>) -> Result<Self, Errno> {

@@ -18,6 +18,12 @@ impl Source {
         Self { path: path.to_vec(), top: name.len() }
     }
 
+    /// The path of what is called `at` in the stream, beneath what is written.
+    pub(super) fn beneath<'a>(&self, at: &'a [u8]) -> &'a [u8] {
+        let rest = at.get(self.top..).unwrap_or_default();
+        rest.strip_prefix(b"/").unwrap_or(rest)
+    }
+
     /// The path of what is called `at` in the stream. The text is made where it is printed, as by
     /// [`crate::tree::path::shown`].
     pub(super) fn shown<'a>(&'a self, at: &'a [u8]) -> Shown<'a> {

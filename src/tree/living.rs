@@ -1,0 +1,126 @@
+//! What is remembered in the tree of a run that is not over: by attributes, by the journal of its handler, and by the
+//! layers beneath.
+//!
+//! Only its mounted root is there to be looked at, whose overlay shows of a file of a layer the number of that file, also
+//! after it was copied up: as layers do not change, no other file has that number. What is believed is what a commit of
+//! the run would believe ([`super::gather`]).
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
+
+use super::dir::{kind, mount_of};
+use super::gather::{inode, on_disk, only_root_could, read};
+use super::meta::{Journal, Meta};
+use super::owners::{Device, Remembered};
+use super::path;
+use super::recall::{Inside, Memory, Place};
+use crate::fault::{Context, Result as FaultResult};
+use crate::ids::IdMap;
+
+/// The memory of a live run.
+#[derive(Debug)]
+pub struct Living {
+    map: IdMap,
+    journal: Journal,
+    /// What the layers remember of links, fifos, sockets and devices, by the numbers of their files.
+    beneath: HashMap<u64, (Stat, Inside)>,
+    /// The mount of the root: what lies on others is not of the run.
+    mount: u64,
+}
+
+impl Living {
+    /// Of a run with this root, map and journal, on these layers, each with what it remembers. To be called inside.
+    ///
+    /// # Errors
+    /// What the system says, naming the path.
+    pub fn new(
+        root: BorrowedFd<'_>,
+        map: &IdMap,
+        journal: Journal,
+        layers: &[(BorrowedFd<'_>, &[Remembered])],
+    ) -> FaultResult<Self> {
+        let mut beneath = HashMap::new();
+        for (layer, known) in layers {
+            for entry in *known {
+                let found = on_disk(*layer, entry);
+                if let Some((inode, stat)) = found.context("look at", path::shown(&entry.path))? {
+                    beneath.insert(inode.number, (stat, entry.into()));
+                }
+            }
+        }
+        let mount = mount_of(root).context("look at", "the root of a run")?;
+        Ok(Self { map: map.clone(), journal, beneath, mount })
+    }
+
+    /// Whether what lies in a directory can be remembered: on binds and in memory nothing is.
+    ///
+    /// # Errors
+    /// What statx(2) says.
+    pub fn keeps(&self, dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+        Ok(mount_of(dir)? == self.mount)
+    }
+
+    fn counted(&self, meta: Meta, stat: &Stat) -> Inside {
+        let Meta { uid, gid, device, .. } = meta.counted((stat.st_uid, stat.st_gid), &self.map);
+        Inside { uid, gid, device }
+    }
+
+    fn is_true_device(
+        &self,
+        file: BorrowedFd<'_>,
+        stat: &Stat,
+        device: Device,
+    ) -> Result<bool, Errno> {
+        if only_root_could(stat, &self.map) {
+            return Ok(true);
+        }
+        let inode = inode(file, c"", AtFlags::EMPTY_PATH)?;
+        let noted = self.journal.get(&inode).is_some_and(|noted| noted.device == Some(device));
+        let beneath = self.beneath.get(&inode.number);
+        Ok(noted || beneath.is_some_and(|(_, known)| known.device == Some(device)))
+    }
+
+    fn link(&self, place: Place<'_>, stat: &Stat) -> Result<Inside, Errno> {
+        let inode = match place {
+            Place::Open(file) => inode(file, c"", AtFlags::EMPTY_PATH)?,
+            Place::Entry(dir, name) => inode(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
+        };
+        if let Some(meta) = self.journal.get(&inode) {
+            return Ok(Inside { device: None, ..self.counted(meta, stat) });
+        }
+        // As in a commit: whom it was given to since, the time would tell.
+        let parts = |stat: &Stat| {
+            let times = (stat.st_mtime, stat.st_mtime_nsec);
+            (kind(stat), times, stat.st_size, stat.st_uid, stat.st_gid)
+        };
+        let known = self.beneath.get(&inode.number);
+        let known = known.filter(|(beneath, _)| parts(beneath) == parts(stat));
+        Ok(known.map(|(_, known)| Inside { device: None, ..*known }).unwrap_or_default())
+    }
+}
+
+impl Memory for Living {
+    fn of(&self, _: &[u8], place: Place<'_>, stat: &Stat) -> Result<Inside, Errno> {
+        let mount = match place {
+            Place::Open(fd) | Place::Entry(fd, _) => mount_of(fd)?,
+        };
+        if mount != self.mount {
+            return Ok(Inside::default());
+        }
+        let (Place::Open(fd), FileType::Directory | FileType::RegularFile) = (place, kind(stat))
+        else {
+            return self.link(place, stat);
+        };
+        let Some(meta) = read(fd)? else { return Ok(Inside::default()) };
+        let mut inside = self.counted(meta, stat);
+        if let Some(device) = inside.device
+            && (kind(stat) == FileType::Directory || !self.is_true_device(fd, stat, device)?)
+        {
+            inside.device = None;
+        }
+        Ok(inside)
+    }
+}
