@@ -73,6 +73,23 @@ impl Memory {
         gather(upper, &Sources { beneath, theirs, journal, map, all })
     }
 
+    /// What is remembered in the tree of a run, for the handler of another command there: by the numbers that its files
+    /// show from now on. (What was copied up may have shown another one before.) To be called inside.
+    pub(super) fn resumed(
+        &self,
+        upper: BorrowedFd<'_>,
+        beneath: &[BorrowedFd<'_>],
+    ) -> Result<Journal> {
+        let mut journal = Journal::default();
+        journal_of(upper, &self.gather(upper, beneath)?, &mut journal)?;
+        Ok(journal)
+    }
+
+    /// Whether only a journal tells of something.
+    pub(super) fn has_entries(&self) -> bool {
+        !self.journal.has_no_entries()
+    }
+
     /// Reads it from a fold layer, whose files are those of `layers`, topmost first. To be called inside.
     pub(super) fn gather_folded(
         &self,

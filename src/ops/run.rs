@@ -286,6 +286,7 @@ fn execute(
     let stay = staying.as_deref().map(Staying::options);
     let mut spec = resolve::spec(store, settings, &base, record.run, options, stay)?;
     spec.cgroup = cgroup.as_ref().map(limits::Cgroup::entrance).transpose()?;
+    let known = journal::Resumed::of(store, run.as_ref(), &record, &mut spec)?;
     let told = Told::of(&spec);
     let fleeting = spec.scaffold.is_some();
     if fleeting && staying.is_some() {
@@ -350,7 +351,7 @@ fn execute(
             facts.ended(ended, reason, options, &mut finished);
             finished.code = ended.exit_code();
             let resumed = options.kept_run.is_some();
-            let journal = journal::read(shared.or(outcome.journal), resumed)?;
+            let journal = journal::read(shared.or(outcome.journal), resumed, known.as_ref())?;
             let end = nest::End { store, options, said: said.as_ref(), ended, held: &held };
             if let Some(run) = &mut run {
                 end.adopt(run, &mut record, &mut finished)?;

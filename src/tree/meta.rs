@@ -176,6 +176,11 @@ impl Journal {
         self.attributes = true;
     }
 
+    /// Whether nothing was written down of any inode.
+    pub fn has_no_entries(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Whether nothing was written down.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && !self.attributes

@@ -342,7 +342,7 @@ fn kept_runs_keep_what_only_the_journal_knows() {
     let line = format!("ln -s x /l; chown -h {who} /l; mknod /n c 1 3; exit 3");
     drop(env.line(&["--keep-on-failure"], &line).run().code(3));
     let run = env.entries("runs")[0].clone();
-    drop(env.sandbox(&["shell", "--run", &run, "--", "sh", "-c", "ln -s y /m"]).run());
+    drop(env.sandbox(&["shell", "--run", &run]).input("ln -s y /m").run().ok());
     drop(env.sandbox(&["recover", &run, "--as", "rescued"]).run().ok());
     assert_eq!(paths(&env, "rescued"), ["l", "n"]);
     assert_eq!(env.entries("runs"), [""; 0]);
@@ -582,4 +582,38 @@ fn a_run_that_stays_gives_and_takes_owners() {
     drop(env.sandbox(&["stop", "-t", "0", "web", "--commit", "two"]).run().ok());
     assert_eq!(taken_out(&env, "two:/opt/t"), expected, "of its commit");
     assert_eq!(taken_out(&env, "two:/t"), changed);
+}
+
+/// One half in one command, the other in another one: of what was made there and of what was copied up.
+#[test]
+fn a_resumed_run_knows_what_its_links_were_given() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let (uid, gid) = far_ids();
+    commit(&env, "one", "cd /opt && ln -s x low && mkfifo pipe");
+    let line =
+        format!("cd /opt && ln -s x new && chown -h {uid} new low && chown {uid} pipe; exit 3");
+    drop(env.line(&["--from", "one", "--keep-on-failure"], &line).run().code(3));
+    let run = env.entries("runs").into_iter().find(|name| name.starts_with("r-")).unwrap();
+    let go_on = |line: &str| {
+        drop(env.sandbox(&["shell", "--run", &run]).input(line).run().ok());
+    };
+    go_on("cd /opt && ls");
+    go_on(&format!("cd /opt && chgrp -h {gid} new low && chgrp {gid} pipe"));
+    go_on(&format!(
+        "cd /opt && mv new newer && ln -s y more && chown -h {uid} more && chgrp -h {gid} more"
+    ));
+    let journal = fs::read_to_string(env.base().join(format!("runs/{run}/journal"))).unwrap();
+    let lines: Vec<_> = journal.lines().filter(|line| *line != "attributes").collect();
+    assert!(lines.len() <= 10, "what was known is not written again:\n{journal}");
+    drop(env.sandbox(&["recover", &run, "--as", "two"]).run().ok());
+    let expected = [
+        owned("opt/low", 0o777),
+        owned("opt/more", 0o777),
+        owned("opt/newer", 0o777),
+        owned("opt/pipe", 0o644),
+    ];
+    assert_eq!(remembered(&env, "two").into_values().collect::<Vec<_>>(), expected);
 }
