@@ -196,15 +196,16 @@ pub fn proc(host: Host) -> String {
     }
 }
 
-/// A base directory on a file system that cannot hold an upper.
+/// A base directory on a file system that cannot hold an upper. A container, too, may have another one already.
 pub fn base_dir(place: &str, host: Host) -> String {
+    let other = "a directory of another file system with --base-dir: a local disk (ext4, xfs, btrfs) or a tmpfs";
     match host.engine {
-        Some(Engine::Docker) => format!("a volume: `docker run -v sandbox:{place}`"),
-        Some(Engine::Podman) => format!("a volume: `podman run -v sandbox:{place}`"),
-        Some(Engine::Kubernetes) => format!("an emptyDir or another volume, with `mountPath: {place}`"),
-        None => "a place on a local disk (ext4, xfs, btrfs) or tmpfs with --base-dir; in Docker a volume: \
-                 `docker run -v VOLUME:PLACE`"
-            .to_owned(),
+        Some(Engine::Docker) => format!("a volume: `docker run -v sandbox:{place}`\n{other}"),
+        Some(Engine::Podman) => format!("a volume: `podman run -v sandbox:{place}`\n{other}"),
+        Some(Engine::Kubernetes) => {
+            format!("an emptyDir or another volume, with `mountPath: {place}`\n{other}")
+        }
+        None => format!("{other}; in a container a volume (`docker run -v VOLUME:PLACE`)"),
     }
 }
 
@@ -298,6 +299,8 @@ mod tests {
             (proc(of(Engine::Kubernetes)), "procMount: Unmasked"),
             (base_dir("/s", docker), "docker run -v sandbox:/s"),
             (base_dir("/s", of(Engine::Kubernetes)), "mountPath: /s"),
+            (base_dir("/s", docker), "--base-dir"),
+            (base_dir("/s", plain), "a directory of another file system with --base-dir"),
             (network(Errno::NOSPC, plain), "max_net_namespaces"),
             (id_map(plain), "SETFCAP"),
             (pivot_root(plain), "docker-nested.json"),

@@ -95,6 +95,7 @@ impl<'a> Chain<'a> {
             state: RunState::Running,
             exit: Some(0),
             copy_up: Vec::new(),
+            made: Vec::new(),
             nest: None,
         };
         run.write_record(&record).expect("record");

@@ -12,6 +12,7 @@ use super::output::{Color, note};
 use super::parse;
 use super::quick::Plain;
 use crate::fault::{Context, Fault, Kind, Result};
+use crate::ops::run::Upper;
 use crate::store::{BoxName, Store};
 
 /// How long a run waits for a lock, unless --wait says otherwise.
@@ -140,21 +141,46 @@ impl Common {
     /// # Errors
     /// Those of [`Store::open`].
     pub(super) fn store(&self) -> Result<Store> {
+        self.opened(|path| Store::open(path))
+    }
+
+    fn opened(&self, open: impl FnOnce(&Path) -> Result<Store>) -> Result<Store> {
         let path = self.base_dir()?;
         self.verbose(|| format!("store: {}", path.display()));
-        let mut store = Store::open(&path)?;
+        let mut store = open(&path)?;
         if let Some(limit) = self.wait.wait {
             store.set_patience(limit.unwrap_or(Duration::MAX));
         }
         Ok(store)
     }
 
-    /// Opens the store for a command whose work would be lost if a lock were not to be had at its end.
+    /// Opens the store for a command on all of it, which has no use for a box: one that is named has to be there all the
+    /// same, for its name may be a mistake.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; not found for a box that is not there.
+    pub(super) fn store_of_all(&self) -> Result<Store> {
+        let store = self.store()?;
+        if self.box_name.is_some() {
+            match store.open_box(&self.box_name()?) {
+                Err(fault) if fault.kind == Kind::NotFound => return Err(fault),
+                // Damage is for others to tell.
+                _ => {}
+            }
+        }
+        Ok(store)
+    }
+
+    /// Opens the store for a command whose work would be lost if a lock were not to be had at its end, and whose changes are
+    /// to be in `upper`.
     ///
     /// # Errors
     /// Those of [`Store::open`].
-    pub(super) fn store_for_run(&self) -> Result<Store> {
-        let mut store = self.store()?;
+    pub(super) fn store_for_run(&self, upper: Upper) -> Result<Store> {
+        let mut store = match upper {
+            Upper::Disk => self.store()?,
+            Upper::Tmpfs(_) => self.opened(|path| Store::open_for_memory(path))?,
+        };
         if self.wait.wait.is_none() {
             store.set_patience(RUN_PATIENCE);
         }

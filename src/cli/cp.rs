@@ -63,7 +63,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
             .hint("send it somewhere: `sandbox cp NAME:PATH - | tar -t`")
             .into());
     }
-    let store = common.store_for_run()?;
+    let store = common.store_for_run(ops::run::Upper::Disk)?;
     if options.name.is_some()
         && let Some(warning) = ops::budget::check(&store)?
     {

@@ -128,7 +128,7 @@ impl Args {
 pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let dry_run = args.flags.dry_run;
     let options = args.options()?;
-    let (store, box_name) = (common.store_for_run()?, common.box_name()?);
+    let (store, box_name) = (common.store_for_run(options.upper)?, common.box_name()?);
     if let (true, After::Commit(name)) = (dry_run, &options.after) {
         ops::snapshot::refuse_taken(&store, &box_name, name)?;
     }

@@ -52,7 +52,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     let options = args.flags.options("dev", argv)?;
     let ask = if common.quiet { None } else { Some(ask as Ask) };
     let mut options = RunOptions { from: args.from, kept_run: args.run, ask, ..options };
-    let store = common.store_for_run()?;
+    let store = common.store_for_run(options.upper)?;
     if let Some(word) = &mut options.kept_run {
         *word = store.run_id(word)?.to_string();
     }

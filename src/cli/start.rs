@@ -65,7 +65,7 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
     if !dry_run {
         let_go(&options)?;
     }
-    let (store, box_name) = (common.store_for_run()?, common.box_name()?);
+    let (store, box_name) = (common.store_for_run(ops::run::Upper::Disk)?, common.box_name()?);
     if let After::Commit(name) = &options.after {
         ops::snapshot::refuse_taken(&store, &box_name, name)?;
     }

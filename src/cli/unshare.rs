@@ -52,7 +52,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, common: &Common, umask: Mode) -> Outcome {
     let options =
         UnshareOptions { from: args.from, commit: args.commit, umask, argv: args.command };
-    let store = common.store_for_run()?;
+    let store = common.store_for_run(ops::run::Upper::Disk)?;
     if options.commit.is_some()
         && let Some(warning) = ops::budget::check(&store)?
     {

@@ -1,4 +1,4 @@
-//! Takes out of the upper of a run what was copied up for its command and did not change.
+//! Takes out of the upper of a run what was copied up for its command and did not change, and what was made to mount on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -52,13 +52,22 @@ impl<'a> Upper<'a> {
     /// What the system says, naming the path.
     pub(super) fn settle(&self) -> Result<u64> {
         let layers: Vec<_> = self.layers.iter().map(AsFd::as_fd).collect();
+        let mut gone = 0;
+        // What was made last may lie in what was made before.
+        for made in self.record.made.iter().rev() {
+            let found = plain_path(&layers, made.path.as_bytes()).context("look at", &made.path)?;
+            if let Some(place) = found {
+                let levels = made.levels as usize;
+                gone += tree::unmake(layers[0], &layers[1..], &place, levels, &mut reached)?;
+            }
+        }
         let mut places: Vec<Vec<u8>> = DATABASES.iter().map(|place| beneath(place)).collect();
         for path in &self.record.copy_up {
             // They may lead through symbolic links, and those of the command itself count.
             let found = plain_path(&layers, path.as_bytes()).context("look at", path)?;
             places.extend(found.filter(|place| !place.is_empty()));
         }
-        tree::settle(layers[0], &layers[1..], &places, &mut reached)
+        Ok(gone + tree::settle(layers[0], &layers[1..], &places, &mut reached)?)
     }
 }
 

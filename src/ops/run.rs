@@ -272,7 +272,7 @@ fn execute(
     checks::answers(options)?;
     let (lock, base) = checks::resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
-    let mut settings = resolve::settings(store, &lock, &base, options)?;
+    let mut settings = resolve::settings(store, &lock, &base, options, false)?;
     let (mut record, run) =
         claim::claim(store, &base, &mut settings, options, started, staying.as_deref())?;
     // Until the run is over.
@@ -302,8 +302,9 @@ fn execute(
         .staying(staying.as_deref_mut());
     let launched = launch::run(spec, store.dir(), &mut around);
     facts.also_without(around.lost());
-    let (tidy, lent) = (around.is_tidy(), around.lent());
+    let (tidy, lent, made) = (around.is_tidy(), around.lent(), around.made());
     let (run, gone) = around.into_run();
+    record.made.extend(made);
     let (mut run, outcome) = match (run, launched) {
         (run, Ok(outcome)) if fleeting || run.is_some() => (run, outcome),
         (run, launched) => {

@@ -223,16 +223,25 @@ pub fn beneath_devpts(ops: &[Op], done: usize) -> Result<Option<PathBuf>, Errno>
 /// # Errors
 /// That it failed.
 pub fn cover(ops: &[Op], done: usize) -> Result<usize, Failed> {
-    let covered = ops.get(done).map_or(Ok(()), |op| apply_one(op, None, None, &Shown::default()));
-    covered.map(|()| done + 1).map_err(|errno| Failed { op: done, errno })
+    let covered = ops.get(done).map_or(Ok(0), |op| apply_one(op, None, None, &Shown::default()));
+    covered.map(|_| done + 1).map_err(|errno| Failed { op: done, errno })
+}
+
+/// What became of the steps of a plan, by their index in it.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Those that nobody asked for, and that the layers have no place for.
+    pub missed: Vec<usize>,
+    /// Those whose place was made in the layers, and how many of the last components of its path.
+    pub made: Vec<(usize, u32)>,
 }
 
 /// Executes the steps in the new root, which is the process's root and working directory, but for the first, which were
-/// `done` already. Which of the steps that nobody asked for the layers have no place for.
+/// `done` already.
 ///
 /// # Errors
 /// The first step that failed of those that a run cannot do without.
-pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<Vec<usize>, Failed> {
+pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<Applied, Failed> {
     for (index, op) in ops.iter().enumerate().skip(done) {
         plain_directory(op).map_err(|errno| Failed { op: index, errno })?;
     }
@@ -240,15 +249,17 @@ pub fn apply(ops: &[Op], prepared: Prepared, done: usize) -> Result<Vec<usize>, 
     let null = ops.iter().position(|op| matches!(op, Op::Device { name: "null" }));
     let null = null.and_then(|index| prepared[index].as_ref());
     let shown = Shown::default();
-    let mut missed = Vec::new();
+    let mut applied = Applied::default();
     for (index, (op, tree)) in ops.iter().zip(&prepared).enumerate().skip(done) {
         match apply_one(op, tree.as_ref(), null, &shown) {
-            Err(_) if !op.is_required() => missed.push(index),
-            other => other.map_err(|errno| Failed { op: index, errno })?,
+            Ok(0) => {}
+            Ok(levels) => applied.made.push((index, levels)),
+            Err(_) if !op.is_required() => applied.missed.push(index),
+            Err(errno) => return Err(Failed { op: index, errno }),
         }
     }
     std::mem::forget(prepared);
-    Ok(missed)
+    Ok(applied)
 }
 
 /// /dev and /proc are named by path, before and after something is mounted there: a layer that has a symlink
@@ -269,19 +280,22 @@ fn is_directory(target: &Path) -> Result<(), Errno> {
     }
 }
 
+/// How many components of its place it had to make in the layers.
 fn apply_one(
     op: &Op,
     tree: Option<&OwnedFd>,
     null: Option<&OwnedFd>,
     shown: &Shown,
-) -> Result<(), Errno> {
+) -> Result<u32, Errno> {
     let tree = || tree.ok_or(Errno::BADF);
     match op {
         Op::Tmpfs { target, mode, limits, exec } => {
             match mount_tmpfs(target, *mode, *limits, *exec) {
                 Err(Errno::NOENT) => {
-                    leave_open(make(target, true)?);
-                    mount_tmpfs(target, *mode, *limits, *exec)
+                    let place = make(target, true)?;
+                    leave_open(place.at);
+                    mount_tmpfs(target, *mode, *limits, *exec)?;
+                    return Ok(place.made);
                 }
                 other => other,
             }
@@ -311,22 +325,24 @@ fn apply_one(
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(tree()?, "", CWD, target, flags)
         }
-        Op::Text { target, content } => text(target, content),
+        Op::Text { target, content } => return text(target, content),
         Op::Account { target, entry } => match entry.added_to(target) {
-            Some(content) => text(target, &content),
+            Some(content) => return text(target, &content),
             None => Ok(()),
         },
-        Op::Bind { target, required: false, .. } => attach_ours(tree()?.as_fd(), target),
+        Op::Bind { target, required: false, .. } => return attach_ours(tree()?.as_fd(), target),
         Op::Bind { target, .. } | Op::OverlayBind { target, .. } => {
             let tree = tree()?.as_fd();
             let kind = || fstat(tree).map(|stat| FileType::from_raw_mode(stat.st_mode));
             let place = resolve_or_make(target, || Ok(kind()? == FileType::Directory))?;
-            attach(tree, leave_open(place))
+            attach(tree, leave_open(place.at))?;
+            return Ok(place.made);
         }
         Op::Proc => move_mount(tree()?, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
         Op::Mask { target } => hide::mask(target, null, shown),
         Op::ReadOnly { target } => hide::read_only(target),
     }
+    .map(|()| 0)
 }
 
 fn mount_tmpfs(target: &Path, mode: u32, limits: Option<&str>, exec: bool) -> Result<(), Errno> {
@@ -341,13 +357,15 @@ fn mount_tmpfs(target: &Path, mode: u32, limits: Option<&str>, exec: bool) -> Re
 }
 
 /// Where the layer has a symlink to a directory, over that link.
-fn attach_ours(tree: BorrowedFd<'_>, target: &Path) -> Result<(), Errno> {
-    let over = |place: Result<OwnedFd, Errno>| attach(tree, leave_open(place?));
-    over(resolve_ours(target)).or_else(|errno| over(resolve_link(target)).map_err(|_| errno))
+fn attach_ours(tree: BorrowedFd<'_>, target: &Path) -> Result<u32, Errno> {
+    let over = |at: OwnedFd| attach(tree, leave_open(at));
+    let place = resolve_ours(target);
+    let attached = place.and_then(|place| over(place.at).map(|()| place.made));
+    attached.or_else(|errno| resolve_link(target).and_then(over).map(|()| 0).map_err(|_| errno))
 }
 
 /// A file of ours over one of the layer: in the memory of /run, without a name there once it is mounted.
-fn text(target: &Path, content: &str) -> Result<(), Errno> {
+fn text(target: &Path, content: &str) -> Result<u32, Errno> {
     const NAME: &str = "/run/.text";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = leave_open(openat(CWD, NAME, flags, Mode::from_raw_mode(0o644))?);

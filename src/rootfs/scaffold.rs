@@ -25,18 +25,21 @@ use crate::ids::ORDINARY;
 const TRIES: u32 = 1000;
 
 /// Makes sure that the scaffold for `places` (absolute path, whether a directory) exists in `cache`, owned
-/// by `owner` (user and group ids outside), and gives its name there.
+/// by `owner` (user and group ids outside), and gives its name there. Without a cache nothing is made, and the name is
+/// the one that it would have.
 ///
 /// # Errors
 /// What mkdirat(2), openat(2) or renameat2(2) say; nothing half-made is left under the final name.
 pub fn ensure(
-    cache: BorrowedFd<'_>,
+    cache: Option<BorrowedFd<'_>>,
     places: &[(PathBuf, bool)],
     owner: (u32, u32),
 ) -> Result<String> {
     let name = name_of(places, owner);
-    if !exists(cache, &name) {
-        make(cache, &name, places, owner, None)?;
+    match cache {
+        Some(cache) if !exists(cache, &name) => make(cache, &name, places, owner, None)?,
+        Some(_) => {}
+        None => possible(places)?,
     }
     Ok(name)
 }
@@ -48,7 +51,7 @@ pub fn ensure(
 /// # Errors
 /// As [`ensure`].
 pub fn ensure_with_home(
-    cache: BorrowedFd<'_>,
+    cache: Option<BorrowedFd<'_>>,
     places: &[(PathBuf, bool)],
     owner: (u32, u32),
     user: (u32, u32),
@@ -57,8 +60,12 @@ pub fn ensure_with_home(
     let mut places = places.to_vec();
     places.push((HOME.into(), true));
     let name = format!("{}-{}.{}", name_of(&places, owner), user.0, user.1);
-    if !exists(cache, &name) {
-        make_it(&|owner, user| make(cache, &name, &places, owner, Some(user)))?;
+    match cache {
+        Some(cache) if !exists(cache, &name) => {
+            make_it(&|owner, user| make(cache, &name, &places, owner, Some(user)))?;
+        }
+        Some(_) => {}
+        None => possible(&places)?,
     }
     Ok(name)
 }
@@ -257,12 +264,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = open_directory(CWD, dir.path()).expect("open");
         let places = vec![("/a/b".into(), true), ("/a/f".into(), false)];
-        let name = ensure(cache.as_fd(), &places, us()).expect("first");
+        let name = ensure(Some(cache.as_fd()), &places, us()).expect("first");
         assert!(dir.path().join(&name).join("a/b").is_dir());
         assert!(dir.path().join(&name).join("a/f").is_file());
-        assert_eq!(ensure(cache.as_fd(), &places, us()).expect("second"), name);
+        assert_eq!(ensure(Some(cache.as_fd()), &places, us()).expect("second"), name);
         let other = vec![("/a/b".into(), false)];
-        assert_ne!(ensure(cache.as_fd(), &other, us()).expect("other"), name);
+        assert_ne!(ensure(Some(cache.as_fd()), &other, us()).expect("other"), name);
         assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 2);
     }
 
@@ -272,7 +279,7 @@ mod tests {
         let cache = open_directory(CWD, dir.path()).expect("open");
         let places = vec![("/a/b".into(), true)];
         let left = make_temporary(cache.as_fd(), &name_of(&places, us())).expect("left");
-        let name = ensure(cache.as_fd(), &places, us()).expect("made");
+        let name = ensure(Some(cache.as_fd()), &places, us()).expect("made");
         assert!(dir.path().join(name).join("a/b").is_dir());
         assert!(dir.path().join(left).is_dir(), "it may be another one's");
     }
@@ -282,7 +289,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = open_directory(CWD, dir.path()).expect("open");
         let places = vec![("/a".into(), false), ("/a/b".into(), true)];
-        let fault = ensure(cache.as_fd(), &places, us()).expect_err("no such tree");
+        let fault = ensure(Some(cache.as_fd()), &places, us()).expect_err("no such tree");
         assert!(fault.message.contains("/a: it would be a file, and /a/b is"), "{fault}");
         assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 0, "left over");
     }

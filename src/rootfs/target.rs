@@ -19,6 +19,21 @@ pub(super) fn make_file(target: &Path) -> Result<(), Errno> {
     }
 }
 
+/// Where something is mounted.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The file or directory.
+    pub(super) at: OwnedFd,
+    /// How many of the last components of its path had to be made in the layers, and so in the upper.
+    pub(super) made: u32,
+}
+
+impl Place {
+    fn there(at: OwnedFd) -> Self {
+        Self { at, made: 0 }
+    }
+}
+
 /// Resolves a target in the new root, never through a magic link.
 fn resolve(target: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno> {
     look_up(relative(target), OFlags::PATH | OFlags::CLOEXEC, how)
@@ -52,19 +67,23 @@ const IN_LAYERS: ResolveFlags = INSIDE.union(ResolveFlags::NO_XDEV);
 pub(super) fn resolve_or_make(
     target: &Path,
     is_directory: impl Fn() -> Result<bool, Errno>,
-) -> Result<OwnedFd, Errno> {
+) -> Result<Place, Errno> {
     match resolve(target, INSIDE) {
-        Err(Errno::NOENT) => make_in_run(target).or_else(|_| make(target, is_directory()?)),
-        other => other,
+        Err(Errno::NOENT) => match make_in_run(target) {
+            Ok(at) => Ok(Place::there(at)),
+            Err(_) => make(target, is_directory()?),
+        },
+        other => other.map(Place::there),
     }
 }
 
 /// The place of a file of ours. Where the layer has a symlink to nowhere, or to what is not the layers', it is a file in our
 /// /run if the link leads there, or else the link itself, which can be mounted over like a file.
-pub(super) fn resolve_ours(target: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn resolve_ours(target: &Path) -> Result<Place, Errno> {
     resolve(target, IN_LAYERS)
         .or_else(|_| make_in_run(target))
         .or_else(|_| resolve_link(target))
+        .map(Place::there)
         .or_else(|_| make(target, false))
 }
 
@@ -75,8 +94,8 @@ pub(super) fn resolve_link(target: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Makes a target that a whiteout of a layer hides from the scaffold, with what is missing above it: in the layers, and
-/// so in the upper, whose part it stays.
-pub(super) fn make(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
+/// so in the upper, out of which a commit takes it again.
+pub(super) fn make(target: &Path, directory: bool) -> Result<Place, Errno> {
     match make_in_layers(target, directory) {
         // The root is read-only to the command, which has not begun.
         Err(Errno::ROFS) => {
@@ -90,8 +109,9 @@ pub(super) fn make(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn make_in_layers(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
+fn make_in_layers(target: &Path, directory: bool) -> Result<Place, Errno> {
     let target = relative(target);
+    let mut made_now = 0;
     let mut dir = resolve(Path::new("."), IN_LAYERS)?;
     let mut place = PathBuf::new();
     for name in target {
@@ -108,7 +128,10 @@ fn make_in_layers(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
                     // A symlink to nowhere.
                     Err(Errno::EXIST) => Err(Errno::NOENT),
                     Err(errno) => Err(errno),
-                    Ok(()) => resolve(&place, IN_LAYERS),
+                    Ok(()) => {
+                        made_now += 1;
+                        resolve(&place, IN_LAYERS)
+                    }
                 }
             }
             // Another mount, which has no such place.
@@ -116,7 +139,7 @@ fn make_in_layers(target: &Path, directory: bool) -> Result<OwnedFd, Errno> {
             other => other,
         }?;
     }
-    Ok(dir)
+    Ok(Place { at: dir, made: made_now })
 }
 
 /// The file in our /run that a symlink of the layer means.

@@ -103,9 +103,12 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         _ => done,
     };
     early = early::tell(early, &switched)?;
-    let missed = apply::apply(&spec.plan.ops, prepared, done)
+    let applied = apply::apply(&spec.plan.ops, prepared, done)
         .map_err(|failed| at_step(Stage::Mount, failed))?;
-    weaker::missed(spec, &missed, wire);
+    for (step, levels) in applied.made {
+        send_up(wire.as_fd(), &Up::Made(step as u32, levels));
+    }
+    weaker::missed(spec, &applied.missed, wire);
     if early.is_none() || !early::copies_up(spec) {
         copy_up(spec)?;
     }

@@ -26,6 +26,7 @@ use super::{explain, init};
 use crate::fault::{Context, Result};
 use crate::ids::{self, Mode as IdMode};
 use crate::isolate::cgroup::live::Entrance;
+use crate::rootfs::plan::Op;
 use crate::sys::process::Side;
 use crate::sys::processor::{Here, Processors};
 
@@ -300,6 +301,10 @@ impl Supervisor {
             Some(Up::Journal(journal)) => self.journal = Some(journal),
             Some(Up::Root(root)) => self.root = Some(root),
             Some(Up::Held(what, fd)) => moments.held(what, fd),
+            Some(Up::Made(step, levels)) => {
+                let op = spec.plan.ops.get(step as usize);
+                op.and_then(Op::place).into_iter().for_each(|place| moments.made(place, levels));
+            }
             Some(Up::Begun) => {
                 self.begun = true;
                 if self.ended.is_none() {

@@ -2,6 +2,7 @@
 //! ([`super::launch`]) and whoever wanted it.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -34,6 +35,9 @@ pub trait Moments {
     fn executing(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// The place of a mount was made in the upper: so many of the last components of its path.
+    fn made(&mut self, _place: &Path, _levels: u32) {}
 
     /// A descriptor of the sandbox, for those who join it. Of a spec that stays.
     fn held(&mut self, _what: Held, _fd: OwnedFd) {}

@@ -155,6 +155,8 @@ pub enum Up {
     Namespace(OwnedFd),
     /// PID 1 hears the supervisor from now on.
     Begun,
+    /// The place of a mount step was made in the upper: the index of the step, and how many components of its path.
+    Made(u32, u32),
 }
 
 /// What the supervisor tells.
@@ -212,6 +214,7 @@ pub fn send_up(wire: BorrowedFd<'_>, message: &Up) {
         Up::Namespace(fd) => (packet(11, 0, 0, 0), Some(fd.as_fd())),
         Up::Begun => (packet(10, 0, 0, 0), None),
         Up::Stopped => (packet(12, 0, 0, 0), None),
+        Up::Made(step, levels) => (packet(13, 0, *step, *levels as i32), None),
     };
     // The supervisor's death is handled by PDEATHSIG and by end-of-file.
     send(wire, &packet, fd).ok();
@@ -278,6 +281,7 @@ pub fn receive_up(wire: BorrowedFd<'_>) -> Result<Option<Up>, Errno> {
         (10, _) => Up::Begun,
         (11, Some(fd)) => Up::Namespace(fd),
         (12, _) => Up::Stopped,
+        (13, _) => Up::Made(detail(&packet), value(&packet) as u32),
         _ => return Err(Errno::PROTO),
     };
     Ok(Some(message))

@@ -40,6 +40,11 @@ impl Cache {
         &self.path
     }
 
+    /// The path of a cache of this name, be it there or not.
+    pub fn place(box_name: &BoxName, name: &SnapshotName) -> String {
+        format!("{}/{}", layout::cache(box_name, name), layout::CACHE_FS)
+    }
+
     /// Lets others use it, too, while it is looked at.
     ///
     /// # Errors
@@ -236,7 +241,7 @@ impl Store {
         let open = || retry_on_intr(|| openat(&dir, layout::LOCK, flags, PRIVATE_FILE));
         let lock = step("cache.lock", open)?;
         retry_on_intr(|| flock(&lock, operation))?;
-        let path = format!("{wrapper}/{}", layout::CACHE_FS);
+        let path = Cache::place(box_name, name);
         let cache = Cache { dir, lock, path };
         // Somebody may have moved it to the trash while we waited.
         let held = fstat(&cache.dir)?;

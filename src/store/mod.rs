@@ -84,7 +84,7 @@ pub use name::{BoxName, RESERVED, RunName, SnapshotName};
 pub use nest::{Claim, Claims, Lent, claimed_owners, take_tree};
 pub use refs::{Expected, RefRecord, SnapshotRef, State};
 pub use resolve::Resolved;
-pub use runs::{Run, RunRecord, RunState};
+pub use runs::{Made, Run, RunRecord, RunState};
 pub use stay::{Found, NameLock};
 pub use trash::{Emptied, Trash};
 pub use usage::Part;
@@ -99,6 +99,8 @@ pub struct Store {
     /// The effective uid that opened it, who owns everything that is ours.
     owner: u32,
     writable: bool,
+    /// Whether what it lies on can hold the upper of an overlay.
+    holds_uppers: bool,
     /// Whether a newer sandbox has added files that this one does not know, and that are no harm.
     ignores_strays: bool,
     /// Of a store inside a run: the layers that are those of the store around it.
@@ -145,8 +147,10 @@ impl Store {
         self.path.join(name).display().to_string()
     }
 
-    /// Refuses to change a store that a newer sandbox has marked as readable only.
+    /// Refuses to change a store that a newer sandbox has marked as readable only, and one that nothing but lowers can be
+    /// taken from.
     fn require_writable(&self) -> Result<()> {
+        self.require_uppers()?;
         if self.writable {
             return Ok(());
         }

@@ -32,7 +32,19 @@ impl Store {
     /// Not-found if there is none; usage if the directory is not ours alone; host on a filesystem that
     /// cannot hold the upper of an overlay; failed if a newer sandbox wrote it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_on(path.as_ref(), false)
+    }
+
+    /// The same for runs that have their uppers in memory: on overlayfs, too, a directory of which can be a lower. All that
+    /// would change such a store is refused.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_for_memory(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_on(path.as_ref(), true)
+    }
+
+    fn open_on(path: &Path, for_memory: bool) -> Result<Self> {
         let shown = path.display().to_string();
         let Some(dir) = open_base(path)? else { return Err(no_store(&shown)) };
         let owner = geteuid().as_raw();
@@ -41,7 +53,11 @@ impl Store {
         if !is_private(&stat) && holds_something(&dir, &shown)? {
             return Err(not_private(&stat, &shown));
         }
-        check_filesystem(&dir, &shown)?;
+        let found = place::file_system(&dir).context("look at filesystem of the store", &shown)?;
+        let holds_uppers = !(for_memory && found.name == OVERLAYFS);
+        if holds_uppers {
+            check_kind(found, &shown)?;
+        }
         let format = match file::read_small(dir.as_fd(), layout::FORMAT, file::RECORD_LIMIT) {
             Err(Errno::NOENT) => {
                 let found = place::file_system_for_sure(&dir);
@@ -58,7 +74,7 @@ impl Store {
             false => None,
         };
         let (path, patience) = (path.to_owned(), PATIENCE);
-        Ok(Self { dir, path, owner, writable, ignores_strays, outer, patience })
+        Ok(Self { dir, path, owner, writable, holds_uppers, ignores_strays, outer, patience })
     }
 
     /// Opens a store, and makes it (and the directories above it) if there is none. Several processes may
@@ -295,20 +311,35 @@ fn holds_something(place: &OwnedFd, shown: &str) -> Result<bool> {
     Ok(names.context("read directory", shown)?.iter().any(|name| name != "lost+found"))
 }
 
-fn check_filesystem(dir: &OwnedFd, shown: &str) -> Result<()> {
-    check_kind(place::file_system(dir).context("look at filesystem of the store", shown)?, shown)
-}
-
 fn check_kind(found: place::FileSystem, shown: &str) -> Result<()> {
     if found.holds_uppers {
         return Ok(());
     }
-    let which = if found.name == "overlayfs" { "another overlay" } else { "an overlay" };
-    let name = found.name;
-    Err(Fault::host(format!(
+    Err(no_uppers(&found.name, shown))
+}
+
+/// What [`place`] calls it.
+const OVERLAYFS: &str = "overlayfs";
+
+fn no_uppers(name: &str, shown: &str) -> Fault {
+    let which = if name == OVERLAYFS { "another overlay" } else { "an overlay" };
+    Fault::host(format!(
         "open store: {shown}: lies on {name}, which cannot hold the upper of {which}"
     ))
-    .hint(remedy::in_one_line(&remedy::base_dir(shown, Host::read()))))
+    .hint(remedy::in_one_line(&remedy::base_dir(shown, Host::read())))
+}
+
+impl Store {
+    /// Whether changes of runs can be kept in it.
+    ///
+    /// # Errors
+    /// Host, as [`Store::open`], for what [`Store::open_for_memory`] has opened where they cannot.
+    pub fn require_uppers(&self) -> Result<()> {
+        match self.holds_uppers {
+            true => Ok(()),
+            false => Err(no_uppers(OVERLAYFS, &self.path.display().to_string())),
+        }
+    }
 }
 
 /// Overlayfs keeps its notes in user xattrs. Without them it mounts and then answers EIO to whoever removes

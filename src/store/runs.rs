@@ -40,6 +40,15 @@ pub enum RunState {
     Dead,
 }
 
+/// A place of a mount that no layer had, and that no scaffold could give because a layer has removed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its path inside.
+    pub path: String,
+    /// How many of the last components of the path were made.
+    pub levels: u32,
+}
+
 /// What `run.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -67,6 +76,9 @@ pub struct RunRecord {
     /// The paths that were copied up for it, besides the databases of rpm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy_up: Vec<String>,
+    /// The places of mounts that were made in its upper, known once it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<Made>,
     /// What it was lent for the store inside it, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nest: Option<Lent>,

@@ -19,6 +19,7 @@
 //! | `change` | what differs between two views |
 //! | `merged` | several layers looked at as one, without a mount |
 //! | `settle` | what was copied up and did not change leaves an upper |
+//! | `unmake` | what was made to mount on leaves an upper |
 //! | `fold` | one layer in the place of several |
 //! | `attributes` | owner, attributes, mode and times of a file just made |
 //! | `gather` | what is remembered of an upper |
@@ -49,6 +50,7 @@ pub mod path;
 pub mod recall;
 pub mod remove;
 pub mod settle;
+mod unmake;
 pub mod usage;
 pub mod walk;
 pub mod whiteout;
@@ -64,6 +66,7 @@ pub use measure::measure;
 pub use owners::{Device, Remembered};
 pub use remove::{Removed, remove_tree};
 pub use settle::settle;
+pub use unmake::unmake;
 pub use walk::{Descend, Visit, Visitor, walk};
 
 /// What a walk, a copy or an extraction counted. The root directory itself is not counted.

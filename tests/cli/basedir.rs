@@ -106,20 +106,59 @@ fn with_mounts(env: &Env, line: &str) -> crate::common::Out {
     env.program("unshare").args([flags, "sh", "-c", line]).args(words).run()
 }
 
-#[test]
-fn on_overlayfs() {
-    let env = Env::empty();
+/// A line for a shell that mounts an overlay at `merged`.
+fn overlaid(env: &Env) -> String {
     let dir = env.dir().display();
     for name in ["lower", "upper", "work", "merged"] {
         env.folder(name);
     }
+    format!(
+        "mount -t overlay -o userxattr,lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work none {dir}/merged"
+    )
+}
+
+#[test]
+fn on_overlayfs() {
+    let env = Env::empty();
+    let (mount, dir) = (overlaid(&env), env.dir().display());
+    let line = format!("{mount} && exec \"$0\" --base-dir {dir}/merged/store init --from scratch");
+    let out = with_mounts(&env, &line);
+    drop(out.fault(6, "lies on overlayfs", "docker run -v").warns("--base-dir"));
+    assert_eq!(crate::common::left::names(&env.path("upper")), [""; 0]);
+}
+
+/// As an image has it that a store was put into: its directories can be lowers.
+#[test]
+fn a_store_on_overlayfs_serves_runs_in_memory() {
+    let env = Env::empty();
+    let (mount, dir) = (overlaid(&env), env.dir().display());
     let line = format!(
-        "mount -t overlay -o userxattr,lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work none {dir}/merged && \
-         exec \"$0\" --base-dir {dir}/merged/store init --from scratch"
+        "set -e; S=\"$0 --base-dir $1\"; $S init -q --from \"$2\"; \
+         $S run -q --commit more -- touch /more; $S run -q --commit less -- rm -r /opt; $S fsck --seal >/dev/null; \
+         {mount}; cp -a \"$1\" {dir}/merged/store 2>/dev/null || :; \
+         set +e; S=\"$0 --base-dir {dir}/merged/store\"; find {dir}/merged/store | grep -v seccomp- | sort >{dir}/before; \
+         for way in fd fd-attached lowerdir+ mount; do $S run --from postinit --upper tmpfs --overlay-way $way -- \
+            sh -c 'cat /opt/plain; rm -r /opt; mkdir /opt; ls -A /opt; echo new >/opt/x; cat /opt/x'; done; \
+         $S run --from postinit --upper tmpfs --as-user -- id -u; \
+         $S run --from postinit --upper tmpfs --dry-run -- true >/dev/null || echo dry $?; \
+         for flags in '--from postinit' '--from postinit --upper tmpfs --nest' '--from postinit --upper tmpfs --cache c:/c' \
+            '--from more --upper tmpfs' '--from less --upper tmpfs --verify'; do \
+            $S run $flags -- echo never; echo \"$flags: $?\"; done; \
+         $S run --from more --upper tmpfs --verify -- ls /more; \
+         find {dir}/merged/store | grep -v seccomp- | sort | diff {dir}/before -"
     );
     let out = with_mounts(&env, &line);
-    drop(out.fault(6, "lies on overlayfs", "docker run -v"));
-    assert_eq!(crate::common::left::names(&env.path("upper")), [""; 0]);
+    let each = "plain\nnew\n".repeat(4);
+    drop(
+        out.check(true, "")
+            .warns("shows no whiteouts")
+            .warns("which cannot hold the upper")
+            .stdout(&format!(
+                "{each}1000\n--from postinit: 125\n--from postinit --upper tmpfs --nest: 125\n\
+         --from postinit --upper tmpfs --cache c:/c: 125\n--from more --upper tmpfs: 125\n\
+         --from less --upper tmpfs --verify: 125\n/more\n"
+            )),
+    );
 }
 
 #[test]

@@ -49,11 +49,38 @@ fn a_target_that_a_layer_has_removed_is_made() {
             .ok()
             .stdout("outside\nno\n"),
     );
-    // The place stays, with nothing in it, and without any way to what was there before.
-    let flags = ["--from", "hidden", "--bind", &bind, "--commit", "place"];
-    drop(env.line(&flags, "true").run().ok());
-    drop(env.line(&["--from", "place"], "ls -A /mnt; echo end").run().ok().stdout("end\n"));
     assert_eq!(fs::read_dir(&host).unwrap().count(), 1);
+}
+
+/// A place that was made is no change; what the command has put beside it is.
+#[test]
+fn a_place_that_was_made_is_in_no_layer() {
+    let env = Env::filled();
+    drop(env.line(&["--commit", "made"], "mkdir -p /mnt/a /srv/x /srv/kept").run().ok());
+    let gone = "rm -r /mnt /srv/x /etc/hostname /etc/hosts 2>/dev/null; rm -r /opt";
+    drop(env.line(&["--from", "made", "--commit", "hidden"], gone).run());
+    let file = env.file("host/file", "outside\n");
+    let host = env.path("host").display().to_string();
+    let (bind, deep) = (format!("{host}:/mnt"), format!("{file}:/srv/x/y/f"));
+    let flags = ["--from", "hidden", "--bind", &bind, "--bind", &deep, "--tmpfs", "/opt/deep/t"];
+    let layers = env.entries("layers").len();
+    let out = env.line(&[&flags[..], &["--commit", "same"]].concat(), "ls /mnt /srv/x/y /opt/deep");
+    drop(out.run().ok().warns("no layer was made"));
+    assert_eq!(env.entries("layers").len(), layers);
+    // What the command has made is kept, and with it the way to it, and nothing else.
+    let line = "echo new >/srv/x/y/new; mkdir /opt/mine";
+    drop(env.line(&[&flags[..], &["--commit", "new"]].concat(), line).run().ok());
+    let changes = env.sandbox(&["diff", "hidden", "new"]).run().ok();
+    drop(changes.stdout("A /opt\nA /opt/mine\nA /srv/x\nA /srv/x/y\nA /srv/x/y/new\n"));
+    // A kept run, which goes on with another place: what it has changed itself stays, empty as it may be.
+    let kept = [&flags[..], &["--keep-on-failure"]].concat();
+    drop(env.line(&kept, "mkdir -p /mine/empty; exit 1").run().code(1));
+    let run = env.entries("runs").pop().unwrap();
+    drop(env.sandbox(&["diff", "--run", &run]).run().ok().stdout("A /mine\nA /mine/empty\n"));
+    let again = ["shell", "--run", &run, "--bind", &format!("{host}:/mine/empty/at")];
+    drop(env.sandbox(&again).run().code(0));
+    drop(env.sandbox(&["recover", &run, "--as", "mine"]).run().ok());
+    drop(env.sandbox(&["diff", "hidden", "mine"]).run().ok().stdout("A /mine\nA /mine/empty\n"));
 }
 
 #[test]

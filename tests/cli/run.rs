@@ -242,10 +242,13 @@ fn a_dry_run_changes_nothing() {
         &format!("{host}:/data:rw"),
         "--tmpfs",
         "/scratch",
+        "--cache",
+        "kept:/var/kept",
     ];
     let out = env.sandbox(&flags).args(["--", "touch", "/data/x"]).run().ok().stderr("");
-    drop(out.says("touch").says("/data").says("/scratch").says("layers/"));
+    drop(out.says("touch").says("/data").says("/scratch").says("layers/").says("/var/kept"));
     assert_eq!(env.state(), state);
+    assert!(env.entries("cache").iter().all(|name| !name.starts_with("box-")), "a cache was made");
     assert!(!env.path("host/x").exists());
     let json = env.sandbox(&["run", "--json", "--dry-run", "--", "true", "a b"]).run().ok().json();
     assert_eq!(json["argv"], serde_json::json!(["true", "a b"]));

@@ -263,6 +263,19 @@ pub(crate) fn read_only_inside() {
     place.said(&["show", "one"]).code(0);
     place.said(&["diff", "postinit", "one"]).code(0);
     place.said(&["run", "--", "true"]).refused(125, REASON);
+    // What a run would do can be told all the same, and nothing is made for it: places, a home, a cache.
+    for flags in [
+        &[][..],
+        &["--commit", "two"],
+        &["--as-user"],
+        &["--profile", "strict", "--tmpfs", "/srv/deep"],
+        &["--cache", "c:/srv/cache", "--bind", "/opt:/srv/opt"],
+        &["--upper", "tmpfs", "--cache", "c:/srv/cache"],
+    ] {
+        let said = place.said(&[&["run", "--dry-run"], flags, &["--", "true"]].concat()).code(0);
+        assert!(said.out.contains("mounts:") && said.err.is_empty(), "{flags:?}: {said:?}");
+    }
+    place.said(&["shell", "--dry-run"]).code(0);
     // What is in memory needs no place: neither for the changes nor for anything of ours.
     let memory = &["run", "--from", "one", "--upper", "tmpfs"];
     for (flags, line) in [

@@ -1,6 +1,7 @@
 //! What is done for a run at the moments when its supervisor has nothing else to do.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::process::Pid;
 
@@ -16,7 +17,7 @@ use crate::run::moments::{Moments, Order};
 use crate::run::outcome::Ended;
 use crate::run::supervisor::Held;
 use crate::run::weaker::Weaker;
-use crate::store::{Run, RunRecord, SharedLock, Store};
+use crate::store::{Made, Run, RunRecord, SharedLock, Store};
 
 /// The directory of a run, from before its making to its end.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(super) struct Around<'a> {
     child: Option<Pid>,
     lost: Vec<Lost>,
     lent: u64,
+    made: Vec<Made>,
     staying: Option<&'a mut Staying>,
     /// Whether it has no directory; what it stands on is kept by the lock.
     fleeting: bool,
@@ -62,6 +64,7 @@ impl<'a> Around<'a> {
             status,
             lost: Vec::new(),
             lent: 0,
+            made: Vec::new(),
             staying: None,
             child: None,
             fleeting: false,
@@ -97,6 +100,11 @@ impl<'a> Around<'a> {
     /// What the host refused.
     pub(super) fn lost(&mut self) -> Vec<Lost> {
         std::mem::take(&mut self.lost)
+    }
+
+    /// The places of mounts that were made in the upper.
+    pub(super) fn made(&mut self) -> Vec<Made> {
+        std::mem::take(&mut self.made)
     }
 
     /// The bytes on disk that it had for a store inside before the command began, if these count.
@@ -170,6 +178,13 @@ impl Moments for Around<'_> {
             self.store.forget_ended_of(name).ok();
         }
         self.staying.as_deref_mut().map_or(Ok(()), Staying::executing)
+    }
+
+    fn made(&mut self, place: &Path, levels: u32) {
+        // Without a text it has no place in a record, and stays in the upper.
+        if let Some(path) = place.to_str() {
+            self.made.push(Made { path: path.to_owned(), levels });
+        }
     }
 
     fn held(&mut self, what: Held, fd: OwnedFd) {

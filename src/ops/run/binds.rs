@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Bind;
 use super::resolve::Base;
+use super::{Bind, RunOptions};
 use crate::fault::{Context, Fault, Result, printable};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
-use crate::store::{Cache, SharedLock, Store};
+use crate::store::{Cache, SharedLock, SnapshotName, Store};
 
 /// Where a bind source really lies. What the user named was looked at already, and must not be resolved a second time:
 /// a symlink put there meanwhile would lead to where it was never allowed to (CVE-2024-42472).
@@ -69,12 +69,29 @@ pub(super) fn shares(plan: &MountPlan) -> bool {
     })
 }
 
-/// A persistent cache of the box, made when it is first named.
-pub(super) fn cache(store: &Store, lock: &SharedLock, base: &Base, name: &str) -> Result<Cache> {
-    let name = name
-        .parse()
-        .map_err(|fault: Fault| Fault::usage(fault.message.replacen("snapshot", "cache", 1)))?;
-    store.use_cache(lock, &base.box_name, &name, &base.id_map)
+/// The persistent caches that are asked for, made when they are first named. Where nothing is to be made (`dry`), only
+/// their names are looked at.
+pub(super) fn caches(
+    store: &Store,
+    lock: &SharedLock,
+    base: &Base,
+    options: &RunOptions,
+    dry: bool,
+) -> Result<Vec<Cache>> {
+    let mut caches = Vec::new();
+    for (name, _) in &options.caches {
+        let name = cache_name(name)?;
+        if !dry {
+            caches.push(store.use_cache(lock, &base.box_name, &name, &base.id_map)?);
+        }
+    }
+    Ok(caches)
+}
+
+/// The name of a cache, which is made like that of a snapshot.
+pub(super) fn cache_name(name: &str) -> Result<SnapshotName> {
+    name.parse()
+        .map_err(|fault: Fault| Fault::usage(fault.message.replacen("snapshot", "cache", 1)))
 }
 
 #[cfg(test)]

@@ -58,6 +58,26 @@ pub(super) fn room(store: &Store, layer: &LayerRecord, options: &RunOptions) -> 
     Ok(())
 }
 
+/// Where a store lies on overlayfs, what its layers say about removed files may not have come along: overlayfs shows and
+/// takes no whiteout, and what builds an image leaves attributes out. A layer without one beneath needs neither; else
+/// only digests tell.
+pub(super) fn lowers(store: &Store, layer: &LayerRecord, options: &RunOptions) -> Result<()> {
+    let Err(fault) = store.require_uppers() else { return Ok(()) };
+    if !resolve::fleeting(store, options) {
+        return Err(fault);
+    }
+    let has_digests = |id| store.manifest(id).map(|digests| digests.is_some());
+    let mut undigested = layer.mount.iter().map(has_digests).filter(|has| *has != Ok(true));
+    if layer.mount.len() == 1 || (options.verify && undigested.next().is_none()) {
+        return Ok(());
+    }
+    Err(Fault::host(format!(
+        "run: {}: lies on overlayfs, which shows no whiteouts, so that files that a layer has removed could be there again",
+        store.path().display()
+    ))
+    .hint("start from a snapshot of one layer, as init makes it; or add --verify, if the layers were given digests (fsck --seal) before the store was put here"))
+}
+
 /// The number of CAP_SYS_ADMIN in capabilities(7).
 const CAP_SYS_ADMIN: u32 = 21;
 

@@ -56,6 +56,7 @@ pub(super) fn claim(
         id_map: base.id_map.clone(),
         argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         copy_up: settings.copy_up_paths.clone(),
+        made: Vec::new(),
         nest: settings.lent.take(),
         started,
         pid: std::process::id(),

@@ -37,7 +37,8 @@ pub struct DryRun {
     pub lost: Vec<Lost>,
 }
 
-/// Says what a run would do. Makes nothing but cache entries.
+/// Says what a run would do. Makes nothing (but, where it can, the entry of a filter in the cache), so that the store may be one
+/// that nobody can write to.
 ///
 /// # Errors
 /// As [`super::run`], for everything that is decided before the run begins.
@@ -47,7 +48,7 @@ pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<D
     // What the mount would find out.
     store.openable(&base.layer.id)?;
     let options = &*defaults::fill_in(options, &base)?;
-    let settings = resolve::settings(store, &lock, &base, options)?;
+    let settings = resolve::settings(store, &lock, &base, options, true)?;
     drop(lock);
     let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(DryRun {

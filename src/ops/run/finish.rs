@@ -65,6 +65,10 @@ impl After<'_> {
         let keeps = self.options.keep_on_failure && self.said.is_none();
         if resumed || (!ended.success() && keeps) {
             let code = i32::from(ended.exit_code());
+            if !self.record.made.is_empty() {
+                // It is no change that `diff --run` should show.
+                copyup::settle(self.store, run, self.record)?;
+            }
             self.keep_journal(run)?;
             run.mark_kept(&RunRecord { exit: Some(code), ..self.record.clone() })?;
             finished.kept = true;

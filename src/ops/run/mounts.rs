@@ -20,7 +20,6 @@ pub(super) fn plan(
     profile: &Profile,
     hostname: &str,
     network: &network::Plan,
-    caches: &[Cache],
 ) -> Result<(MountPlan, BTreeMap<Source, bool>)> {
     let mut request = plan::Request {
         binds: Vec::new(),
@@ -39,8 +38,8 @@ pub(super) fn plan(
     for bind in &options.binds {
         request.binds.push(binds::host_bind(store, bind)?);
     }
-    for (cache, (_, target)) in caches.iter().zip(&options.caches) {
-        let source = Source::Store(cache.path().to_owned());
+    for (name, target) in &options.caches {
+        let source = Source::Store(Cache::place(&base.box_name, &binds::cache_name(name)?));
         let (target, mode) = (target.clone(), BindMode::ReadWrite);
         request.binds.push(plan::Bind { source, target, mode });
     }

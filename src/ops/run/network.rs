@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::{Net, RunOptions};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, printable};
 use crate::isolate::lost::Lost;
 use crate::isolate::outside::{self, Publish};
 use crate::isolate::profile::{Network, Profile};
@@ -79,4 +79,31 @@ pub(super) fn plan(options: &RunOptions, profile: &Profile) -> Result<Plan> {
         }
     }
     Ok(plan)
+}
+
+/// The name of the host inside.
+///
+/// # Errors
+/// Usage for what is none.
+pub(super) fn hostname(name: &str) -> Result<String> {
+    let fits = (1..=64).contains(&name.len());
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+    if fits && name.chars().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    let shown = printable(name);
+    Err(Fault::usage(format!("host name: {shown}: not 1 to 64 letters, digits, `.`, `_`, `-`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_are_plain() {
+        assert!(hostname("build-1.example").is_ok());
+        for name in ["", "a b", "a/b", "a\n", &"x".repeat(65)] {
+            assert!(hostname(name).is_err(), "{name:?}");
+        }
+    }
 }

@@ -42,9 +42,9 @@ pub(super) fn remembers(map: &IdMap, as_user: bool) -> bool {
     !as_user || map.mode != Mode::Single
 }
 
-/// The scaffold of a run, with a home for an ordinary user.
+/// The name of the scaffold of a run, with a home for an ordinary user. It is made where there is a `cache` for it.
 pub(super) fn scaffold(
-    cache: BorrowedFd<'_>,
+    cache: Option<BorrowedFd<'_>>,
     places: &[(PathBuf, bool)],
     map: &IdMap,
     as_user: bool,

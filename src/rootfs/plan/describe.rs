@@ -15,6 +15,18 @@ impl Op {
         )
     }
 
+    /// What is mounted there, of a step that may have to make its place in the layers.
+    pub fn place(&self) -> Option<&Path> {
+        match self {
+            Self::Tmpfs { target, .. }
+            | Self::Text { target, .. }
+            | Self::Account { target, .. }
+            | Self::Bind { target, .. }
+            | Self::OverlayBind { target, .. } => Some(target),
+            _ => None,
+        }
+    }
+
     /// What it does, in one line.
     pub fn describe(&self) -> String {
         let show = |path: &Path| printable(&path.to_string_lossy());
