@@ -47,6 +47,8 @@ mod fsck;
 mod gc;
 #[path = "cli/hidden.rs"]
 mod hidden;
+#[path = "cli/hostile.rs"]
+mod hostile;
 #[path = "cli/init.rs"]
 mod init;
 #[path = "cli/isolation.rs"]

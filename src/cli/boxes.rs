@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, common: &Common) -> Outcome {
 }
 
 fn list(common: &Common) -> Outcome {
-    let store = common.store()?;
+    let store = common.store_of_all()?;
     let all = boxes::list(&store)?;
     if common.json {
         print_json(&all)?;

@@ -60,7 +60,7 @@ fn settle(args: &Args, store: &Store) -> Result<()> {
 
 /// Measures the store.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
-    let store = common.store()?;
+    let store = common.store_of_all()?;
     settle(args, &store)?;
     let space = df(&store, args.name.as_ref())?;
     if common.json {

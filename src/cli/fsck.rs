@@ -34,7 +34,7 @@ pub(super) struct Args {
 
 /// Checks the store.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
-    let store = common.store()?;
+    let store = common.store_of_all()?;
     let request = Request { repair: args.repair, seal: args.seal, layer: args.layer };
     let home = common.box_name()?;
     // The store waits for others itself, a moment in any case.

@@ -22,7 +22,7 @@ pub(super) struct Args {
 
 /// Removes dead runs and layers that nothing needs, and empties the trash.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
-    let store = common.store()?;
+    let store = common.store_of_all()?;
     // The store waits for others itself, a moment in any case.
     let moment = Duration::from_secs(5);
     let request = Request { dry_run: args.dry_run, all: args.all };

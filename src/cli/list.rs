@@ -20,10 +20,10 @@ pub(super) struct Args {
 
 /// Lists the snapshots, the oldest first; a star marks those that name the current layer.
 pub(super) fn run(args: Args, common: &Common) -> Outcome {
-    let store = common.store()?;
     if args.all_boxes {
-        return all_boxes(&store, common);
+        return all_boxes(&common.store_of_all()?, common);
     }
+    let store = common.store()?;
     let listing = list(&store, &common.box_name()?)?;
     if common.json {
         print_json(&listing)?;

@@ -188,7 +188,7 @@ pub fn main() -> ExitCode {
                 .and_then(|matches| Cli::from_arg_matches(&matches));
             match parsed {
                 Ok(cli) => cli,
-                Err(error) => return report::clap(&error, &typed.command, typed.codes, typed.json),
+                Err(error) => return report::clap(error, &typed.command, typed.codes, typed.json),
             }
         }
     };

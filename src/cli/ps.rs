@@ -18,7 +18,7 @@ pub(super) struct Args {
 /// Lists the runs of all boxes, the oldest first. Unlike other commands it removes nothing of what was killed, so
 /// that it can be seen, and recovered.
 pub(super) fn run(args: &Args, common: &Common) -> Outcome {
-    let listing = list(&common.store()?, args.all)?;
+    let listing = list(&common.store_of_all()?, args.all)?;
     if common.json {
         print_json(&listing)?;
     } else {

@@ -4,11 +4,11 @@ use std::error::Error as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::{Error as ClapError, ErrorKind as ClapKind};
+use clap::error::{ContextValue, Error as ClapError, ErrorKind as ClapKind};
 use serde::Serialize;
 
 use super::output::aimed;
-use crate::fault::{Fault, Kind, why};
+use crate::fault::{Fault, Kind, printable, why};
 
 /// Why a command stopped before its end.
 #[derive(Debug)]
@@ -100,16 +100,19 @@ fn with_way_out(fault: &Fault) -> Fault {
     Fault { message: aimed(&fault.message).into_owned(), hint, ..fault.clone() }
 }
 
+/// A line each, whatever names have come into them.
 fn text(fault: &Fault) -> String {
+    let message = printable(&fault.message);
     match &fault.hint {
-        Some(hint) => format!("sandbox: {}\nhint: {hint}\n", fault.message),
-        None => format!("sandbox: {}\n", fault.message),
+        Some(hint) => format!("sandbox: {message}\nhint: {}\n", printable(hint)),
+        None => format!("sandbox: {message}\n"),
     }
 }
 
 /// Tells what clap says: help and version on stdout; a mistake in our own form, with clap's usage lines.
 /// `command` is what was being typed (`sandbox run`), for the hint.
-pub(super) fn clap(error: &ClapError, command: &str, codes: Codes, json: bool) -> ExitCode {
+pub(super) fn clap(mut error: ClapError, command: &str, codes: Codes, json: bool) -> ExitCode {
+    escape(&mut error);
     match error.kind() {
         ClapKind::DisplayHelp | ClapKind::DisplayVersion => match error.print() {
             Ok(()) => ExitCode::SUCCESS,
@@ -132,6 +135,23 @@ pub(super) fn clap(error: &ClapError, command: &str, codes: Codes, json: bool) -
             }
             codes.of(Kind::Usage)
         }
+    }
+}
+
+/// Escapes what was typed where clap repeats it: a line break would pass for a paragraph of its text, and more than that
+/// could drive a terminal.
+fn escape(error: &mut ClapError) {
+    let escaped = |value: &ContextValue| match value {
+        ContextValue::String(text) => Some(ContextValue::String(printable(text))),
+        ContextValue::Strings(all) => {
+            Some(ContextValue::Strings(all.iter().map(|text| printable(text)).collect()))
+        }
+        _ => None,
+    };
+    let found: Vec<_> =
+        error.context().filter_map(|(kind, value)| Some((kind, escaped(value)?))).collect();
+    for (kind, value) in found {
+        error.insert(kind, value);
     }
 }
 
