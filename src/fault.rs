@@ -81,7 +81,24 @@ constructors! {
     host => Host, damaged => Damaged, failed => Failed,
 }
 
+/// What to do where a process may open no more files.
+pub const MORE_FILES: &str = "end other programs, or raise the limit (`ulimit -n`)";
+
+/// What to do about a full disk, in a store.
+pub const FREE_SPACE: &str = "free some space (`sandbox gc`), then try again";
+
 impl Fault {
+    /// The same fault of somebody who has no store yet, and so nothing in it that could be freed.
+    #[must_use]
+    pub fn without_store(self) -> Self {
+        match self.hint.as_deref() {
+            Some(FREE_SPACE) => {
+                self.hint("free some space there, or take another file system with --base-dir")
+            }
+            _ => self,
+        }
+    }
+
     /// The same fault with the next command to type.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -101,9 +118,9 @@ impl Fault {
         let message = format!("{what}: {}: {}", printable(&on.to_string()), why(errno));
         let fault = Self::failed(message).of(errno);
         match errno {
-            Errno::NOSPC | Errno::DQUOT => {
-                fault.hint("free some space (`sandbox gc`), then try again")
-            }
+            Errno::NOSPC | Errno::DQUOT => fault.hint(FREE_SPACE),
+            Errno::MFILE | Errno::NFILE => fault.hint(MORE_FILES),
+            Errno::FBIG => fault.hint("raise the limit on the size of files (`ulimit -f`)"),
             Errno::ROFS => fault.hint("choose a writable place with --base-dir"),
             _ => fault,
         }

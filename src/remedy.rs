@@ -7,6 +7,8 @@ use std::fs;
 
 use rustix::io::Errno;
 
+use crate::fault::why;
+
 /// What keeps a process in a box of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -30,8 +32,8 @@ pub struct Host {
     pub apparmor_restricts: bool,
     /// An AppArmor profile that enforces holds this process: docker-default and the like.
     pub apparmor_confined: bool,
-    /// `user.max_user_namespaces` is 0.
-    pub none_allowed: bool,
+    /// The limit among those of namespaces that is 0, by the name of its sysctl.
+    pub none_allowed: Option<&'static str>,
     /// A seccomp filter holds this process.
     pub filtered: bool,
     /// What we are in, as far as it shows.
@@ -49,7 +51,9 @@ impl Host {
                 && !rustix::process::geteuid().is_root(),
             apparmor_confined: text("/proc/self/attr/current")
                 .is_some_and(|label| label.ends_with("(enforce)")),
-            none_allowed: is("/proc/sys/user/max_user_namespaces", "0"),
+            none_allowed: LIMITS
+                .into_iter()
+                .find(|name| is(&format!("/proc/sys/user/{name}"), "0")),
             filtered: status.lines().any(|line| line == "Seccomp:\t2"),
             engine: engine(),
         }
@@ -82,12 +86,26 @@ pub fn in_one_line(remedy: &str) -> String {
     remedy.lines().collect::<Vec<_>>().join("; or ")
 }
 
+/// The limits of the namespaces that one clone(2) makes, in the order in which one that is 0 tells most.
+const LIMITS: [&str; 3] = ["max_user_namespaces", "max_mnt_namespaces", "max_pid_namespaces"];
+
+/// Why a namespace cannot be made: what clone(2) says of a limit is true of disks.
+pub fn why_no_namespace(errno: Errno, host: Host) -> String {
+    match (errno, host.none_allowed) {
+        (Errno::NOSPC | Errno::USERS, Some(name)) => format!("user.{name} is 0"),
+        (Errno::NOSPC | Errno::USERS, None) => {
+            "there are too many (user.max_user_namespaces)".to_owned()
+        }
+        _ => why(errno),
+    }
+}
+
 /// A user namespace that cannot be made, for this error of clone(2) or unshare(2).
 pub fn user_namespace(errno: Errno, host: Host) -> String {
+    if let (Errno::NOSPC | Errno::USERS, Some(name)) = (errno, host.none_allowed) {
+        return format!("as root: `sysctl -w user.{name}=15000`");
+    }
     match errno {
-        Errno::NOSPC | Errno::USERS if host.none_allowed => {
-            "as root: `sysctl -w user.max_user_namespaces=15000`".to_owned()
-        }
         Errno::NOSPC | Errno::USERS => {
             "too many user namespaces, or more than 32 in one another: end some, or as root raise \
              `sysctl user.max_user_namespaces`"
@@ -276,7 +294,11 @@ mod tests {
             (Errno::PERM, Host { unprivileged_off: true, ..plain }, "unprivileged_userns_clone=1"),
             (Errno::PERM, Host { apparmor_restricts: true, ..plain }, "/etc/apparmor.d/sandbox"),
             (Errno::ACCESS, Host { apparmor_restricts: true, ..plain }, "userns, }"),
-            (Errno::NOSPC, Host { none_allowed: true, ..plain }, "max_user_namespaces=15000"),
+            (
+                Errno::NOSPC,
+                Host { none_allowed: Some("max_pid_namespaces"), ..plain },
+                "max_pid_namespaces=15000",
+            ),
             (Errno::NOSPC, plain, "32"),
             (Errno::INVAL, plain, "CONFIG_USER_NS"),
         ] {

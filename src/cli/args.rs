@@ -117,9 +117,14 @@ impl Common {
     /// # Errors
     /// A usage fault for a name that cannot be one.
     pub(super) fn box_name(&self) -> Result<BoxName> {
-        let given = self.box_name.clone();
-        let from_caller = || env::var("SANDBOX_BOX").ok().filter(|name| !name.is_empty());
-        BoxName::from_str(&given.or_else(from_caller).unwrap_or_else(|| "default".to_owned()))
+        let from_caller = || env::var_os("SANDBOX_BOX").filter(|name| !name.is_empty());
+        let name = match &self.box_name {
+            Some(given) => given.clone(),
+            // One that is no text is no box, and not as good as none.
+            None => from_caller()
+                .map_or_else(|| "default".to_owned(), |name| name.to_string_lossy().into_owned()),
+        };
+        BoxName::from_str(&name)
     }
 
     /// The box that a command names by a word of its own, or as for every command.

@@ -124,6 +124,9 @@ pub(super) fn clap(mut error: ClapError, command: &str, codes: Codes, json: bool
         }
         _ => {
             let mut mistake = Mistake::of(&error.render().to_string(), command);
+            if error.kind() == ClapKind::InvalidUtf8 {
+                mistake.fault.message = not_text();
+            }
             // A value that a parser of ours refused: it may know better what to type.
             let refused = error.source().and_then(|source| source.downcast_ref::<Fault>());
             if let Some(hint) = refused.and_then(|fault| fault.hint.clone()) {
@@ -153,6 +156,13 @@ fn escape(error: &mut ClapError) {
     for (kind, value) in found {
         error.insert(kind, value);
     }
+}
+
+/// Which word it is that is no text; clap does not say.
+fn not_text() -> String {
+    let mut words = std::env::args_os().skip(1);
+    let word = words.find(|word| word.to_str().is_none()).unwrap_or_default();
+    format!("not UTF-8: '{}'", printable(&word.to_string_lossy()))
 }
 
 /// clap's text taken apart.

@@ -12,9 +12,13 @@ pub fn namespace_refused(errno: Errno) -> Fault {
     if let Some(fault) = run_out("make a user namespace: this host", errno) {
         return fault;
     }
-    Fault::host(format!("make a user namespace: this host: {}", why(errno)))
-        .of(errno)
-        .hint(remedy::in_one_line(&remedy::user_namespace(errno, Host::read())))
+    let host = Host::read();
+    Fault::host(format!(
+        "make a user namespace: this host: {}",
+        remedy::why_no_namespace(errno, host)
+    ))
+    .of(errno)
+    .hint(remedy::in_one_line(&remedy::user_namespace(errno, host)))
 }
 
 /// The fault of what has run out, and may be there at another time; none for any other errno.

@@ -55,6 +55,9 @@ impl FromStr for Source {
         if let Some((scheme, _)) = text.split_once("://") {
             return Err(bad(text, &format!("{scheme} is not a source")));
         }
+        if text.is_empty() {
+            return Err(bad("--from", "it is empty"));
+        }
         path(text, text).map(Self::Directory)
     }
 }
@@ -195,9 +198,11 @@ fn real(path: &Path, directory: bool) -> Result<PathBuf> {
     let is_dir = fs::metadata(&found).context("look at", &shown)?.is_dir();
     match (directory, is_dir) {
         (true, false) => {
-            Err(bad(&shown, "is not a directory").hint(format!("for an archive type tar:{shown}")))
+            Err(bad(&shown, "is not a directory")
+                .hint(format!("for an archive: --from tar:{shown}")))
         }
-        (false, true) => Err(bad(&shown, "is a directory").hint(format!("type {shown}"))),
+        (false, true) => Err(bad(&shown, "is a directory, and no archive")
+            .hint(format!("a directory is named without `tar:`: --from {shown}"))),
         _ => Ok(found),
     }
 }

@@ -132,7 +132,7 @@ pub fn copy(store: &Store, box_name: &BoxName, options: &CopyOptions) -> Result<
             into(&target, from, path, options.follow).map(|(copied, _)| copied)
         }
         (Place::Inside { .. }, _) => Err(Fault::usage("copy: both ends are inside")
-            .hint("through an archive: `sandbox cp A:/path - | sandbox cp - B:/path`")),
+            .hint("through an archive: `sandbox cp A:/path -`, piped into `sandbox cp - B:/path`")),
         _ => Err(Fault::usage("copy: neither end is a snapshot or a run")
             .hint("NAME:PATH or RUN:PATH; a path of the host with a colon is written ./a:b")),
     }

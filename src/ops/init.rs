@@ -28,7 +28,7 @@ use fill::{Filled, fill};
 use fresh::Fresh;
 
 /// The snapshot that init takes.
-const POSTINIT: &str = "postinit";
+pub(super) const POSTINIT: &str = "postinit";
 
 /// How long another init of the same box may take for its last steps, which are a few writes.
 const LAST_STEPS: Duration = Duration::from_secs(30);
@@ -84,7 +84,7 @@ pub fn init(base_dir: &Path, request: &Request) -> Result<Initialised> {
     let source = source_of(base_dir, request)?.canonical()?;
     let (identity, stamp) = (source.identity()?, source.stamp()?);
     let fresh = Fresh::look(base_dir);
-    let mut store = Store::create(base_dir)?;
+    let mut store = Store::create(base_dir).map_err(Fault::without_store)?;
     store.set_patience(PATIENCE);
     let job = Job { store: &store, request, source, identity, stamp };
     let made = job.make();
@@ -93,7 +93,7 @@ pub fn init(base_dir: &Path, request: &Request) -> Result<Initialised> {
         trash::empty(&store).ok();
         fresh.take_back(&store);
     }
-    made
+    if fresh.has_nothing() { made.map_err(Fault::without_store) } else { made }
 }
 
 /// The source that was typed, or that of a box that may have to be made anew.

@@ -145,8 +145,13 @@ pub(super) fn taken(box_name: &BoxName, name: &SnapshotName) -> Fault {
     Fault::conflict(format!("snapshot {name}: exists already")).hint(free_it(box_name, name))
 }
 
-/// How a name that is taken can be had.
+/// How a name that is taken can be had. The one that `scrub` returns to is not for others.
 pub(super) fn free_it(box_name: &BoxName, name: &SnapshotName) -> String {
+    if name.as_str() == super::init::POSTINIT {
+        return format!(
+            "choose another name; `sandbox init {box_name} --refresh` makes `{name}` anew"
+        );
+    }
     format!("choose another name, or remove it first: `sandbox rm {name} --box {box_name}`")
 }
 

@@ -217,7 +217,10 @@ impl Command {
     fn run(&self, opened: &Opened) -> Result<Told> {
         let root = opened.mount()?;
         self.place(&root).context("put the tree in place of", self.over.display()).map_err(
-            |fault| fault.hint("--base-dir must be where every user may go to its parent"),
+            |fault| match fault.hint {
+                None => fault.hint("--base-dir must be where every user may go to its parent"),
+                Some(_) => fault,
+            },
         )?;
         let (read, write) =
             pipe_with(PipeFlags::CLOEXEC).context("make a pipe", "for a command")?;

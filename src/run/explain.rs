@@ -7,7 +7,7 @@ use super::outcome::{NOT_EXECUTABLE, NOT_FOUND, OURS};
 use super::spec::RunSpec;
 use super::user::Part;
 use super::wire::{Failure, Stage};
-use crate::fault::{Fault, Kind, printable, why};
+use crate::fault::{FREE_SPACE, Fault, Kind, MORE_FILES, printable, why};
 use crate::remedy::{self, Host};
 use crate::rootfs::copy_up::MOST_ENTRIES;
 use crate::rootfs::plan::Op;
@@ -62,7 +62,11 @@ impl Told {
             Stage::CopyUp => (OURS, self.copied_up(detail, errno, &reason)),
             Stage::Layer => {
                 let layer = self.lowers.get(detail as usize).map_or("?", String::as_str);
-                (OURS, Fault::damaged(format!("open layer: {layer}: {reason}")))
+                let message = format!("open layer: {layer}: {reason}");
+                match errno {
+                    Errno::MFILE | Errno::NFILE => (OURS, Fault::failed(message).hint(MORE_FILES)),
+                    _ => (OURS, Fault::damaged(message)),
+                }
             }
             _ => (OURS, host(stage, errno, &reason)),
         }
@@ -123,6 +127,7 @@ impl Told {
         let what = step.describe();
         let fault = Fault::failed(format!("mount: {what}: {reason}"));
         match (step, errno) {
+            (_, Errno::MFILE | Errno::NFILE) => fault.hint(MORE_FILES),
             (Op::Proc, Errno::PERM) => Fault { kind: Kind::Host, ..fault }.hint(format!(
                 "the outer /proc is masked: {}; or run without --strict",
                 remedy::in_one_line(&remedy::proc(Host::read()))
@@ -217,7 +222,7 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
             "join from a cgroup beneath one that is yours, as the run is: `systemd-run --user --scope sandbox ...`",
         ),
         Errno::NOSPC | Errno::DQUOT => {
-            Fault::failed(message).hint("free some space (`sandbox gc`), then try again")
+            Fault::failed(message).hint(FREE_SPACE)
         }
         Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM => {
             Fault::failed(message).hint("end other programs, or raise the limit (`ulimit -a`)")

@@ -44,6 +44,7 @@ mod publish;
 mod reap;
 mod record;
 mod refs;
+mod remains;
 mod resolve;
 mod runs;
 mod settle;

@@ -14,6 +14,7 @@ use rustix::process::geteuid;
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR};
 use super::format::Format;
+use super::remains::{no_format, no_store, refuse_remains, refuse_strange};
 use super::{Store, json_line, layout, nest, place};
 use crate::fault::{Context, Fault, Kind, Result};
 use crate::remedy::{self, Host};
@@ -62,7 +63,7 @@ impl Store {
             Err(Errno::NOENT) => {
                 let found = place::file_system_for_sure(&dir);
                 check_kind(found.context("look at filesystem of the store", &shown)?, &shown)?;
-                return Err(no_store(&shown));
+                return Err(no_format(&dir, &shown)?);
             }
             bytes => bytes.context("read format of the store", &shown)?,
         };
@@ -112,7 +113,8 @@ impl Store {
                 let shown = path.display().to_string();
                 let dir = file::open_dir(place.as_fd(), ".").context("open directory", &shown)?;
                 let present = file::names(dir.as_fd()).context("read directory", &shown)?;
-                refuse_strange(&present, &shown)
+                refuse_strange(&present, &shown)?;
+                refuse_remains(&dir, &shown)
             }
             opened => opened.map(drop),
         }
@@ -169,23 +171,10 @@ fn make(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
         return Ok(Outcome::Ready);
     }
     refuse_strange(&present, shown)?;
+    refuse_remains(&dir, shown)?;
     check_xattrs(&dir, shown)?;
     fill(dir, shown, made)?;
     Ok(Outcome::Ready)
-}
-
-/// A directory in which there is something that is no store's does not become one.
-fn refuse_strange(present: &[String], shown: &str) -> Result<()> {
-    let known = |name: &&String| {
-        *name == layout::LOCK
-            || *name == "lost+found"
-            || name.starts_with(layout::UNFINISHED)
-            || layout::FOLDERS.contains(&name.as_str())
-    };
-    let Some(strange) = present.iter().find(|name| !known(name)) else { return Ok(()) };
-    let strange = strange.escape_default();
-    Err(Fault::conflict(format!("create store: {shown}: holds something else already ({strange})"))
-        .hint("choose an empty or a new directory with --base-dir"))
 }
 
 /// Makes the directory of the store, and those above it that are missing, all 0700.
@@ -258,11 +247,6 @@ fn open_base(path: &Path) -> Result<Option<OwnedFd>> {
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(Fault::errno("open store", path.display(), errno)),
     }
-}
-
-fn no_store(shown: &str) -> Fault {
-    Fault::not_found(format!("open store: {shown}: there is none yet"))
-        .hint("fill a box first: `sandbox init --from SOURCE`")
 }
 
 fn check_owner(stat: &Stat, owner: u32, shown: &str) -> Result<()> {

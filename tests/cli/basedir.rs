@@ -35,6 +35,16 @@ fn a_directory_with_content_and_other_modes_is_refused() {
     drop(env.init(&["--from", "scratch"]).run().fault(2, "mode is 0755", "chmod 700"));
     fs::set_permissions(env.base(), PermissionsExt::from_mode(0o700)).unwrap();
     drop(env.init(&["--from", "scratch"]).run().fault(4, "holds something else", "--base-dir"));
+    drop(env.sandbox(&["list"]).run().fault(
+        3,
+        "it is none, and holds something else (file)",
+        "--base-dir",
+    ));
+    drop(env.sandbox(&["run", "--", "true"]).run().fault(
+        125,
+        "holds something else (file)",
+        "--base-dir",
+    ));
     assert_eq!(crate::common::left::names(env.base()), ["file"]);
     // A store that somebody opened up.
     let env = Env::filled();
@@ -42,6 +52,31 @@ fn a_directory_with_content_and_other_modes_is_refused() {
     drop(env.sandbox(&["list"]).run().fault(2, "mode is 0755", "chmod 700"));
     drop(env.sandbox(&["run", "--", "true"]).run().fault(125, "mode is 0755", "chmod 700"));
     fs::set_permissions(env.base(), PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+/// Nothing is made of what is left of a store, and nothing of it is taken away.
+#[test]
+fn a_store_that_has_lost_its_format_is_damaged() {
+    let env = Env::filled();
+    let (format, state) = (env.base().join("format.json"), env.state());
+    let was = fs::read(&format).unwrap();
+    fs::remove_file(&format).unwrap();
+    let names = crate::common::left::names(env.base());
+    for words in
+        [&["list"][..], &["init", "--from", "scratch"], &["init", "--from", "/nosuch"], &["gc"]]
+    {
+        let code = if words.contains(&"/nosuch") { 3 } else { 7 };
+        drop(env.sandbox(words).run().code(code).stdout(""));
+        assert_eq!(crate::common::left::names(env.base()), names, "{words:?}");
+    }
+    drop(env.sandbox(&["list"]).run().fault(
+        7,
+        "format.json is missing",
+        "format.json`, then `sandbox",
+    ));
+    fs::write(&format, was).unwrap();
+    assert_eq!(env.state(), state);
+    drop(env.sandbox(&["run", "--", "true"]).run().ok());
 }
 
 #[test]
@@ -185,8 +220,8 @@ fn a_full_disk() {
     let dir = env.dir().display();
     env.folder("small");
     let line = format!(
-        "mount -t tmpfs -o size=64k,mode=0700 none {dir}/small && \"$0\" --base-dir {dir}/small init --from \"$2\"; \
-         echo init $?; ls -A {dir}/small; umount {dir}/small; \
+        "mount -t tmpfs -o size=64k,mode=0700 none {dir}/small && \"$0\" --base-dir {dir}/small init --from \"$2\" 2>{dir}/said; \
+         echo init $?; ls -A {dir}/small; cat {dir}/said >&2; umount {dir}/small; \
          mount -t tmpfs -o size=24m,mode=0700 none {dir}/small && B=\"--base-dir {dir}/small\" && \
          \"$0\" $B init -q --from \"$2\" && \
          \"$0\" $B run --commit full -- sh -c 'head -c 40000000 /dev/zero >/big || true'; echo run $?; \
@@ -200,6 +235,10 @@ fn a_full_disk() {
             .check(text.starts_with("init 1\nrun "), "the store of the failed init is left over")
             .check(text.ends_with("again 0\nx\n"), "the space is not given back"),
     );
+    // There was no store yet in which something could be freed.
+    let said = fs::read_to_string(env.path("said")).unwrap();
+    assert!(said.contains("no space left") && said.contains("--base-dir"), "{said}");
+    assert!(!said.contains(" gc`"), "{said}");
 }
 
 #[test]

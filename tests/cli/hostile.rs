@@ -1,6 +1,11 @@
 //! What is typed, and around us, as nobody would who means well: every answer is one line, a hint, and the right code.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
 use crate::common::Env;
+use crate::common::tree::tiny;
 
 /// Two line breaks, which would pass for a paragraph, and what drives a terminal.
 const ODD: &str = "a\n\nUsage: x\u{1b}[31mred";
@@ -63,4 +68,125 @@ fn a_box_that_is_not_there_is_told_by_every_command() {
         let out = env.sandbox(&words[2..]).env("SANDBOX_BOX", "default").run();
         assert!(out.errors().is_empty() || words[2] == "undo", "{words:?}: {out:?}");
     }
+}
+
+#[test]
+fn a_run_whose_record_is_damaged_can_be_thrown_away() {
+    let env = Env::filled();
+    let keep = || env.line(&["--keep-on-failure"], "mkdir -m 0 /left; exit 3").run().code(3);
+    drop(keep());
+    drop(keep());
+    let runs = env.entries("runs");
+    for (text, run) in ["{\"ru", "{}"].iter().zip(&runs) {
+        fs::write(env.base().join(format!("runs/{run}/run.json")), text).unwrap();
+        drop(env.sandbox(&["recover", run, "--as", "x"]).run().fault(
+            7,
+            "run.json",
+            "fsck --repair",
+        ));
+        drop(env.sandbox(&["rm", "--run", run]).run().ok().says(run));
+        drop(env.sandbox(&["rm", "--run", run]).run().fault(3, run, ""));
+    }
+    assert_eq!(env.entries("runs"), [""; 0]);
+    drop(env.sandbox(&["gc"]).run().ok());
+    drop(env.sandbox(&["fsck"]).run().ok());
+}
+
+/// The name of what `init` has made is not given up by the way.
+#[test]
+fn postinit_is_not_said_to_be_in_the_way() {
+    let env = Env::filled();
+    for words in [&["run", "--commit", "postinit", "--", "true"][..], &["snapshot", "two"]] {
+        let out = env.sandbox(words).run();
+        assert!(!out.errors().contains("sandbox rm"), "{out:?}");
+    }
+    let out = env.sandbox(&["run", "--commit", "postinit", "--", "true"]).run();
+    drop(out.fault(125, "exists already", "init default --refresh"));
+    drop(env.sandbox(&["rename", "two", "postinit"]).run().fault(4, "exists already", "--refresh"));
+    let out = env.sandbox(&["run", "--commit", "two", "--", "true"]).run();
+    drop(out.fault(125, "exists already", "sandbox rm two"));
+}
+
+#[test]
+fn sources_that_are_none() {
+    let env = Env::empty();
+    let cut = env.path("cut.tar");
+    let whole = fs::read(tiny()).unwrap();
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    drop(env.program("gzip").arg("-k").arg(&cut).run().ok());
+    let packed = fs::read(env.path("cut.tar.gz")).unwrap();
+    fs::write(env.path("cut.tar.gz"), &packed[..packed.len() / 2]).unwrap();
+    let home = env.dir().display().to_string();
+    let tar = |name: &str| format!("tar:{home}/{name}");
+    for (code, source, why, hint) in [
+        (2, String::new(), "read source: --from: it is empty", "tar:FILE"),
+        (2, "tar:".to_owned(), "a file name is missing", "tar:FILE"),
+        (2, tar(""), "is a directory, and no archive", "without `tar:`"),
+        (2, format!("{home}/cut.tar"), "is not a directory", "--from tar:"),
+        (1, tar("cut.tar"), "it ends too early", ""),
+        (1, tar("cut.tar.gz"), "the file ends too early", ""),
+    ] {
+        let out = env.init(&["--from", &source]).run().fault(code, why, hint);
+        let line = out.errors().lines().next().unwrap_or_default().to_owned();
+        assert!(line.matches(&home).count() <= 1, "{line}");
+    }
+}
+
+/// A word that is no text is named, and a box that is none is not taken for the default one.
+#[test]
+fn words_that_are_no_text() {
+    let env = Env::filled();
+    let odd = OsStr::from_bytes(b"a\xff");
+    for (code, words) in [
+        (2, &["show"][..]),
+        (2, &["snapshot"]),
+        (2, &["list", "--box"]),
+        (125, &["run", "--commit"]),
+        (125, &["run", "--user"]),
+    ] {
+        let rest: &[&str] = if words[0] == "run" { &["--", "true"] } else { &[] };
+        let out = env.sandbox(words).arg(odd).args(rest).run();
+        drop(out.fault(code, "not UTF-8: 'a\u{fffd}'", "--help"));
+    }
+    let list = env.sandbox(&["list"]);
+    drop(list.env("SANDBOX_BOX", odd).run().fault(2, "box name", ""));
+    // What need not be text passes as it is.
+    let out = env.sandbox(&["run", "--", "printf", "%s"]).arg(odd).run().ok();
+    assert_eq!(out.text(), "a\u{fffd}");
+}
+
+/// Too few descriptors are no damage, and no word of it is without a way out.
+#[test]
+fn too_few_descriptors() {
+    let env = Env::filled();
+    drop(env.line(&["--commit", "two"], "touch /two").run().ok());
+    for limit in ["8", "10", "12", "16", "20", "24"] {
+        for words in [
+            &["run", "--", "true"][..],
+            &["run", "--commit", "x", "--", "touch", "/x"],
+            &["diff", "two"],
+            &["df"],
+            &["fsck"],
+            &["cp", "two:/two", "-"],
+            &["unshare", "--", "true"],
+            &["start", "--", "true"],
+            &["init", "other", "--from", "scratch"],
+        ] {
+            let line = format!("ulimit -n {limit}; exec \"$@\"");
+            let sandbox = env.sandbox(words).words();
+            let out = env.program("sh").args(["-c", &line, "sh"]).args(&sandbox).run();
+            let errors = out.errors();
+            if errors.contains("too many open files") {
+                assert!(
+                    errors.contains("hint: ") && !errors.contains("damage"),
+                    "{limit}: {words:?}: {errors}"
+                );
+                assert!(!errors.contains("--base-dir must be"), "{limit}: {words:?}: {errors}");
+            }
+        }
+        drop(env.sandbox(&["rm", "x"]).run());
+        drop(env.sandbox(&["scrub", "other", "--all"]).run());
+    }
+    drop(env.sandbox(&["gc"]).run().ok());
+    drop(env.sandbox(&["fsck"]).run().ok());
 }

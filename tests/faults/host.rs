@@ -29,6 +29,8 @@ fn no_user_namespaces() {
     let off = "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$SANDBOX\"";
     for command in ["run -- true", "shell", "run --commit x -- true"] {
         let said = line(&place, &[], &format!("{off} {command}"));
+        // What the kernel says of it would be true of a full disk.
+        assert!(said.err.contains("user.max_user_namespaces is 0"), "{said:?}");
         said.refused(125, "max_user_namespaces");
         assert_eq!(watch::names(&place.base.join("runs")), Vec::<String>::new());
     }

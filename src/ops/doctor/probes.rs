@@ -94,9 +94,15 @@ pub(super) fn user_namespace(host: Host) -> Result<Probe> {
 fn namespace(found: Option<Errno>, made: bool, host: Host) -> Probe {
     let good = "made, with a mount namespace in it";
     let bad = if made { "made, but mounts in it are refused" } else { "cannot be made" };
-    row("user-namespace", true, good, bad, found, |errno| {
+    let probe = row("user-namespace", true, good, bad, found, |errno| {
         if made { remedy::mounts(errno, host) } else { remedy::user_namespace(errno, host) }
-    })
+    });
+    match found.filter(|_| !made) {
+        Some(errno) => {
+            Probe { detail: format!("{bad}: {}", remedy::why_no_namespace(errno, host)), ..probe }
+        }
+        None => probe,
+    }
 }
 
 pub(super) fn private_mounts() -> Result<(), Errno> {

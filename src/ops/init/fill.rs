@@ -103,8 +103,11 @@ fn unpack(
 
 /// The same fault with the name of the archive, which the extraction of a stream does not know.
 fn of_archive(name: &str, fault: Fault) -> Fault {
+    let name = printable(name);
     let why = fault.message.strip_prefix("read archive: ").unwrap_or(&fault.message);
-    Fault { message: format!("read archive: {}: {why}", printable(name)), ..fault }
+    // What was compressed says it already.
+    let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(why);
+    Fault { message: format!("read archive: {name}: {why}"), ..fault }
 }
 
 fn debian(suite: &str, include: &[String], place: &OwnedFd, map: &IdMap) -> Result<Filled> {

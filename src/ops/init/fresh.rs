@@ -36,9 +36,14 @@ impl Fresh {
         }
     }
 
+    /// Whether there was no store.
+    pub(super) fn has_nothing(self) -> bool {
+        self != Self::Store
+    }
+
     /// Removes an empty store that was made since. Best effort: what stays is an empty store.
     pub(super) fn take_back(self, store: &Store) {
-        if self == Self::Store {
+        if !self.has_nothing() {
             return;
         }
         // Nobody else starts anything meanwhile.
