@@ -13,6 +13,7 @@ use super::trash;
 use crate::fault::Fault;
 use crate::ops;
 use crate::ops::cp::{CopyOptions, Place};
+use crate::ops::words::amount;
 use crate::store::SnapshotName;
 
 /// The arguments.
@@ -80,11 +81,9 @@ pub(super) fn run(args: Args, common: &Common) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     match (&copied.name, &copied.layer) {
-        (Some(name), Some(layer)) => common.note(&format!(
-            "{name} -> {layer}: copied {} files, {} bytes",
-            copied.entries, copied.bytes
-        )),
-        _ => common.note(&format!("copied {} files, {} bytes", copied.entries, copied.bytes)),
+        (Some(name), Some(layer)) => common
+            .note(&format!("{name} -> {layer}: copied {}", amount(copied.entries, copied.bytes))),
+        _ => common.note(&format!("copied {}", amount(copied.entries, copied.bytes))),
     }
     Ok(ExitCode::SUCCESS)
 }

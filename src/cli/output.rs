@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::report::Stop;
 use crate::fault::{Fault, printable};
+pub(super) use crate::ops::words::count;
 
 /// When to colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -190,11 +191,6 @@ pub(super) fn size(bytes: u64) -> String {
 /// A time for people, in UTC to the second: `2026-01-31 12:00:00Z`.
 pub(super) fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
-/// `1 file`, `2 files`.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Ended {
             let run = store.run_id(word)?;
             // Twice on one command line is once.
             if held.runs.iter().all(|known| known.id() != run) {
-                held.runs.push(store.open_run(&run)?.0);
+                held.runs.push(store.open_to_discard(&run)?);
             }
         }
         held.over.sort_unstable();

@@ -8,6 +8,16 @@ use std::time::Duration;
 use super::run::{Bind, BindMode};
 use crate::fault::{Context, Fault, Result};
 
+/// A number of things, of which there may be one.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
+
+/// How much was kept or copied.
+pub fn amount(files: u64, bytes: u64) -> String {
+    format!("{}, {}", count(files, "file", "files"), count(bytes, "byte", "bytes"))
+}
+
 /// `SRC[:DST][:ro|rw|overlay]`. A colon that belongs to a path is written `\:`, a backslash before a
 /// colon or a backslash is written `\\`. DST is SRC's own place when it is left out; the mode is `ro`,
 /// because a directory that the command may write to has to be asked for.

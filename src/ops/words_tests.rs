@@ -108,3 +108,9 @@ fn binds_are_text() {
         assert_eq!(bind(OsStr::new(written)).unwrap(), found);
     }
 }
+
+#[test]
+fn one_is_no_plural() {
+    assert_eq!(amount(1, 1), "1 file, 1 byte");
+    assert_eq!(amount(0, 2), "0 files, 2 bytes");
+}

@@ -3,13 +3,16 @@
 //! An empty upper is removed at once, by name and without a user namespace, because only what overlayfs
 //! itself leaves has to go with it. Anything else is renamed to the trash.
 
-use rustix::fs::{AtFlags, RenameFlags, chmodat, renameat_with};
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FlockOperation, RenameFlags, chmodat, renameat_with};
 use rustix::io::Errno;
 
 use super::failpoint::step;
 use super::file::{self, PRIVATE_DIR};
+use super::spare::Next;
 use super::{Run, RunId, Store, layout};
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Kind, Result};
 
 /// What overlayfs leaves in a work directory: directories of mode 0000, outermost first.
 const LEFT_IN_WORK: [&str; 3] = ["work", "work/incompat", "work/incompat/volatile"];
@@ -24,6 +27,26 @@ pub enum Discarded {
     Gone,
     /// It lies in the trash under this name, to be emptied: [`Store::trash`].
     Trash(String),
+}
+
+impl Store {
+    /// Opens an ended run to throw it away, also one whose record cannot be read any more: nothing but to remove it can be
+    /// done with that, and no other run has to go for it.
+    ///
+    /// # Errors
+    /// As [`Store::open_run`].
+    pub fn open_to_discard(&self, id: &RunId) -> Result<Run> {
+        let fault = match self.open_run(id) {
+            Err(fault) if fault.kind == Kind::Damaged => fault,
+            opened => return opened.map(|(run, _)| run),
+        };
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        let Some(mut probe) = self.probe(&layout::run(id), operation)? else { return Err(fault) };
+        // Somebody has it open who may mend it.
+        let Some(lock) = probe.lock.take() else { return Err(fault) };
+        let dir = file::open_dir(probe.dir.as_fd(), ".").context("open run", id)?;
+        Ok(Run { id: *id, dir, lock, recorded: true, kept: true, next: Next::None })
+    }
 }
 
 impl Run {

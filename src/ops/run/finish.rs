@@ -15,6 +15,7 @@ use crate::ids::{self, Entry, IdMap, Powers};
 use crate::ops::commit::{self, Commit, Committed, News, Target};
 use crate::ops::copyup;
 use crate::ops::diff;
+use crate::ops::words::amount;
 use crate::run::outcome::Ended;
 use crate::store::{LayerId, Run, RunRecord, Store};
 use crate::tree;
@@ -129,7 +130,7 @@ impl After<'_> {
         };
         let Committed { layer, news, files, own_bytes } = made;
         finished.messages.push(match news {
-            News::Made => format!("{name} -> {layer}: {files} files, {own_bytes} bytes"),
+            News::Made => format!("{name} -> {layer}: {}", amount(files, own_bytes)),
             News::Named => format!("{name} -> {layer}: nothing changed, no layer was made"),
             News::Nothing => format!("nothing changed: {name} is not moved, no layer was made"),
         });

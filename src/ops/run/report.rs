@@ -13,6 +13,7 @@ use crate::fault::{Context, Fault, Kind, Result};
 use crate::ids::Mode;
 use crate::isolate::lost::Lost;
 use crate::ops::adopt::TakenIn;
+use crate::ops::words::count;
 use crate::run::outcome::{Ended, Reason};
 use crate::store::{BoxName, LayerId, RunId, RunRecord};
 use crate::sys::process::{Usage, children_usage};
@@ -181,23 +182,17 @@ impl Facts {
 
 /// Why we ended it, for a person.
 fn told_reason(reason: Reason, options: &RunOptions) -> String {
-    let bytes = |limit: Option<u64>| limit.unwrap_or_default();
+    let bytes = |limit: Option<u64>| count(limit.unwrap_or_default(), "byte", "bytes");
     match reason {
         Reason::Time => {
             let time = options.timeout.unwrap_or_default().as_secs_f64();
             format!("ended after {time} s: --timeout")
         }
         Reason::Output => {
-            format!(
-                "ended: it wrote more than {} bytes: --output-limit",
-                bytes(options.limits.output)
-            )
+            format!("ended: it wrote more than {}: --output-limit", bytes(options.limits.output))
         }
         Reason::Disk => {
-            format!(
-                "ended: its changes take more than {} bytes: --disk",
-                bytes(options.limits.disk)
-            )
+            format!("ended: its changes take more than {}: --disk", bytes(options.limits.disk))
         }
         Reason::Helper => "ended: a process that it cannot do without has failed".to_owned(),
     }

@@ -118,7 +118,8 @@ impl Store {
         };
         let broken = crate::store::log::broken_lines(&bytes);
         if broken > 0 {
-            survey.note(&path, &format!("has {broken} lines that a crash has cut"));
+            let lines = if broken == 1 { "a line" } else { "lines" };
+            survey.note(&path, &format!("has {lines} that a crash has cut"));
         }
         Ok(())
     }
