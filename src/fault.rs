@@ -120,7 +120,6 @@ impl Fault {
         match errno {
             Errno::NOSPC | Errno::DQUOT => fault.hint(FREE_SPACE),
             Errno::MFILE | Errno::NFILE => fault.hint(MORE_FILES),
-            Errno::FBIG => fault.hint("raise the limit on the size of files (`ulimit -f`)"),
             Errno::ROFS => fault.hint("choose a writable place with --base-dir"),
             _ => fault,
         }

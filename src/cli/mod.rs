@@ -176,6 +176,8 @@ impl Command {
 pub fn main() -> ExitCode {
     // A limit on the size of files is an error to tell, not a reason to die half-way.
     crate::sys::signal::ignore(nix::sys::signal::Signal::SIGXFSZ).ok();
+    // Whoever has started us may reap no children (daemons do so), and we could not wait for ours.
+    crate::sys::signal::default(nix::sys::signal::Signal::SIGCHLD).ok();
     let umask = keep_own_rights();
     let words: Vec<OsString> = std::env::args_os().collect();
     let cli = match quick::parse(&words).or_else(|| parse_alone(&words)) {

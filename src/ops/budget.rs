@@ -20,11 +20,17 @@ pub fn check(store: &Store) -> Result<Option<String>> {
     let (warn, refuse) = (u64::from(budget.warn), u64::from(budget.refuse));
     let full = full(&load);
     if refuse < 100 && load.percent >= refuse {
+        let more = match load.of {
+            Limit::Size if load.percent >= 100 => "--budget SIZE",
+            _ => "--refuse 95",
+        };
         return Err(Fault::host(format!(
             "keep changes: {}: {full}, and nothing new is kept from {refuse} % on",
             store.path().display()
         ))
-        .hint("remove snapshots (`sandbox rm`), then `sandbox gc --all`; or allow more: `sandbox df --refuse 95`"));
+        .hint(format!(
+            "remove snapshots (`sandbox rm`), then `sandbox gc --all`; or allow more: `sandbox df {more}`"
+        )));
     }
     Ok((load.percent >= warn)
         .then(|| format!("warning: {full}; from {refuse} % on nothing new is kept: `sandbox gc`")))

@@ -97,7 +97,14 @@ impl Store {
                 }
             }
         }
-        Err(Fault::busy(format!("create store: {shown}: it is being made and removed by others")))
+        // Or the file system takes no directory, and says so as if there were no place for it.
+        let parent = path.parent().filter(|parent| rustix::fs::stat(*parent).is_ok());
+        match parent {
+            Some(_) => Err(elsewhere(Fault::errno("create directory", &shown, Errno::NOENT))),
+            None => Err(Fault::busy(format!(
+                "create store: {shown}: it is being made and removed by others"
+            ))),
+        }
     }
 }
 
@@ -199,7 +206,9 @@ fn make_folders(path: &Path, shown: &str, made: &mut Made) -> Result<Outcome> {
             Err(Errno::EXIST) => {}
             // Another maker failed and took it back.
             Err(Errno::NOENT) => return Ok(Outcome::Again),
-            Err(errno) => return Err(Fault::errno("create directory", folder.display(), errno)),
+            Err(errno) => {
+                return Err(elsewhere(Fault::errno("create directory", folder.display(), errno)));
+            }
         }
     }
     if rustix::fs::stat(path).is_err() {
@@ -245,7 +254,15 @@ fn open_base(path: &Path) -> Result<Option<OwnedFd>> {
     match retry_on_intr(|| openat(CWD, path, flags, Mode::empty())) {
         Ok(dir) => Ok(Some(dir)),
         Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(Fault::errno("open store", path.display(), errno)),
+        Err(errno) => Err(elsewhere(Fault::errno("open store", path.display(), errno))),
+    }
+}
+
+/// The same fault with the way out of a place that cannot be used, if it has none yet.
+fn elsewhere(fault: Fault) -> Fault {
+    match fault.hint {
+        None => fault.hint("choose another directory with --base-dir"),
+        Some(_) => fault,
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::common::Env;
-use crate::common::tree::tiny;
+use crate::common::tree::{tiny, tiny_source};
 
 /// Two line breaks, which would pass for a paragraph, and what drives a terminal.
 const ODD: &str = "a\n\nUsage: x\u{1b}[31mred";
@@ -189,4 +189,44 @@ fn too_few_descriptors() {
     }
     drop(env.sandbox(&["gc"]).run().ok());
     drop(env.sandbox(&["fsck"]).run().ok());
+}
+
+/// As a daemon leaves it to what it starts: the kernel reaps children then, and nobody can wait for them.
+#[test]
+fn whoever_ignores_the_end_of_children() {
+    let env = Env::empty();
+    let ignoring = |words: &[&str]| {
+        let sandbox = env.sandbox(words).words();
+        env.program("env").arg("--ignore-signal=CHLD").args(&sandbox).run()
+    };
+    drop(ignoring(&["init", "--from", &tiny_source()]).ok());
+    drop(ignoring(&["run", "--commit", "one", "--", "touch", "/one"]).ok());
+    drop(ignoring(&["run", "--", "sh", "-c", "sh -c 'exit 7'; exit $?"]).code(7));
+    drop(ignoring(&["diff", "one"]).ok().stdout("A /one\n"));
+    drop(ignoring(&["fsck"]).ok());
+    drop(ignoring(&["unshare", "--", "true"]).ok());
+    drop(ignoring(&["gc", "--all"]).ok());
+}
+
+#[test]
+fn places_that_take_no_store() {
+    let env = Env::empty();
+    for place in ["/proc/store", "/etc/passwd/store", "/sys/store"] {
+        let words = ["--base-dir", place, "init", "--from", "scratch"];
+        let out = env.bare().args(words).run().stdout("");
+        let errors = out.errors();
+        assert!(errors.contains(place) || errors.contains("/proc"), "{errors}");
+        assert!(errors.contains("hint: ") && errors.contains("--base-dir"), "{errors}");
+        assert!(!errors.contains("by others"), "{errors}");
+    }
+}
+
+/// The budget is the hurdle, and the hint says by which flag it is moved.
+#[test]
+fn a_budget_that_is_far_too_small() {
+    let env = Env::filled();
+    drop(env.sandbox(&["df", "--budget", "1"]).run().ok());
+    let words = ["run", "--commit", "x", "--", "touch", "/x"];
+    let out = env.sandbox(&words).env("SANDBOX_BUDGET", "on").run();
+    drop(out.fault(125, "of the budget of the store is used", "--budget SIZE"));
 }

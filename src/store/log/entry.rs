@@ -86,7 +86,27 @@ pub struct Moved {
     pub new: Option<LayerId>,
 }
 
+/// So many bytes of a command are in the log, which one of a megabyte would leave no room for others in. All of it is in the
+/// record of the layer.
+const COMMAND: usize = 16 << 10;
+
 impl LogEntry {
+    /// The same with as many words of its command as there is room for.
+    pub(in crate::store) fn shortened(mut self) -> Self {
+        let mut left = COMMAND;
+        let fits = |word: &&String| {
+            let room = left.checked_sub(word.len() + 1);
+            left = room.unwrap_or(0);
+            room.is_some()
+        };
+        let words = self.argv.iter().take_while(fits).count();
+        if words < self.argv.len() {
+            self.argv.truncate(words);
+            self.argv.push("...".to_owned());
+        }
+        self
+    }
+
     /// An entry of now that says only what was done.
     pub fn new(action: &str) -> Self {
         Self {
@@ -131,5 +151,24 @@ impl LogEntry {
         let pairs = self.refs.iter().map(RefMoved::layers).chain(self.head).chain(self.current);
         let moved = pairs.flat_map(|pair| [pair.old, pair.new]);
         [self.old, self.new, self.layer].into_iter().chain(moved).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_command_leaves_room_for_others() {
+        let entry = |argv: &[&str]| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            LogEntry { argv, ..LogEntry::new("run") }.shortened().argv
+        };
+        assert_eq!(entry(&["make", "-j", "4"]), ["make", "-j", "4"]);
+        let long = "x".repeat(COMMAND);
+        assert_eq!(entry(&["make", &long, "all"]), ["make", "..."]);
+        assert_eq!(entry(&[&long]), ["..."]);
+        assert!(entry(&[]).is_empty());
+        assert_eq!(entry(&["x"; COMMAND]).len(), COMMAND / 2 + 1);
     }
 }

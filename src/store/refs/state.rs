@@ -160,7 +160,7 @@ impl<'s> State<'s> {
     /// Says what the move is, for the log of the box: one entry a move. What it changes is added by itself;
     /// a move that changes nothing is not logged.
     pub fn log(&mut self, entry: LogEntry) {
-        self.entry = Some(entry);
+        self.entry = Some(entry.shortened());
     }
 
     /// What is staged so far.
