@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::fault::Result;
 use crate::ids::{IdMap, Mode};
 use crate::store::{LayerId, Run, RunRecord, Store};
-use crate::tree::gather::{Sources, gather, journal_of};
+use crate::tree::gather::{Sources, gather, journal_of, links};
 use crate::tree::meta::Journal;
 use crate::tree::owners::{self, Remembered};
 use crate::tree::recall::Recall;
@@ -80,9 +80,8 @@ impl Memory {
         upper: BorrowedFd<'_>,
         beneath: &[BorrowedFd<'_>],
     ) -> Result<Journal> {
-        let mut journal = Journal::default();
-        journal_of(upper, &self.gather(upper, beneath)?, &mut journal)?;
-        Ok(journal)
+        let (theirs, journal, map) = (&self.theirs, &self.journal, &self.map);
+        links(upper, &Sources { beneath, theirs, journal, map, all: false })
     }
 
     /// Whether only a journal tells of something.

@@ -52,6 +52,24 @@ pub fn gather(upper: BorrowedFd<'_>, sources: &Sources<'_>) -> Result<Vec<Rememb
     Ok(gather.found)
 }
 
+/// What is remembered of the links, fifos and sockets of `upper`, by their own numbers.
+///
+/// # Errors
+/// As [`gather`].
+pub fn links(upper: BorrowedFd<'_>, sources: &Sources<'_>) -> Result<Journal> {
+    let (gather, mut found) = (Gather { sources, found: Vec::new() }, Journal::default());
+    walk(upper, &mut |visit: &Visit<'_>| {
+        if matches!(visit.kind(), FileType::Symlink | FileType::Fifo | FileType::Socket) {
+            let known = gather.known_link(visit);
+            if let Some((inode, meta)) = known.context("look at", path::shown(visit.path))? {
+                found.set(inode, meta);
+            }
+        }
+        Ok(Descend::Yes)
+    })?;
+    Ok(found)
+}
+
 struct Gather<'a> {
     sources: &'a Sources<'a>,
     found: Vec<Remembered>,
@@ -132,30 +150,57 @@ impl Gather<'_> {
     }
 
     fn link(&self, visit: &Visit<'_>) -> Result<Option<Remembered>, Errno> {
+        let known = self.known_link(visit)?;
+        Ok(known.and_then(|(_, meta)| self.remembered(visit.path, visit.stat, meta)))
+    }
+
+    /// What is known of a link, fifo or socket, and which inode it is. Empty is not the same as nothing.
+    fn known_link(&self, visit: &Visit<'_>) -> Result<Option<(Inode, Meta)>, Errno> {
         let (journal, theirs) = (self.sources.journal, self.sources.theirs);
         if journal.is_empty() && theirs.iter().all(Vec::is_empty) {
             return Ok(None);
         }
         let inode = inode(visit.dir, visit.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let owned = |meta| Ok(self.remembered(visit.path, visit.stat, meta));
-        if let Some(meta) = journal.get(&inode) {
-            return owned(meta);
+        let told = |meta| Ok(Some((inode, meta)));
+        let noted = journal.get(&inode);
+        if let Some(meta) = noted.filter(Meta::is_whole) {
+            return told(meta);
         }
-        let Some((layer, beneath)) = self.beneath(visit.path)? else { return Ok(None) };
+        let beneath = self.beneath(visit.path)?;
         // What was copied up has shown the number of the file beneath ever since.
-        if let Some(meta) = journal.get(&Inode { number: beneath.st_ino, ..inode }) {
-            return owned(meta);
-        }
-        // Copying up keeps the time; who makes the same link anew does not.
-        let parts = |stat: &Stat| {
-            let times = (stat.st_mtime, stat.st_mtime_nsec);
-            (kind(stat), times, stat.st_size, stat.st_uid, stat.st_gid)
+        let before =
+            |(_, stat): &(usize, Stat)| journal.get(&Inode { number: stat.st_ino, ..inode });
+        let noted = noted.or_else(|| beneath.as_ref().and_then(before));
+        let Some((layer, stat)) = beneath.filter(|_| noted.is_none_or(|meta| !meta.is_whole()))
+        else {
+            return noted.map_or(Ok(None), told);
         };
-        if parts(&beneath) != parts(visit.stat) || !self.same_target(visit, layer)? {
+        let Some(known) = self.inherited(visit, layer, &stat)? else {
+            return noted.map_or(Ok(None), told);
+        };
+        let below = Meta {
+            uid: known.uid,
+            gid: known.gid,
+            on: (stat.st_uid, stat.st_gid),
+            ..Meta::default()
+        };
+        told(noted.map_or(below, |meta| meta.on_top_of(below)))
+    }
+
+    /// What the layer beneath remembers of a link that was copied up from it.
+    fn inherited(
+        &self,
+        visit: &Visit<'_>,
+        layer: usize,
+        beneath: &Stat,
+    ) -> Result<Option<&Remembered>, Errno> {
+        // Copying up keeps the time, and so does chown; who makes the same link anew does not.
+        let parts = |stat: &Stat| (kind(stat), stat.st_mtime, stat.st_mtime_nsec, stat.st_size);
+        if parts(beneath) != parts(visit.stat) || !self.same_target(visit, layer)? {
             return Ok(None);
         }
-        let known = theirs.get(layer).and_then(|known| look_up(known, visit.path));
-        Ok(known.filter(|known| known.device.is_none()).cloned())
+        let known = self.sources.theirs.get(layer).and_then(|known| look_up(known, visit.path));
+        Ok(known.filter(|known| known.device.is_none()))
     }
 
     fn same_target(&self, visit: &Visit<'_>, layer: usize) -> Result<bool, Errno> {
@@ -228,7 +273,8 @@ pub fn journal_of(
 fn note(layer: BorrowedFd<'_>, entry: &Remembered, journal: &mut Journal) -> Result<(), Errno> {
     if let Some((inode, stat)) = on_disk(layer, entry)? {
         let Remembered { uid, gid, device, .. } = *entry;
-        journal.set(inode, Meta { uid, gid, device, on: (stat.st_uid, stat.st_gid) });
+        let on = (stat.st_uid, stat.st_gid);
+        journal.set(inode, Meta { uid, gid, device, on, unset: (false, false) });
     }
     Ok(())
 }

@@ -126,5 +126,6 @@ fn meta_of(entry: &Remembered, on: (u32, u32)) -> Meta {
         gid: entry.gid.filter(|gid| *gid != on.1),
         device: entry.device,
         on,
+        unset: (false, false),
     }
 }

@@ -88,17 +88,17 @@ impl Living {
             Place::Open(file) => inode(file, c"", AtFlags::EMPTY_PATH)?,
             Place::Entry(dir, name) => inode(dir, name, AtFlags::SYMLINK_NOFOLLOW)?,
         };
-        if let Some(meta) = self.journal.get(&inode) {
-            return Ok(Inside { device: None, ..self.counted(meta, stat) });
+        let mut meta =
+            self.journal.get(&inode).unwrap_or(Meta { unset: (true, true), ..Meta::default() });
+        // As in a commit: what is made anew has another time.
+        let parts = |stat: &Stat| (kind(stat), stat.st_mtime, stat.st_mtime_nsec, stat.st_size);
+        if let Some((beneath, known)) = self.beneath.get(&inode.number)
+            && parts(beneath) == parts(stat)
+        {
+            let on = (beneath.st_uid, beneath.st_gid);
+            meta = meta.on_top_of(Meta { uid: known.uid, gid: known.gid, on, ..Meta::default() });
         }
-        // As in a commit: whom it was given to since, the time would tell.
-        let parts = |stat: &Stat| {
-            let times = (stat.st_mtime, stat.st_mtime_nsec);
-            (kind(stat), times, stat.st_size, stat.st_uid, stat.st_gid)
-        };
-        let known = self.beneath.get(&inode.number);
-        let known = known.filter(|(beneath, _)| parts(beneath) == parts(stat));
-        Ok(known.map(|(_, known)| Inside { device: None, ..*known }).unwrap_or_default())
+        Ok(Inside { device: None, ..self.counted(meta, stat) })
     }
 }
 

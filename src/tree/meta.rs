@@ -10,7 +10,7 @@
 //! 0 6 b8:0 0 0          a block device 8:0 of 0:6; on disk it is an empty file
 //! ```
 //!
-//! `-` is "as on disk". The last two are the owner on disk when it was written: if the file has another one
+//! `-` is "as on disk". In a journal, `=` is "as the layers beneath remember it": nobody has set that one. The last two are the owner on disk when it was written: if the file has another one
 //! by now, the kernel has changed the owner since, and `UID` or `GID` counts no more.
 //!
 //! Symbolic links, fifos and sockets can have no such attributes; the handler of a run writes a journal of
@@ -48,6 +48,8 @@ pub struct Meta {
     pub device: Option<Device>,
     /// Owner and group on disk when this was written.
     pub on: (u32, u32),
+    /// In a journal: whether nobody has set owner and group, so that the layers beneath may know of them.
+    pub unset: (bool, bool),
 }
 
 impl Meta {
@@ -56,18 +58,43 @@ impl Meta {
         self.uid.is_none() && self.gid.is_none() && self.device.is_none()
     }
 
+    /// Whether owner and group were both set.
+    pub fn is_whole(&self) -> bool {
+        self.unset == (false, false)
+    }
+
+    /// The same, with what nobody has set as a layer beneath has it. Whose owner on disk is another one than there was
+    /// given to somebody by the kernel, which [`Meta::counted`] sees.
+    #[must_use]
+    pub fn on_top_of(self, below: Self) -> Self {
+        let (no_uid, no_gid) = self.unset;
+        Self {
+            uid: if no_uid { below.uid } else { self.uid },
+            gid: if no_gid { below.gid } else { self.gid },
+            device: self.device,
+            on: (
+                if no_uid { below.on.0 } else { self.on.0 },
+                if no_gid { below.on.1 } else { self.on.1 },
+            ),
+            unset: (no_uid && below.unset.0, no_gid && below.unset.1),
+        }
+    }
+
     /// Reads a value; `None` for one that is not of this form.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok().filter(|text| text.len() <= LONGEST)?;
         let mut words = text.split(' ');
         let mut word = || words.next();
         let id = |word: &str| match word {
-            "-" => Some(None),
-            digits => number(digits).filter(|id| *id != u32::MAX).map(Some),
+            "-" => Some((None, false)),
+            "=" => Some((None, true)),
+            digits => number(digits).filter(|id| *id != u32::MAX).map(|id| (Some(id), false)),
         };
+        let ((uid, no_uid), (gid, no_gid)) = (id(word()?)?, id(word()?)?);
         let found = Self {
-            uid: id(word()?)?,
-            gid: id(word()?)?,
+            uid,
+            gid,
+            unset: (no_uid, no_gid),
             device: match word()? {
                 "-" => None,
                 text => Some(device(text)?),
@@ -91,10 +118,10 @@ impl Meta {
 
 impl Display for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for id in [self.uid, self.gid] {
+        for (id, unset) in [(self.uid, self.unset.0), (self.gid, self.unset.1)] {
             match id {
                 Some(id) => write!(f, "{id} ")?,
-                None => f.write_str("- ")?,
+                None => f.write_str(if unset { "= " } else { "- " })?,
             }
         }
         match self.device {
@@ -221,7 +248,11 @@ mod tests {
         for (text, meta) in [
             ("33 - - 0 0", Meta { uid: Some(33), ..Meta::default() }),
             ("- 8 - 1 2", Meta { gid: Some(8), on: (1, 2), ..Meta::default() }),
-            ("0 6 b8:1 0 0", Meta { uid: Some(0), gid: Some(6), device: Some(block), on: (0, 0) }),
+            (
+                "0 6 b8:1 0 0",
+                Meta { uid: Some(0), gid: Some(6), device: Some(block), ..Meta::default() },
+            ),
+            ("= 8 - 0 0", Meta { gid: Some(8), unset: (true, false), ..Meta::default() }),
             ("- - c1:1048575 0 0", Meta { device: Some(char), ..Meta::default() }),
         ] {
             assert_eq!(meta.to_string(), text);
@@ -258,9 +289,21 @@ mod tests {
     fn only_what_the_disk_cannot_say_counts() {
         let ids = vec![Extent { inside: 0, outside: 1000, count: 100 }];
         let map = IdMap::new(Mode::Subuid, ids.clone(), ids).expect("valid");
-        let meta = Meta { uid: Some(5000), gid: Some(7), device: None, on: (65, 66) };
+        let meta = Meta { uid: Some(5000), gid: Some(7), on: (65, 66), ..Meta::default() };
         assert_eq!(meta.counted((65, 66), &map), Meta { gid: None, ..meta });
         assert!(meta.counted((0, 66), &map).is_empty(), "changed since");
+    }
+
+    #[test]
+    fn what_nobody_has_set_is_as_it_was_beneath() {
+        let below = Meta { uid: Some(33), gid: Some(8), on: (0, 1), ..Meta::default() };
+        let half = Meta { gid: Some(9), on: (2, 3), unset: (true, false), ..Meta::default() };
+        let both = Meta { uid: Some(33), gid: Some(9), on: (0, 3), ..Meta::default() };
+        assert_eq!(half.on_top_of(below), both);
+        let taken = Meta { on: (2, 3), ..Meta::default() };
+        assert_eq!(taken.on_top_of(below), taken);
+        let nothing = Meta { unset: (true, true), ..Meta::default() };
+        assert_eq!(nothing.on_top_of(below), below);
     }
 
     #[test]

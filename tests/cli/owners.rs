@@ -617,3 +617,33 @@ fn a_resumed_run_knows_what_its_links_were_given() {
     ];
     assert_eq!(remembered(&env, "two").into_values().collect::<Vec<_>>(), expected);
 }
+
+/// What a layer beneath has of a link, fifo or socket, of which a run changes the other half, or gives one back.
+#[test]
+fn half_of_what_a_layer_has() {
+    if all_true() {
+        return;
+    }
+    let env = Env::filled();
+    let (who, (uid, gid)) = (far().0, far_ids());
+    let line = format!(
+        "cd /opt && ln -s x l && mkfifo p && chown -h {uid} l && chown {uid} p && ln -s x b && chown -h {who} b"
+    );
+    commit(&env, "one", &line);
+    let line = format!("cd /opt && chgrp -h {gid} l && chgrp {gid} p && chown -h 0 b");
+    drop(env.line(&["--from", "one", "--commit", "two"], &line).run().ok());
+    let group = json!({"path": "opt/b", "gid": gid, "mode": 0o777});
+    let expected = [group, owned("opt/l", 0o777), owned("opt/p", 0o644)];
+    assert_eq!(remembered(&env, "two").into_values().collect::<Vec<_>>(), expected);
+    // By two commands, of which the second goes on where the first has given something back.
+    drop(
+        env.line(&["--from", "one", "--keep-on-failure"], "chown -h 0 /opt/l; exit 3")
+            .run()
+            .code(3),
+    );
+    let run = env.entries("runs").into_iter().find(|name| name.starts_with("r-")).unwrap();
+    drop(env.sandbox(&["shell", "--run", &run]).input(format!("chgrp -h {gid} /opt/l")).run().ok());
+    drop(env.sandbox(&["recover", &run, "--as", "three"]).run().ok());
+    let three = remembered(&env, "three");
+    assert_eq!(three["opt/l"], json!({"path": "opt/l", "gid": gid, "mode": 0o777}));
+}

@@ -83,7 +83,8 @@ impl Notes {
     pub(super) fn read(&mut self, found: &Found, attributes: Attributes) -> Result<Meta, Errno> {
         if !found.has_attributes() {
             self.catch_up()?;
-            return Ok(self.known.get(&found.inode()).copied().unwrap_or_default());
+            let nothing = Meta { unset: (true, true), ..Meta::default() };
+            return Ok(self.known.get(&found.inode()).copied().unwrap_or(nothing));
         }
         if !attributes.record {
             return Ok(Meta::default());

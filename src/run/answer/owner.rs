@@ -43,6 +43,7 @@ impl Handler<'_> {
             gid: wanted.1.map_or(old.gid, |gid| (!self.map.holds_gid(gid)).then_some(gid)),
             device: old.device,
             on,
+            unset: (old.unset.0 && wanted.0.is_none(), old.unset.1 && wanted.1.is_none()),
         };
         // Writing the attribute changes the times, too; so the kernel need not be asked for more where that is all. Where
         // nothing is to be remembered, it is for the kernel to judge.
