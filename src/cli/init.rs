@@ -9,7 +9,7 @@ use clap::builder::OsStringValueParser;
 
 use super::args::Common;
 use super::list::short;
-use super::output::{count, print, print_json, size};
+use super::output::{aimed, count, print, print_json, size};
 use super::parse;
 use super::report::Outcome;
 use super::trash;
@@ -126,10 +126,11 @@ fn text(done: &Initialised) -> String {
         done.id_map.mode,
     );
     if done.refreshed.is_some_and(|refreshed| !refreshed.head_moved) {
-        text.push_str(&format!(
+        let line = format!(
             "head stays where it was; to go over: `sandbox --box {} rollback postinit`\n",
             done.box_name
-        ));
+        );
+        text.push_str(&aimed(&line));
     }
     let mut say = |number: u64, one: &str, many: &str, what: &str| {
         if number > 0 {

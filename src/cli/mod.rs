@@ -180,19 +180,14 @@ pub fn main() -> ExitCode {
     crate::sys::signal::default(nix::sys::signal::Signal::SIGCHLD).ok();
     let umask = keep_own_rights();
     let words: Vec<OsString> = std::env::args_os().collect();
-    let cli = match quick::parse(&words).or_else(|| parse_alone(&words)) {
+    let cli = match quick::parse(&words) {
         Some(cli) => cli,
-        None => {
-            let typed = Typed::of(words.get(1..).unwrap_or_default());
-            let parsed = Cli::command()
-                .color(typed.color)
-                .try_get_matches_from(words)
-                .and_then(|matches| Cli::from_arg_matches(&matches));
-            match parsed {
-                Ok(cli) => cli,
-                Err(error) => return report::clap(error, &typed.command, typed.codes, typed.json),
+        None => match with_stack(|| parse(&words)) {
+            Ok(cli) => cli,
+            Err((error, typed)) => {
+                return report::clap(error, &typed.command, typed.codes, typed.json);
             }
-        }
+        },
     };
     if let Some(dir) = cli.common.given_dir() {
         output::aim(dir);
@@ -202,6 +197,36 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(stop) => report::stop(&stop, codes, cli.common.json),
     }
+}
+
+/// What the flags of all commands need to be built, and their help to be made.
+const PARSER_STACK: usize = 4 << 20;
+
+/// Does `job` where there is stack enough, whatever the limit on that of the process is (`ulimit -s`). The thread that it takes
+/// for that is gone afterwards: whoever makes namespaces is alone.
+fn with_stack<T: Send>(job: impl Fn() -> T + Sync) -> T {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    if limit.is_none_or(|limit| limit >= PARSER_STACK as u64) {
+        return job();
+    }
+    let done = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK);
+        thread.spawn_scoped(scope, &job).ok()?.join().ok()
+    });
+    done.unwrap_or_else(job)
+}
+
+/// Parses a line that is not among the plainest.
+fn parse(words: &[OsString]) -> Result<Cli, (clap::Error, Typed)> {
+    if let Some(cli) = parse_alone(words) {
+        return Ok(cli);
+    }
+    let typed = Typed::of(words.get(1..).unwrap_or_default());
+    Cli::command()
+        .color(typed.color)
+        .try_get_matches_from(words)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| (error, typed))
 }
 
 /// A correct line of `run` or `exec`, by a parser that knows no other command: to build the flags of all commands

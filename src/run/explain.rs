@@ -77,8 +77,13 @@ impl Told {
         match errno {
             Errno::NOENT => (
                 NOT_FOUND,
-                Fault::not_found(format!("run command: {command}: command not found"))
-                    .hint("look for it inside with `sandbox shell`"),
+                Fault::not_found(format!("run command: {command}: command not found")).hint(
+                    match command.as_str() {
+                        // That is what a shell would be.
+                        "/bin/sh" => "look inside with programs of this machine: `sandbox unshare -- sh -c 'ls $SANDBOX_ROOT'`",
+                        _ => "look for it inside with `sandbox shell`",
+                    },
+                ),
             ),
             Errno::LIBBAD => (
                 NOT_EXECUTABLE,

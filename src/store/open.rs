@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, chmodat, flock, fstat,
-    fsync, mkdirat, openat, renameat_with, unlinkat,
+    fsync, mkdirat, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
@@ -63,7 +63,12 @@ impl Store {
             Err(Errno::NOENT) => {
                 let found = place::file_system_for_sure(&dir);
                 check_kind(found.context("look at filesystem of the store", &shown)?, &shown)?;
-                return Err(no_format(&dir, &shown)?);
+                let fault = no_format(&dir, &shown);
+                // What is being made meanwhile holds something before we look, and a format after.
+                if statat(&dir, layout::FORMAT, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                    return Self::open_on(path, for_memory);
+                }
+                return Err(fault?);
             }
             bytes => bytes.context("read format of the store", &shown)?,
         };

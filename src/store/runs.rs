@@ -274,7 +274,7 @@ impl Store {
         let gone = || match self.ended_run(id) {
             Some(ended) => ended.over(),
             None => Fault::not_found(format!("open run: {id}: there is no such run"))
-                .hint("all there are: `sandbox ps`"),
+                .hint("`sandbox ps` lists all there are"),
         };
         let operation = FlockOperation::NonBlockingLockExclusive;
         let Some(mut probe) = self.probe(&layout::run(id), operation)? else {

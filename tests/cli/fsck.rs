@@ -144,7 +144,12 @@ fn bit_rot_is_found_and_named() {
             (kind, vec!["a".to_owned(), "b".to_owned()]),
             "{report}"
         );
-        let out = env.sandbox(&["-b", "other", "fsck"]).run().code(7).says(&format!("/{path}"));
+        let out = env
+            .sandbox(&["fsck"])
+            .env("SANDBOX_BOX", "other")
+            .run()
+            .code(7)
+            .says(&format!("/{path}"));
         drop(out.says("needed by default/a, default/b").warns("sandbox fsck --repair"));
         let only = env.json(&["show", "side"])["layer"].as_str().unwrap().to_owned();
         drop(fsck(&env, 0, &["--layer", &only]));

@@ -230,3 +230,40 @@ fn a_budget_that_is_far_too_small() {
     let out = env.sandbox(&words).env("SANDBOX_BUDGET", "on").run();
     drop(out.fault(125, "of the budget of the store is used", "--budget SIZE"));
 }
+
+/// To parse takes more than some are allowed.
+#[test]
+fn a_small_stack() {
+    let env = Env::filled();
+    for words in [
+        &["list"][..],
+        &["run", "--", "true"],
+        &["run", "--upper", "disk", "--commit", "x", "--", "touch", "/x"],
+        &["diff", "x"],
+        &["fsck"],
+        &["gc"],
+        &["run", "--help"],
+        &["init", "other", "--from", "scratch"],
+    ] {
+        let sandbox = env.sandbox(words).words();
+        let line = "ulimit -s 192; exec \"$@\"";
+        drop(env.program("sh").args(["-c", line, "sh"]).args(&sandbox).run().ok());
+    }
+    let sandbox = env.sandbox(&["--bogus"]).words();
+    let out = env.program("sh").args(["-c", "ulimit -s 192; exec \"$@\"", "sh"]).args(&sandbox);
+    drop(out.run().fault(2, "--bogus", "--help"));
+}
+
+#[test]
+fn no_shell_inside_is_not_looked_for_by_a_shell() {
+    let env = Env::filled();
+    drop(env.line(&["--commit", "bare"], "rm -rf /bin").run().ok());
+    for words in [&["shell", "--from", "bare"][..], &["run", "--from", "bare", "echo a"]] {
+        drop(
+            env.sandbox(words).run().code(127).warns("/bin/sh: command not found").warns("unshare"),
+        );
+    }
+    let out = env.sandbox(&["run", "--from", "bare", "--", "nosuch"]).run().code(127);
+    drop(out.warns("sandbox shell"));
+    drop(env.sandbox(&["rm", "--run", "r-6h2vpr4qgmfnh"]).run().fault(3, "no such run", "ps`"));
+}

@@ -216,7 +216,7 @@ fn sources_that_are_none() {
         ("oci:dir".to_owned(), 2, "oci: is not supported yet", "use a directory, tar:FILE"),
         ("docker://debian".to_owned(), 2, "docker:// is not supported yet", "tar:FILE"),
         ("s3://bucket".to_owned(), 2, "s3 is not a source", "tar:FILE"),
-        ("".to_owned(), 2, "a file name is missing", "tar:FILE"),
+        ("".to_owned(), 2, "--from: it is empty", "tar:FILE"),
         ("tar:".to_owned(), 2, "a file name is missing", "tar:FILE"),
         (file.clone(), 2, "is not a directory", &format!("tar:{file}")),
         (format!("tar:{}", env.dir().display()), 2, "is a directory", ""),

@@ -99,7 +99,8 @@ fn a_head_that_has_gone_on_stays() {
     let head = env.json(&["show"])["layer"].clone();
     let out = env.init(&["--refresh", "--from", &source]).run().ok();
     drop(
-        out.says("head stays where it was; to go over: `sandbox --box default rollback postinit`"),
+        out.says("head stays where it was; to go over: `sandbox --base-dir")
+            .says("--box default rollback postinit`"),
     );
     assert_eq!(env.json(&["show"])["layer"], head);
     assert_ne!(env.json(&["show", "postinit"])["layer"], env.json(&["show"])["parent"]);
