@@ -157,8 +157,7 @@ fn difference(store: &Store, from: Option<Side>, to: Side, map: &IdMap) -> Resul
     let chains = (from.as_ref().map_or(&[][..], |side| &side.chain), &to.chain[..]);
     let apart = apart(chains.0, chains.1, |layer| store.stands_for(layer))?;
     let open = || {
-        let base = Base::clone_cwd(store.dir(), store.is_nest())
-            .context("clone the mount of", "the store")?;
+        let base = Base::clone_store(store.dir(), store.is_nest())?;
         let place = |member: &Member| open_tree(&base, &member.tree());
         // Overlay takes the top first.
         let all = |side: &Side| side.chain.iter().rev().map(place).collect();

@@ -84,8 +84,7 @@ impl<'a> Fresh<'a> {
 
     /// Opens layers and upper in this mount namespace; base_dir must be the working directory.
     pub(super) fn open(&self) -> Result<Opened> {
-        let base = Base::clone_cwd(self.store.dir(), self.store.is_nest())
-            .context("clone the mount of", "the store")?;
+        let base = Base::clone_store(self.store.dir(), self.store.is_nest())?;
         let place = |tree: String| open_tree(&base, &tree);
         let lowers = self.layer.mount.iter().rev().map(|id| place(format!("layers/{id}/fs")));
         let lowers = lowers.collect::<Result<Vec<_>>>()?;

@@ -84,6 +84,11 @@ pub struct Writable<'a> {
     pub work: &'a str,
 }
 
+/// What to do about EINVAL of [`Base::clone_cwd`]: the kernel parts no mounts of another user namespace, and in none of ours
+/// is anything of them needed, be it a layer (FUSE).
+pub const MOUNTED_BENEATH: &str =
+    "nothing must be mounted beneath base_dir: `findmnt` shows what is";
+
 /// A clone of base_dir on its own, with nothing mounted beneath it unless it is a store inside a run; still detached.
 #[derive(Debug)]
 pub struct Base {
@@ -117,6 +122,17 @@ impl Base {
             base.attach()?;
         }
         Ok(base)
+    }
+
+    /// The same of the store, for a job.
+    ///
+    /// # Errors
+    /// The fault of it.
+    pub fn clone_store(expected: BorrowedFd<'_>, nested: bool) -> Result<Self, Fault> {
+        Self::clone_cwd(expected, nested).map_err(|errno| {
+            let fault = Fault::errno("clone the mount of", "the store", errno);
+            if errno == Errno::INVAL { fault.hint(MOUNTED_BENEATH) } else { fault }
+        })
     }
 
     /// The clone's root.

@@ -10,6 +10,7 @@ use super::wire::{Failure, Stage};
 use crate::fault::{FREE_SPACE, Fault, Kind, MORE_FILES, printable, why};
 use crate::remedy::{self, Host};
 use crate::rootfs::copy_up::MOST_ENTRIES;
+use crate::rootfs::overlay::MOUNTED_BENEATH;
 use crate::rootfs::plan::Op;
 
 /// What the text of a failure needs of the spec, kept by the parent.
@@ -215,6 +216,7 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         {
             Fault::host(message).hint(remedy::in_one_line(&remedy::mounts(errno, Host::read())))
         }
+        Errno::INVAL if stage == Stage::Base => Fault::host(message).hint(MOUNTED_BENEATH),
         Errno::BUSY if stage == Stage::Seccomp => Fault::host(message).hint(
             "a sandbox around this one has the listener of system calls: owners outside the id map are remembered \
              by that one alone; run without --strict, or with a profile that does not remember them",

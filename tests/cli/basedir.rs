@@ -214,6 +214,23 @@ fn on_a_read_only_filesystem() {
     drop(out.check(text.contains("run 125"), "a run on a read-only store").warns("ead-only"));
 }
 
+/// A layer comes from the file system of base_dir and from no other, be it FUSE: what is mounted on it is not looked at.
+#[test]
+fn with_a_mount_over_a_layer() {
+    let env = Env::empty();
+    let line = "\"$0\" --base-dir \"$1\" init --from \"$2\" >/dev/null && \
+                mount -t tmpfs none \"$1\"/layers/*/fs && \
+                for words in 'run -- /bin/true' 'unshare -- true' 'cp postinit:/bin/. x'; do \
+                    \"$0\" --base-dir \"$1\" $words; echo code $?; done";
+    let out = with_mounts(&env, line).ok();
+    assert_eq!(out.text(), "code 125\ncode 125\ncode 1\n", "{out:?}");
+    assert_eq!(
+        out.errors().matches("nothing must be mounted beneath base_dir").count(),
+        3,
+        "{out:?}"
+    );
+}
+
 #[test]
 fn a_full_disk() {
     let env = Env::empty();

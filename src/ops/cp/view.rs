@@ -156,8 +156,7 @@ impl View {
             }
             Self::Layers { chain, map, known, .. } => {
                 let open = || {
-                    let base = Base::clone_cwd(store.dir(), store.is_nest())
-                        .context("clone the mount of", "the store")?;
+                    let base = Base::clone_store(store.dir(), store.is_nest())?;
                     let place = |member: &Member| open_tree(&base, &member.tree());
                     // Overlay takes the top first.
                     let lowers = chain.iter().rev().map(place).collect::<Result<Vec<_>>>()?;
