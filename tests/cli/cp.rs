@@ -139,7 +139,7 @@ fn into_and_out_of_a_run_while_it_runs() {
     drop(env.sandbox(&["exec", "web", "grep -c root /etc/passwd"]).run().ok().stdout("1\n"));
     drop(cp(&env, &["--as", "x", &tree, "web:/root"]).fault(3, "web", "without it"));
     ended(&env);
-    drop(cp(&env, &["web:/root", &to]).fault(3, "web", ""));
+    drop(cp(&env, &["web:/root", &to]).fault(3, "it has ended with exit code", "sandbox logs web"));
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn a_command_joins_with_its_own_descriptors_and_exit_code() {
         "ps",
     ));
     ended(&env, "web");
-    drop(exec(&["--", "true"]).run().fault(125, "web: there is none", "ps"));
+    let over = "it has ended with exit code";
+    drop(exec(&["--", "true"]).run().fault(125, over, "sandbox logs web"));
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl Moments for Around<'_> {
 
     fn executing(&mut self) -> Result<()> {
         self.tell_started();
-        if let Some(name) = &self.record.name {
+        if let (Some(name), Some(_)) = (&self.record.name, &self.staying) {
             // The name is of this one from now on. (Else the one that ended last is found by it.)
             self.store.forget_ended_of(name).ok();
         }
