@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::source::{Memories, Root};
-use crate::fault::{Context, Fault, Kind, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::ops::diff::{Member, at, merged, no_tree, open_tree};
 use crate::ops::exec;
