@@ -85,6 +85,11 @@ fn ask(changes: &[Change]) -> Option<SnapshotName> {
             Ok(bytes) if bytes > 0 && !answer.trim().is_empty() => {}
             _ => return None,
         }
+        match answer.trim() {
+            "n" | "N" | "no" | "No" | "NO" => return None,
+            "y" | "Y" | "yes" | "Yes" | "YES" => continue,
+            _ => {}
+        }
         match answer.trim().parse() {
             Ok(name) => return Some(name),
             Err(fault) => note(&Fault::to_string(&fault)),

@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ("window_size", window_size),
     ("interrupt", interrupt),
     ("job_control", job_control),
+    ("asked_at_the_end", asked_at_the_end),
     ("restored", restored),
     ("restored_after_kill", restored_after_kill),
     ("hang_up", hang_up),
@@ -96,6 +97,23 @@ fn job_control() {
     terminal.write("exit 3\n");
     assert_eq!(shell.end(), 3);
     assert_eq!(terminal.settings(), before);
+    place.pristine();
+}
+
+fn asked_at_the_end() {
+    let place = Place::new();
+    for (answers, kept) in [(&["n"][..], 1), (&["no"], 1), (&["y", "kept"], 2), (&[""], 1)] {
+        let terminal = Terminal::new();
+        let shell = terminal.start(&place, &["shell"]);
+        terminal.write("touch /file; exit\n");
+        for answer in answers {
+            terminal.expect("to drop it:");
+            terminal.write(&format!("{answer}\n"));
+        }
+        assert_eq!(shell.end(), 0);
+        assert_eq!(place.snapshots().len(), kept, "{answers:?}");
+        place.said(&["rm", "kept"]);
+    }
     place.pristine();
 }
 
