@@ -291,11 +291,13 @@ fn by_mount(
     let options = mount_options(lowers.len(), writable).ok_or(Errno::NAMETOOLONG)?;
     numbered(base, lowers, writable)?;
     mkdirat(CWD, "m", Mode::RWXU)?;
-    let flags = if attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
-        MountFlags::RDONLY | MountFlags::NODEV
-    } else {
-        MountFlags::NODEV
-    };
+    let mut flags = MountFlags::NODEV;
+    for (asked, flag) in [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
+    ] {
+        flags.set(flag, attributes.contains(asked));
+    }
     mount("overlay", "m", "overlay", flags, options.as_c_str())?;
     // A clone of its own: what is attached here goes with the old root.
     open_tree(CWD, "m", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)

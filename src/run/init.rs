@@ -158,7 +158,9 @@ fn assemble_root(
         Some(room) => Writable { dir: room.as_fd(), upper: "fs", work: "work" },
         None => Writable { dir: run.as_fd(), upper: "layer/fs", work: "work" },
     };
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    // no_new_privs takes all effect from set-id bits and capabilities of files, and the kernel refuses to execute a file that
+    // sets one which is not in the bounding set (execve(2), EPERM), as Debian's ping does. Where nosuid holds it does not look.
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     if spec.read_only_root {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }

@@ -67,20 +67,28 @@ pub(super) fn start(
     let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
     // Root of the machine may; for others inside root is the caller.
     chown(dir.path(), Some(uid), Some(gid)).ok();
-    let (holder, number) = hold(user, network)?;
+    let (holder, number) = hold(user, network, id)?;
     let started = Started::start(outside, user, id, dir.path(), &format!("/proc/{number}/ns/net"))?;
     let companion = started.wait(outside, dir.path())?;
     drop(holder);
     Ok(companion)
 }
 
+/// Which groups may send echo requests without CAP_NET_RAW (icmp(7)).
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
 /// A process in the network of the run, and its number.
-fn hold(user: BorrowedFd<'_>, network: BorrowedFd<'_>) -> Result<(Companion, i32)> {
+fn hold(user: BorrowedFd<'_>, network: BorrowedFd<'_>, id: u32) -> Result<(Companion, i32)> {
     let (told, tell) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe", "for the network")?;
     let pidfd = ids::beside(Entry::Joined(user), Powers::Everything, || {
         // The program finds our namespace by our number, if we may do no more than it may itself. Nothing of
         // the payload is there yet.
-        if sys::namespace::join(network).and_then(|()| caps::hold(CapSet::NONE)).is_err() {
+        if sys::namespace::join(network).is_err() {
+            return FAILED;
+        }
+        // Nobody may in a new network. A container may have its /proc/sys read-only: then it stays so.
+        std::fs::write(PING_GROUPS, format!("{id} {id}")).ok();
+        if caps::hold(CapSet::NONE).is_err() {
             return FAILED;
         }
         sys::namespace::show();

@@ -11,6 +11,17 @@ use crate::common::{Env, debian};
 
 const HELPERS: [&str; 2] = ["pasta", "slirp4netns"];
 
+/// As ping does where it has no capability.
+#[test]
+fn echo_requests_need_no_capability() {
+    let env = debian();
+    for net in HELPERS {
+        let line =
+            "perl -e 'socket(S, 2, 2, 1) or die $!'; cat /proc/sys/net/ipv4/ping_group_range";
+        drop(env.line(&["--net", net], line).run().ok().stdout("0\t0\n"));
+    }
+}
+
 /// A port that nobody has.
 fn port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()

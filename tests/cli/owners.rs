@@ -245,6 +245,22 @@ fn file_capabilities_go_with_the_owner() {
     drop(debian().sandbox(&words).run().ok().stdout("yesno\nyesno\n"));
 }
 
+/// As Debian's ping is: the kernel refuses to execute what sets a capability that cannot be had.
+#[test]
+fn files_with_capabilities_are_executed() {
+    let set = if cfg!(target_arch = "x86_64") { 188 } else { 5 };
+    // linux/capability.h: VFS_CAP_REVISION_2, effective, of CAP_NET_RAW and CAP_SYS_NICE.
+    let line = format!(
+        "my ($file, $name) = ('/powerful', 'security.capability'); system 'cp', '/bin/true', $file; \
+         my $power = pack('V5', 0x02000001, 0x802000, 0, 0, 0); \
+         syscall({set}, $file, $name, $power, 20, 0) == 0 or die $!; exec $file or die $!"
+    );
+    for profile in ["build", "dev"] {
+        let words = ["run", "--profile", profile, "--", "perl", "-e", &line];
+        drop(debian().sandbox(&words).run().ok());
+    }
+}
+
 #[test]
 fn errors_are_the_kernels() {
     let env = Env::filled();
