@@ -450,11 +450,12 @@ fn a_stopped_supervisor_comes_back_and_a_killed_payload_is_told() {
     start_ready(&env, &["--name", "s"], "echo ready; sleep 1000; :");
     let supervisor = pid(&only(&env));
     kill_process(supervisor, Signal::STOP).unwrap();
-    let waiting = env.sandbox(&["wait", "s"]).start();
-    let killing = env.sandbox(&["kill", "s"]).start();
-    sleep(Duration::from_millis(100));
+    drop(env.sandbox(&["wait", "s"]).run().fault(125, "is stopped", "kill -CONT"));
     kill_process(supervisor, Signal::CONT).unwrap();
-    assert!(killing.wait_with_output().unwrap().status.success());
+    let waiting = env.sandbox(&["wait", "s"]).start();
+    sleep(Duration::from_millis(100));
+    kill_process(supervisor, Signal::STOP).unwrap();
+    drop(env.sandbox(&["kill", "s"]).run().ok());
     assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(137));
 }
 
