@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use super::companion::Companion;
 use super::moments::Moments;
 use super::outcome::{Ended, Reason};
-use super::signals::{Signals, Stops};
+use super::signals::Signals;
 use super::spec::{GRACE, RunSpec};
 use super::terminal::{RawMode, Relay};
 use super::wire::{self, Down, Failure, Up, receive_up, send_down};
@@ -87,6 +87,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         raw,
         deadline: spec.timeout.map(|time| started + time),
         killed: false,
+        stops: false,
         signalled: None,
         ended: None,
         journal: None,
@@ -134,6 +135,8 @@ struct Supervisor {
     raw: Option<RawMode>,
     deadline: Option<Instant>,
     killed: bool,
+    /// Whether somebody outside has stopped us, and the command is to be first.
+    stops: bool,
     /// The last signal that was passed on and may have ended the payload.
     signalled: Option<NixSignal>,
     ended: Option<std::result::Result<Ended, Failure>>,
@@ -188,7 +191,7 @@ impl Supervisor {
             if ready.signal {
                 self.pass_signals(spec);
             }
-            self.come_to_front(spec)?;
+            self.come_to_front(spec);
             if let Some(relay) = &mut self.relay {
                 if ready.master {
                     relay.flush();
@@ -296,7 +299,7 @@ impl Supervisor {
                     moments.ended(ended);
                 }
             }
-            Some(Up::Stopped) => self.suspend(spec)?,
+            Some(Up::Stopped) => self.suspend(spec),
             Some(Up::Weaker(weaker)) => moments.weaker(weaker),
             Some(Up::Journal(journal)) => self.journal = Some(journal),
             Some(Up::Root(root)) => self.root = Some(root),
@@ -344,13 +347,7 @@ impl Supervisor {
                 self.signalled = Some(signal);
             }
             match signal {
-                // One whose stopping is told to us takes us along then.
-                NixSignal::SIGTSTP if spec.suspends() => {}
-                NixSignal::SIGTSTP => {
-                    self.signals.stop(Stops::Ourselves);
-                    let goes_on = Down::SignalGroup(NixSignal::SIGCONT as i32);
-                    send_down(self.wire.as_fd(), goes_on).ok();
-                }
+                NixSignal::SIGTSTP => self.stop_with(spec),
                 // The terminal is gone: nobody is left who could end a payload that ignores it.
                 NixSignal::SIGHUP => self.end_soon(),
                 _ => {}

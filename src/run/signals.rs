@@ -67,6 +67,8 @@ impl Signals {
         // It arrives between these two. They fail for a wrong `how` only.
         sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&stop), None).ok();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stop), None).ok();
+        // What has continued us is not passed on: whoever has stopped us does that, once.
+        sys::signal::forget(NixSignal::SIGCONT).ok();
     }
 
     /// The next signal that has arrived. What the caller ignores (nohup, a shell's background job) stays

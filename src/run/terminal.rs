@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::process::getpgrp;
+use rustix::process::{Pid, WaitOptions, getpgrp, waitpid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, OutputModes, Termios, Winsize, isatty, tcgetattr,
-    tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize,
+    isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use super::spec::TerminalSpec;
@@ -52,9 +52,18 @@ pub fn inspect() -> Option<TerminalSpec> {
     Some(TerminalSpec { replaces, settings, size })
 }
 
-/// Whether to read from a terminal and to set it would not stop this process. One that does not control it never does.
+/// Whether to read from a terminal and to set it would not stop this process. One that does not control it never does; one
+/// that has hung up is nobody's.
 pub(super) fn is_in_front(terminal: BorrowedFd<'_>) -> bool {
-    tcgetpgrp(terminal).map_or(true, |front| front == getpgrp())
+    match tcgetpgrp(terminal) {
+        Err(errno) => errno == Errno::NOTTY,
+        Ok(front) => front == getpgrp(),
+    }
+}
+
+/// Whether it controls this process, and is in front of it: then a shell may have put it there.
+pub(super) fn controls_us(terminal: BorrowedFd<'_>) -> bool {
+    tcgetpgrp(terminal) == Ok(getpgrp())
 }
 
 /// How a terminal is set for a program that does nothing about that: in the background it may be as a shell sets it
@@ -74,7 +83,7 @@ fn make_cooked(settings: &mut Termios) {
 #[derive(Debug)]
 pub struct RawMode {
     before: Termios,
-    keeper: Option<OwnedFd>,
+    keeper: Option<(Pid, OwnedFd)>,
 }
 
 impl RawMode {
@@ -96,17 +105,19 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         // A terminal that hung up has nothing to restore.
         tcsetattr(standard(0), OptionalActions::Drain, &self.before).ok();
-        if let Some(keeper) = self.keeper.take() {
-            rustix::io::write(&keeper, b".").ok();
+        if let Some((keeper, pipe)) = self.keeper.take() {
+            rustix::io::write(&pipe, b".").ok();
+            drop(pipe);
+            waitpid(Some(keeper), WaitOptions::empty()).ok();
         }
     }
 }
 
 /// Starts the keeper; it ends when the pipe closes, and restores unless it was told that we did.
-fn keep(before: &Termios) -> Result<OwnedFd, Errno> {
+fn keep(before: &Termios) -> Result<(Pid, OwnedFd), Errno> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    if let Side::Parent { .. } = clone(0)? {
-        return Ok(write);
+    if let Side::Parent { child, .. } = clone(0)? {
+        return Ok((child, write));
     }
     // A session of its own: a signal to the supervisor's process group does not reach it.
     rustix::process::setsid().ok();
@@ -146,6 +157,9 @@ pub struct Relay {
     /// How much more may be shown, if that is limited.
     left: Option<u64>,
     over: bool,
+    /// The key that stops what is in front, as the host's terminal has it, and whether it was typed.
+    stop_key: u8,
+    told_to_stop: bool,
 }
 
 const CHUNK: usize = 16 * 1024;
@@ -167,8 +181,26 @@ impl Relay {
         let flags = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let screen = open(format!("/proc/self/fd/{output}"), flags, Mode::empty()).ok();
         let (typed, shown) = (VecDeque::new(), VecDeque::new());
-        let (input, over) = (spec.replaces[0], false);
-        Ok(Self { master, slave, input, output, screen, typed, shown, left, over })
+        let (input, over, told_to_stop) = (spec.replaces[0], false, false);
+        let stop_key = spec.settings.special_codes[SpecialCodeIndex::VSUSP];
+        Ok(Self {
+            master,
+            slave,
+            input,
+            output,
+            screen,
+            typed,
+            shown,
+            left,
+            over,
+            stop_key,
+            told_to_stop,
+        })
+    }
+
+    /// Whether the key that stops was typed since this was asked last.
+    pub fn was_told_to_stop(&mut self) -> bool {
+        std::mem::take(&mut self.told_to_stop)
     }
 
     /// The master side, and what to wait for on it.
@@ -206,7 +238,10 @@ impl Relay {
     pub fn take_input(&mut self) -> bool {
         let mut buffer = [0_u8; 4096];
         match rustix::io::read(standard(0), &mut buffer) {
-            Ok(bytes @ 1..) => self.typed.extend(&buffer[..bytes]),
+            Ok(bytes @ 1..) => {
+                self.told_to_stop |= buffer[..bytes].contains(&self.stop_key);
+                self.typed.extend(&buffer[..bytes]);
+            }
             Err(Errno::AGAIN | Errno::INTR) => {}
             // In raw mode a terminal reads as ended only when it is gone.
             Ok(_) | Err(_) => self.input = false,

@@ -18,6 +18,8 @@ pub(crate) const CASES: &[Case] = &[
     ("killed_while_stopped", killed_while_stopped),
     ("joined", joined),
     ("nobody_to_continue_it", nobody_to_continue_it),
+    ("others_go_on", others_go_on),
+    ("the_terminal_goes", the_terminal_goes),
     ("watched", watched),
 ];
 
@@ -204,11 +206,14 @@ fn in_the_background() {
 fn a_pipeline() {
     let (place, terminal) = (Place::new(), Terminal::new());
     let shell = Shell::new(&place, &terminal);
-    let line = "echo up >&2; sleep 1; kill -TSTP 0; echo went-$((40 + 2)) on";
-    shell.types(&format!("{} | cat", shell.line(&["run", "--", "sh", "-c", line])));
+    shell.types(&format!("{} | cat", shell.line(&["run", "--", "sleep", "1000"])));
+    let payload = shell.payload("sleep");
+    terminal.write("\x1a");
     terminal.expect("Stopped");
+    is(payload, 'T');
     shell.types("fg");
-    terminal.expect("went-42 on");
+    is(payload, 'S');
+    terminal.write("\x03");
     shell.says("echo over", "over");
     shell.exit();
     place.pristine();
@@ -269,6 +274,50 @@ fn nobody_to_continue_it() {
     terminal.expect("on-2");
     assert_eq!(run.end(), 6);
     place.pristine();
+}
+
+/// Nobody but a key stops who is in the group of its caller, such as one that watches it.
+fn others_go_on() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    let shell = Shell::new(&place, &terminal);
+    let run = shell.line(&["run", "--", "sh", "-c", "kill -STOP $$; kill -TSTP 0; exit 3"]);
+    shell.types(&format!("timeout -k 5 2 {run}"));
+    shell.says("echo code-$?", "code-124");
+    shell.exit();
+    place.pristine();
+}
+
+/// A terminal that is gone takes nobody along who was begun in the background, and is the usual end of who was stopped.
+fn the_terminal_goes() {
+    for stopped in [false, true] {
+        let (place, mut terminal) = (Place::new(), Terminal::new());
+        let shell = Shell::new(&place, &terminal);
+        let log = place.work().join("log");
+        let line = "echo up-$((1 + 1)); sleep 2; touch /file; echo done-$((1 + 1))";
+        let flags = ["run", "--keep-on-failure", "--commit", "kept", "--", "sh", "-c", line];
+        match stopped {
+            false => {
+                shell.types(&format!("{} >{} 2>&1 & disown", shell.line(&flags), log.display()));
+            }
+            true => {
+                shell.types(&shell.line(&flags));
+                terminal.expect("up-2");
+                terminal.write("\x1a");
+                terminal.expect("Stopped");
+            }
+        }
+        let mark = shell.mark.clone();
+        if !stopped {
+            until("begun", || std::fs::read(&log).ok()?.starts_with(b"up-2").then_some(()));
+        }
+        let mut process = shell.shell;
+        terminal.hang_up();
+        until("the shell's end", || process.try_wait().expect("wait"));
+        crate::watch::gone(&mark);
+        let kept = place.snapshots().iter().any(|one| one.0 == "kept");
+        let said = place.said(&["ps", "--json"]).code(0).out;
+        assert_eq!((kept, said.contains("\"kept\"")), (!stopped, stopped), "{said}");
+    }
 }
 
 /// What has to be ended in time cannot stop whoever ends it.

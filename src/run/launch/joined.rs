@@ -88,6 +88,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         raw,
         deadline: None,
         killed: false,
+        stops: false,
         signalled: None,
         ended: None,
         journal: None,
