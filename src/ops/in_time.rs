@@ -2,7 +2,7 @@
 //! answer, a FIFO that nobody writes to. Whoever waits there itself hears of no time that is over.
 
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use rustix::process::{
 };
 
 use crate::fault::{Context, Fault, Result, printable};
+use crate::sys::exec::close_all_but;
 use crate::sys::process::{Side, clone, exit_now};
 
 /// How much of the first file is read: as much as a profile may have.
@@ -35,7 +36,7 @@ pub fn read_file(file: &Path, most: u64) -> std::io::Result<Vec<u8>> {
 /// # Errors
 /// The same; failed if the time is over.
 pub fn read_file_until(file: &Path, most: u64, until: Instant) -> Result<Vec<u8>> {
-    let (said, whole) = child_until(until, |reply| match read_file(file, most) {
+    let (said, whole) = child_until(until, &[file], |reply| match read_file(file, most) {
         // The first byte tells that there is no error.
         Ok(content) => write_all(reply, &[b"+", &*content].concat()),
         Err(error) => {
@@ -63,7 +64,7 @@ pub fn answer_until(paths: &[&Path], files: &[&Path], until: Instant) -> Result<
     if paths.is_empty() && files.is_empty() {
         return Ok(());
     }
-    let (said, whole) = child_until(until, |reply| {
+    let (said, whole) = child_until(until, &[paths, files].concat(), |reply| {
         for path in paths {
             // All above it, too, and what a link leads to.
             drop(path.canonicalize().and_then(std::fs::metadata));
@@ -90,14 +91,19 @@ fn over(path: &Path) -> Fault {
     )
 }
 
-/// What a child says until it ends, or until this moment; and whether it ended. One that did not is killed.
-fn child_until(until: Instant, job: impl FnOnce(&OwnedFd)) -> Result<(Vec<u8>, bool)> {
+/// What a child that looks at these paths says until it ends, or until this moment; and whether it ended. One that did not is
+/// killed.
+fn child_until(
+    until: Instant,
+    paths: &[&Path],
+    job: impl FnOnce(&OwnedFd),
+) -> Result<(Vec<u8>, bool)> {
     let (answer, reply) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe", "for a job")?;
     let parent = getpid();
     let pidfd = match clone(0).context("make a process", "for a job")? {
         Side::Child => {
             set_parent_process_death_signal(Some(Signal::KILL)).ok();
-            if getppid() == Some(parent) {
+            if getppid() == Some(parent) && let_go(&reply, paths).is_ok() {
                 job(&reply);
             }
             exit_now(0)
@@ -115,6 +121,25 @@ fn child_until(until: Instant, job: impl FnOnce(&OwnedFd)) -> Result<(Vec<u8>, b
         waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).ok();
     }
     heard.context("hear from", "a job")
+}
+
+/// Leaves nothing open but the reply and what a path names by its descriptor. One that is never done must not hold a lock, nor
+/// keep whoever reads our output waiting.
+fn let_go(reply: &OwnedFd, paths: &[&Path]) -> Result<(), Errno> {
+    let number = |path: &&Path| {
+        let dir = path.parent()?;
+        match path.to_str()? {
+            "/dev/stdin" => Some(0),
+            _ if dir == Path::new("/dev/fd") || dir == Path::new("/proc/self/fd") => {
+                path.file_name()?.to_str()?.parse().ok()
+            }
+            _ => None,
+        }
+    };
+    let mut keep: Vec<i32> = paths.iter().filter_map(number).chain([reply.as_raw_fd()]).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    close_all_but(0, &keep)
 }
 
 fn hear(answer: &OwnedFd, until: Instant) -> Result<(Vec<u8>, bool), Errno> {
