@@ -97,6 +97,7 @@ impl<'a> Chain<'a> {
             copy_up: Vec::new(),
             made: Vec::new(),
             nest: None,
+            fault: None,
         };
         run.write_record(&record).expect("record");
         drop(lock);

@@ -71,6 +71,7 @@ impl<'a> Fresh<'a> {
             pid: std::process::id(),
             state: RunState::Running,
             exit: None,
+            fault: None,
         };
         let mut run = store.new_run_of(&lock, &record.id_map, record.run)?;
         run.write_record(&record)?;

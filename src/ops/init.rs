@@ -228,6 +228,7 @@ impl Job<'_> {
             pid: std::process::id(),
             state: RunState::Running,
             exit: None,
+            fault: None,
         };
         match run.write_record(&record) {
             Ok(()) => Ok(run),

@@ -304,7 +304,7 @@ fn execute(
     facts.also_without(around.lost());
     let (tidy, lent, made) = (around.is_tidy(), around.lent(), around.made());
     let (run, gone) = around.into_run();
-    record.made.extend(made);
+    record.made = made;
     let (mut run, outcome) = match (run, launched) {
         (run, Ok(outcome)) if fleeting || run.is_some() => (run, outcome),
         (run, launched) => {

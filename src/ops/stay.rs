@@ -11,6 +11,7 @@ pub use crate::run::supervisor::keys::Keys;
 pub use crate::run::supervisor::output::Reader;
 pub use crate::run::supervisor::{Ending, Verdict};
 
+use crate::run::outcome::OURS;
 use crate::run::supervisor::Request;
 use crate::run::supervisor::ask::Line;
 use crate::store::{BoxName, EndedRun, Found, RunId, RunName, RunRecord, RunState, Store};
@@ -159,31 +160,41 @@ pub fn kill(store: &Store, word: &str, signal: i32) -> Result<()> {
 /// # Errors
 /// As [`line()`]; not-found, too, if the supervisor is killed meanwhile.
 pub fn wait(store: &Store, word: &str) -> Result<Ending> {
-    let (record, state) = match store.find(word)? {
+    let (record, state) = match store.find_last(word)? {
         Found::Run(record, state) => (record, state),
         Found::Ended(ended) => return Ok(ending(ended)),
     };
-    if let (RunState::Kept, Some(code)) = (state, record.exit) {
-        return Ok(Ending {
-            run: Some(record.run),
-            code: u8::try_from(code).unwrap_or(u8::MAX),
-            messages: Vec::new(),
-            fault: None,
-            committed: None,
-            kept: true,
-        });
-    }
     if state != RunState::Running {
-        return Err(over(&record, state));
+        return kept(&record, state).ok_or_else(|| over(&record, state));
     }
     let id = record.run;
     let heard =
         store.connect_run(&id).and_then(|line| Line::new(id, line).until_end(&Request::Wait));
     match heard {
         // It was over before it heard us.
-        Err(fault) if fault.kind == Kind::NotFound => store.ended_run(&id).map(ending).ok_or(fault),
+        Err(fault) if fault.kind == Kind::NotFound => match store.find(&id.to_string()) {
+            Ok(Found::Ended(ended)) => Ok(ending(ended)),
+            Ok(Found::Run(record, state)) => kept(&record, state).ok_or(fault),
+            Err(_) => Err(fault),
+        },
         heard => heard,
     }
+}
+
+/// How a run ended that was kept.
+fn kept(record: &RunRecord, state: RunState) -> Option<Ending> {
+    let code = record.exit.filter(|_| state == RunState::Kept)?;
+    Some(Ending {
+        run: Some(record.run),
+        code: match record.fault {
+            Some(_) => OURS,
+            None => u8::try_from(code).unwrap_or(u8::MAX),
+        },
+        messages: Vec::new(),
+        fault: record.fault.clone(),
+        committed: None,
+        kept: true,
+    })
 }
 
 fn ending(ended: EndedRun) -> Ending {
@@ -217,7 +228,7 @@ pub fn stop(
 /// # Errors
 /// Not-found if there is no such run, or it has no log.
 pub fn log(store: &Store, word: &str) -> Result<Reader> {
-    let run = match store.find(word)? {
+    let run = match store.find_last(word)? {
         Found::Run(record, _) => record.run,
         Found::Ended(ended) => ended.run,
     };

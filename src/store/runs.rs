@@ -91,6 +91,9 @@ pub struct RunRecord {
     /// The exit code of the command, once it ended.
     #[serde(default)]
     pub exit: Option<i32>,
+    /// Why what it changed could not be committed, if it is kept for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
 }
 
 /// A run whose lock we hold, until this is dropped or the process ends.

@@ -177,6 +177,32 @@ impl Store {
         }
     }
 
+    /// How it was with the last run of a name, for who asks how it went: one that lives before others, else the one that was
+    /// started last, whether it was kept or is over. A word that is no name means what it means to [`Store::find`].
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub fn find_last(&self, word: &str) -> Result<Found> {
+        drop(word.parse::<RunName>()?);
+        let named =
+            |name: &Option<RunName>| name.as_ref().is_some_and(|name| name.as_str() == word);
+        let mut runs = self.runs_that_are()?;
+        runs.retain(|one| named(&one.0.name));
+        let last = |one: &(RunRecord, RunState)| (one.1 == RunState::Running, one.0.started);
+        let run = runs.into_iter().max_by_key(last);
+        let live = run.as_ref().is_some_and(|one| one.1 == RunState::Running);
+        let ended = if live { Vec::new() } else { self.ended_runs()? };
+        let ended = ended.into_iter().filter(|one| named(&one.name)).max_by_key(|one| one.started);
+        match (run, ended) {
+            (Some((record, _)), Some(ended)) if ended.started > record.started => {
+                Ok(Found::Ended(ended))
+            }
+            (Some((record, state)), _) => Ok(Found::Run(record, state)),
+            (None, Some(ended)) => Ok(Found::Ended(ended)),
+            (None, None) => self.find(word),
+        }
+    }
+
     /// All runs whose record can be read, but for the remains of one that is over: it was killed when it had nothing more
     /// to do but to go.
     ///

@@ -148,3 +148,24 @@ fn names_that_cannot_be_given_are_told() {
     let flags = ["--from", "gone", "--net", "none"];
     drop(env.line(&flags, "echo ran").run().ok().stdout("ran\n").stderr(""));
 }
+
+/// A place for a mount goes when its run has ended, and only then: what a later command makes there is its own.
+#[test]
+fn what_a_resumed_run_makes_in_such_a_place_stays() {
+    let env = Env::filled();
+    let given = env.folder("given");
+    drop(env.line(&["--commit", "one"], "mkdir /data").run().ok());
+    drop(env.line(&["--from", "one", "--commit", "two"], "rmdir /data").run().ok());
+    let bind = format!("{given}:/data");
+    let flags = ["--json", "--from", "two", "--keep-on-failure", "--bind", &bind];
+    let out = env.line(&flags, "false").run().code(1);
+    let all = env.sandbox(&["ps", "--json"]).run().ok().text();
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    let run = all["runs"][0]["run"].as_str().unwrap();
+    drop(out);
+    drop(env.sandbox(&["diff", "--run", run]).run().ok().stdout(""));
+    let typed = "mkdir -m 755 /data /data2\n";
+    drop(env.sandbox(&["shell", "--run", run]).input(typed).run());
+    drop(env.sandbox(&["recover", run, "--as", "three"]).run().ok());
+    drop(env.line(&["--from", "three"], "[ -d /data ] && [ -d /data2 ]").run().ok());
+}

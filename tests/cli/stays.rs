@@ -459,6 +459,50 @@ fn a_stopped_supervisor_comes_back_and_a_killed_payload_is_told() {
     assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(137));
 }
 
+/// Whoever asks late hears what those heard who waited.
+#[test]
+fn a_commit_that_failed_is_told_afterwards_too() {
+    let env = Env::filled();
+    let line = "echo ready; while [ ! -e /go ]; do sleep 0.05; done; echo x >/file";
+    start_ready(&env, &["--name", "s", "--commit", "x"], line);
+    let waiting = env.sandbox(&["wait", "s"]).start();
+    drop(env.line(&["--commit", "x"], "echo y >/other").run().ok());
+    drop(env.sandbox(&["exec", "s", "--", "touch", "/go"]).run());
+    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(125));
+    drop(env.sandbox(&["wait", "s"]).run().fault(125, "exists already", "recover"));
+    let id = only(&env)["run"].as_str().unwrap().to_owned();
+    // What goes on from there ends as it ends.
+    drop(env.sandbox(&["shell", "--run", &id]).input("exit 3\n").run().code(3));
+    drop(env.sandbox(&["wait", &id]).run().code(3));
+    drop(env.sandbox(&["rm", "--run", &id]).run().ok());
+}
+
+/// Of several that had a name the last is meant, whatever became of it.
+#[test]
+fn the_last_of_a_name_tells_how_it_went() {
+    let env = Env::filled();
+    let run = |line: &str, code: i32| {
+        drop(
+            env.sandbox(&["start", "--name", "s", "--keep-on-failure", "--", "sh", "-c", line])
+                .run()
+                .ok(),
+        );
+        let lives = |one: &&Value| one["state"] == "running";
+        left::eventually("runs", || {
+            listed(&env).iter().filter(lives).map(Value::to_string).collect()
+        });
+        drop(env.sandbox(&["wait", "s"]).run().code(code));
+    };
+    run("echo first; exit 7", 7);
+    run("echo second", 0);
+    drop(env.sandbox(&["logs", "s"]).run().ok().stdout("second\n"));
+    run("echo third; exit 5", 5);
+    drop(env.sandbox(&["logs", "s"]).run().ok().says("third\n"));
+    for one in listed(&env) {
+        drop(env.sandbox(&["rm", "--run", one["run"].as_str().unwrap()]).run().ok());
+    }
+}
+
 #[test]
 fn a_run_that_was_not_started_to_stay_says_so() {
     let env = Env::filled();

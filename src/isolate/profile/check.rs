@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Environment, Settings};
 use crate::fault::{Fault, Result, printable};
 use crate::isolate::compile;
-use crate::isolate::filter::{Action, Seccomp};
+use crate::isolate::filter::Seccomp;
 
 /// Checks what is no rule for system calls.
 ///
@@ -73,7 +73,7 @@ pub(super) fn unknown_calls(seccomp: &Seccomp) -> Unknown {
         let known = |name: &&String| compile::is_known(name, !rule.args.is_empty());
         for name in rule.names.iter().filter(|name| !known(name)) {
             let name = printable(name);
-            if !seccomp.default_action.permits() || rule.action == Action::Allow {
+            if !seccomp.default_action.permits() || rule.action.permits() {
                 unknown.notes.push(format!("seccomp: {name}: unknown system call, skipped"));
             } else if !unknown.open.contains(&name) {
                 unknown.open.push(name);

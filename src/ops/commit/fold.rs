@@ -43,6 +43,7 @@ pub(in crate::ops) fn stage(store: &Store, of: &RunRecord, plan: &FoldPlan) -> R
         pid: std::process::id(),
         state: RunState::Running,
         exit: None,
+        fault: None,
         nest: None,
         ..of.clone()
     };

@@ -36,6 +36,7 @@ pub(super) fn claim(
         let (mut run, record) = store.open_run(&kept.parse()?)?;
         let record = RunRecord {
             pid: std::process::id(),
+            fault: None,
             scaffold: settings.scaffold.clone().ok(),
             copy_up: distinct(settings.copy_up_paths.iter().chain(&record.copy_up)),
             ..record
@@ -62,6 +63,7 @@ pub(super) fn claim(
         pid: std::process::id(),
         state: RunState::Running,
         exit: None,
+        fault: None,
     };
     Ok((record, None))
 }

@@ -67,11 +67,13 @@ impl After<'_> {
         if resumed || (!ended.success() && keeps) {
             let code = i32::from(ended.exit_code());
             if !self.record.made.is_empty() {
-                // It is no change that `diff --run` should show.
-                copyup::settle(self.store, run, self.record)?;
+                // It is no change that `diff --run` should show; if that fails it is seen there, and no more.
+                copyup::settle(self.store, run, self.record).ok();
             }
             self.keep_journal(run)?;
-            run.mark_kept(&RunRecord { exit: Some(code), ..self.record.clone() })?;
+            // What lies at these places from now on was made by a command.
+            let made = Vec::new();
+            run.mark_kept(&RunRecord { exit: Some(code), made, ..self.record.clone() })?;
             finished.kept = true;
             let id = run.id();
             finished.messages.push(format!("kept as {id}: `sandbox shell --run {id}`"));
@@ -144,17 +146,16 @@ impl After<'_> {
     /// The command returned 0 and its changes could not be committed: they are kept, and the message
     /// says how to come back to them.
     fn rescue(&self, run: &mut Run, fault: Fault) -> Fault {
-        let record = RunRecord { exit: Some(0), ..self.record.clone() };
-        let kept = self.keep_journal(run).and_then(|()| run.mark_kept(&record));
         let id = run.id();
-        match kept {
-            Ok(()) => Fault {
-                hint: Some(format!(
-                    "the changes are kept: `sandbox recover {id} --as NAME` makes a snapshot of them{}",
-                    self.beside(&fault)
-                )),
-                ..fault
-            },
+        let hint = format!(
+            "the changes are kept: `sandbox recover {id} --as NAME` makes a snapshot of them{}",
+            self.beside(&fault)
+        );
+        let told = Fault { hint: Some(hint), ..fault.clone() };
+        // Whoever asks later is told the same.
+        let record = RunRecord { exit: Some(0), fault: Some(told.clone()), ..self.record.clone() };
+        match self.keep_journal(run).and_then(|()| run.mark_kept(&record)) {
+            Ok(()) => told,
             Err(_) => fault,
         }
     }

@@ -99,6 +99,7 @@ fn run_record(run: &Run, chain: &[LayerId]) -> RunRecord {
         pid: std::process::id(),
         state: RunState::Running,
         exit: None,
+        fault: None,
     }
 }
 
