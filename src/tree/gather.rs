@@ -167,10 +167,13 @@ impl Gather<'_> {
             return told(meta);
         }
         let beneath = self.beneath(visit.path)?;
-        // What was copied up has shown the number of the file beneath ever since.
+        // What was copied up has shown the number of the file beneath, until the kernel forgot that inode.
         let before =
             |(_, stat): &(usize, Stat)| journal.get(&Inode { number: stat.st_ino, ..inode });
-        let noted = noted.or_else(|| beneath.as_ref().and_then(before));
+        let noted = match (noted, beneath.as_ref().and_then(before)) {
+            (Some(since), Some(before)) => Some(since.on_top_of(before)),
+            (since, before) => since.or(before),
+        };
         let Some((layer, stat)) = beneath.filter(|_| noted.is_none_or(|meta| !meta.is_whole()))
         else {
             return noted.map_or(Ok(None), told);
@@ -298,4 +301,44 @@ pub(super) fn on_disk(
         return Ok(None);
     }
     Ok(Some((inode(dir.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW)?, stat)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+    use crate::ids::Extent;
+
+    /// A copied-up link shows the number of the file beneath, and its own once the kernel has forgotten its inode.
+    #[test]
+    fn a_link_is_known_by_both_of_its_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let tree = dir.path().join(name);
+            std::fs::create_dir(&tree).unwrap();
+            symlink("x", tree.join("l")).unwrap();
+            File::open(tree).unwrap()
+        };
+        let (below, upper) = (open("below"), open("upper"));
+        let own = inode(upper.as_fd(), c"l", AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let number = dir.path().join("below/l").symlink_metadata().unwrap().ino();
+        let ids = vec![Extent { inside: 0, outside: 1000, count: 1 }];
+        let map = IdMap::new(Mode::Single, ids.clone(), ids).unwrap();
+        let known = |before: Meta, since: Meta| {
+            let mut journal = Journal::default();
+            journal.set(Inode { number, ..own }, before);
+            journal.set(own, since);
+            let (beneath, theirs) = (&[below.as_fd()][..], &[Vec::new()][..]);
+            let sources = Sources { beneath, theirs, journal: &journal, map: &map, all: true };
+            links(upper.as_fd(), &sources).unwrap().get(&own)
+        };
+        let before = Meta { uid: Some(33), gid: Some(8), ..Meta::default() };
+        let since = Meta { gid: Some(9), unset: (true, false), ..Meta::default() };
+        assert_eq!(known(before, since), Some(Meta { gid: Some(9), ..before }));
+        let half = Meta { uid: Some(33), unset: (false, true), ..Meta::default() };
+        assert_eq!(known(half, since), Some(Meta { gid: Some(9), ..before }));
+        assert_eq!(known(before, Meta::default()), Some(Meta::default()), "whole");
+    }
 }
