@@ -56,14 +56,14 @@ pub fn extract(
 ) -> Result<Totals> {
     let begun = owners.len();
     let totals = extract_over(reader, dst, ids, owners)?;
-    // Nobody has remembered anything of a directory that was not there.
+    // Nobody has remembered anything of what was not there.
     let known = owners.split_off(begun);
     owners.extend(known.into_iter().filter(|entry| !entry.is_empty()));
     Ok(totals)
 }
 
-/// The same onto a tree that remembers something: an entry of `owners` without content is a directory that was
-/// there, of which nothing is to be remembered any more.
+/// The same onto a tree that remembers something: an entry of `owners` without content is a directory, link or fifo
+/// of which nothing is to be remembered any more.
 ///
 /// # Errors
 /// As [`extract`].
@@ -198,6 +198,7 @@ impl Extract<'_> {
     fn symlink(&mut self, entry: &Entry, place: &Place<'_>) -> Result<()> {
         let target = name::target(&entry.link).map_err(|why| entry.fault(why))?;
         self.make(entry, place, || symlinkat(target.as_c_str(), place.dir, place.name))?;
+        self.forget(place.path);
         let attributes = self.attributes(entry, place.path, false)?;
         attributes.apply_to_link(place.dir, place.name).map_err(|errno| failed(entry, errno))
     }
@@ -205,6 +206,7 @@ impl Extract<'_> {
     fn fifo(&mut self, entry: &Entry, place: &Place<'_>) -> Result<()> {
         let mode = Mode::RUSR | Mode::WUSR;
         self.make(entry, place, || mknodat(place.dir, place.name, FileType::Fifo, mode, 0))?;
+        self.forget(place.path);
         let attributes = self.attributes(entry, place.path, false)?;
         open_file(place.dir, place.name)
             .and_then(|file| attributes.apply(file.as_fd()))
@@ -281,7 +283,8 @@ impl Extract<'_> {
         .inspect(|_| self.totals.files += 1)
     }
 
-    /// Nothing is remembered of a directory, until something is.
+    /// Nothing is remembered of a directory, link or fifo, until something is. A link that looks like one of a layer
+    /// beneath would be taken for that one.
     fn forget(&mut self, path: &[u8]) {
         let nothing = Remembered { path: path.to_vec(), ..Remembered::default() };
         self.remembered.insert(path.to_vec(), nothing);

@@ -21,7 +21,8 @@ use crate::ids::IdMap;
 
 /// Gives each file and directory its attribute, and makes an empty file in the place of each device; says how
 /// many it made. Links, fifos and sockets have their line in `owners` only, or where the tree is an upper in the
-/// `journal`, to which devices go, too. An entry without content takes the attribute of a directory away.
+/// `journal`, to which devices go, too. An entry without content takes the attribute of a directory away; of a link or
+/// fifo the journal says that it is as on disk, whatever the layers beneath remember at its place.
 ///
 /// # Errors
 /// What the system says, naming the path.
@@ -45,22 +46,27 @@ fn one(
     ids: &IdMap,
     journal: &mut Journal,
 ) -> Result<u64, Errno> {
-    if entry.is_empty() {
-        return forget(root, &entry.path).map(|()| 0);
+    let nothing = entry.is_empty();
+    if !nothing {
+        journal.mark();
     }
-    journal.mark();
     if entry.path.is_empty() {
-        return mark(open_beneath(root, b"")?.as_fd(), entry).map(|_| 0);
+        let dir = open_beneath(root, b"")?;
+        let done = if nothing { forget(dir.as_fd()) } else { mark(dir.as_fd(), entry).map(drop) };
+        return done.map(|()| 0);
     }
     let (parent, name) = path::split(&entry.path);
     let name = CString::new(name).map_err(|_| Errno::INVAL)?;
     let dir = open_beneath(root, parent)?;
     let found = lstat_if_any(dir.as_fd(), &name)?;
     match (found.map(|stat| kind(&stat)), entry.device.is_some()) {
+        (Some(FileType::Directory), false) if nothing => {
+            forget(open_child(dir.as_fd(), &name)?.as_fd())?;
+        }
         (Some(FileType::Directory), false) => {
             mark(open_child(dir.as_fd(), &name)?.as_fd(), entry)?;
         }
-        (Some(FileType::RegularFile), false) => {
+        (Some(FileType::RegularFile), false) if !nothing => {
             mark(open_file(dir.as_fd(), &name)?.as_fd(), entry)?;
         }
         (Some(FileType::Symlink | FileType::Fifo | FileType::Socket), false) => {
@@ -81,8 +87,8 @@ fn one(
 }
 
 /// Takes away what was remembered of a directory.
-fn forget(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
-    match fremovexattr(open_beneath(root, path)?, meta::NAME) {
+fn forget(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    match fremovexattr(dir, meta::NAME) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         other => other,
     }

@@ -663,3 +663,28 @@ fn half_of_what_a_layer_has() {
     let three = remembered(&env, "three");
     assert_eq!(three["opt/l"], json!({"path": "opt/l", "gid": gid, "mode": 0o777}));
 }
+
+/// An archive has a link and a fifo of root that look like those at the same place, of which an owner is remembered.
+#[test]
+fn what_an_archive_has_of_a_link_counts() {
+    let env = Env::filled();
+    let who = far().0;
+    let line = "cd /opt && mkdir d && ln -s x d/l && mkfifo d/p && touch -h -d @1 d/l d/p";
+    commit(&env, "one", line);
+    let archive = env.sandbox(&["cp", "one:/opt/d/.", "-"]).run().ok().stdout.clone();
+    let given = format!("cd /opt/d && chown -h {who} l p");
+    drop(env.line(&["--from", "one", "--commit", "two"], &given).run().ok());
+    let of = |place: &str| taken_out(&env, &format!("{place}:/opt/d/."));
+    let plain = listing(&env, &archive);
+    assert_ne!(of("two"), plain);
+    let into = |words: &[&str]| env.sandbox(&["cp", "-"]).args(words).input(archive.clone()).run();
+    drop(into(&["two:/opt/d", "--as", "three"]).ok());
+    assert_eq!(of("three"), plain);
+    assert_eq!(paths(&env, "three"), [""; 0]);
+    let words = ["start", "--name", "web", "--from", "two", "--", "sleep", "1000"];
+    drop(env.sandbox(&words).run().ok());
+    drop(into(&["web:/opt/d"]).ok());
+    assert_eq!(of("web"), plain, "in a run");
+    drop(env.sandbox(&["stop", "-t", "0", "web", "--commit", "four"]).run().ok());
+    assert_eq!(of("four"), plain, "of its commit");
+}
