@@ -27,7 +27,7 @@ use serde::Serialize;
 use beside::{Helper, await_all};
 use source::{Memories, Out, Root, produce};
 use target::{In, Taken, consume};
-use view::View;
+use view::{Live, View};
 
 use super::diff::at;
 use super::fresh::{Fresh, Opened, readable};
@@ -36,6 +36,7 @@ use crate::ids::{self, Entry, Extent, IdMap, Mode, Powers};
 use crate::image::tar::write::{Form, Written};
 use crate::run::answer;
 use crate::store::{BoxName, LayerId, SnapshotName, Store};
+use crate::tree::dir::mount_of;
 
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,12 +124,11 @@ pub fn copy(store: &Store, box_name: &BoxName, options: &CopyOptions) -> Result<
             if let Some(name) = &options.name {
                 return fill(store, box_name, what, name, from, path, options.follow);
             }
-            let view = view::of(store, box_name, what)?;
-            if !matches!(view, View::Live(_)) {
+            let View::Live(live) = view::of(store, box_name, what)? else {
                 return Err(Fault::usage(format!("copy to: {what}: it does not change any more"))
                     .hint("a copy into a snapshot makes a new one: --as NAME"));
-            }
-            let target = Target { store, side: Side::View(&view) };
+            };
+            let target = Target { store, side: Side::Live(&live) };
             into(&target, from, path, options.follow).map(|(copied, _)| copied)
         }
         (Place::Inside { .. }, _) => Err(Fault::usage("copy: both ends are inside")
@@ -177,20 +177,22 @@ struct Target<'a> {
 
 #[derive(Debug)]
 enum Side<'a> {
-    View(&'a View),
+    Live(&'a Live),
     Fresh(&'a Fresh<'a>),
 }
 
 impl Target<'_> {
     fn work(&self, path: &OsStr, from: In) -> Result<Option<Taken>> {
         match self.side {
-            Side::View(view) => view.inside(self.store, |root, memories, map| {
-                let (living, journal) = match (memories, view.journal()) {
-                    (Memories::Live(living), Some(journal)) => (living, journal),
+            Side::Live(live) => live.inside(|root, map| {
+                let (place, path) = (Root::Inside(root), path.as_bytes());
+                let Some(journal) = live.journal() else {
                     // Of this run nothing is remembered.
-                    _ => return consume(root, path.as_bytes(), map, from, |_| Ok(false)),
+                    return consume(place, path, map, from, |_| Ok(false));
                 };
-                let taken = consume(root, path.as_bytes(), map, from, |dir| living.keeps(dir))?;
+                // On binds and in memory nothing is.
+                let mount = mount_of(root).context("look at", "the root of a run")?;
+                let taken = consume(place, path, map, from, |dir| Ok(mount_of(dir)? == mount))?;
                 if let Some(taken) = &taken
                     && !taken.journal.is_empty()
                 {
@@ -214,8 +216,8 @@ impl Target<'_> {
 
     fn line(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         match self.side {
-            Side::View(View::Live(live)) => Some(live.joined.line.as_fd()),
-            _ => None,
+            Side::Live(live) => Some(live.joined.line.as_fd()),
+            Side::Fresh(_) => None,
         }
     }
 }

@@ -188,7 +188,10 @@ pub fn open_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 /// What tells one mount from another: the mount id, or the device where statx(2) does not know it.
-pub(super) fn mount_of(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+///
+/// # Errors
+/// What statx(2) says.
+pub fn mount_of(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
     match statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
         Ok(found) if found.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(found.stx_mnt_id),
         _ => fstat(fd).map(|stat| stat.st_dev),

@@ -5,6 +5,7 @@
 //! after it was copied up: as layers do not change, no other file has that number. What is believed is what a commit of
 //! the run would believe ([`super::gather`]).
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
@@ -15,52 +16,54 @@ use super::dir::{kind, mount_of};
 use super::gather::{inode, on_disk, only_root_could, read};
 use super::meta::{Journal, Meta};
 use super::owners::{Device, Remembered};
-use super::path;
 use super::recall::{Inside, Memory, Place};
 use crate::fault::{Context, Result as FaultResult};
 use crate::ids::IdMap;
 
 /// The memory of a live run.
 #[derive(Debug)]
-pub struct Living {
+pub struct Living<'a> {
     map: IdMap,
     journal: Journal,
-    /// What the layers remember of links, fifos, sockets and devices, by the numbers of their files.
-    beneath: HashMap<u64, (Stat, Inside)>,
+    layers: &'a [(BorrowedFd<'a>, &'a [Remembered])],
+    /// What the layers remember of links, fifos, sockets and devices, by the numbers of their files: once somebody asks,
+    /// for each of these is looked at.
+    beneath: OnceCell<HashMap<u64, (Stat, Inside)>>,
     /// The mount of the root: what lies on others is not of the run.
     mount: u64,
 }
 
-impl Living {
+impl<'a> Living<'a> {
     /// Of a run with this root, map and journal, on these layers, each with what it remembers. To be called inside.
     ///
     /// # Errors
-    /// What the system says, naming the path.
+    /// What statx(2) says.
     pub fn new(
         root: BorrowedFd<'_>,
         map: &IdMap,
         journal: Journal,
-        layers: &[(BorrowedFd<'_>, &[Remembered])],
+        layers: &'a [(BorrowedFd<'a>, &'a [Remembered])],
     ) -> FaultResult<Self> {
-        let mut beneath = HashMap::new();
-        for (layer, known) in layers {
-            for entry in *known {
-                let found = on_disk(*layer, entry);
-                if let Some((inode, stat)) = found.context("look at", path::shown(&entry.path))? {
-                    beneath.insert(inode.number, (stat, entry.into()));
+        let mount = mount_of(root).context("look at", "the root of a run")?;
+        Ok(Self { map: map.clone(), journal, layers, beneath: OnceCell::new(), mount })
+    }
+
+    /// What a layer remembers of the file of this number.
+    fn beneath(&self, number: u64) -> Result<Option<&(Stat, Inside)>, Errno> {
+        if let Some(known) = self.beneath.get() {
+            return Ok(known.get(&number));
+        }
+        let mut known = HashMap::new();
+        for (layer, entries) in self.layers {
+            for entry in *entries {
+                if let Some((inode, stat)) = on_disk(*layer, entry)?
+                    && (entry.device.is_some() || kind(&stat) != FileType::RegularFile)
+                {
+                    known.insert(inode.number, (stat, entry.into()));
                 }
             }
         }
-        let mount = mount_of(root).context("look at", "the root of a run")?;
-        Ok(Self { map: map.clone(), journal, beneath, mount })
-    }
-
-    /// Whether what lies in a directory can be remembered: on binds and in memory nothing is.
-    ///
-    /// # Errors
-    /// What statx(2) says.
-    pub fn keeps(&self, dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-        Ok(mount_of(dir)? == self.mount)
+        Ok(self.beneath.get_or_init(|| known).get(&number))
     }
 
     fn counted(&self, meta: Meta, stat: &Stat) -> Inside {
@@ -78,9 +81,11 @@ impl Living {
             return Ok(true);
         }
         let inode = inode(file, c"", AtFlags::EMPTY_PATH)?;
-        let noted = self.journal.get(&inode).is_some_and(|noted| noted.device == Some(device));
-        let beneath = self.beneath.get(&inode.number);
-        Ok(noted || beneath.is_some_and(|(_, known)| known.device == Some(device)))
+        if self.journal.get(&inode).is_some_and(|noted| noted.device == Some(device)) {
+            return Ok(true);
+        }
+        let beneath = self.beneath(inode.number)?;
+        Ok(beneath.is_some_and(|(_, known)| known.device == Some(device)))
     }
 
     fn link(&self, place: Place<'_>, stat: &Stat) -> Result<Inside, Errno> {
@@ -92,7 +97,8 @@ impl Living {
             self.journal.get(&inode).unwrap_or(Meta { unset: (true, true), ..Meta::default() });
         // As in a commit: what is made anew has another time.
         let parts = |stat: &Stat| (kind(stat), stat.st_mtime, stat.st_mtime_nsec, stat.st_size);
-        if let Some((beneath, known)) = self.beneath.get(&inode.number)
+        if !meta.is_whole()
+            && let Some((beneath, known)) = self.beneath(inode.number)?
             && parts(beneath) == parts(stat)
         {
             let on = (beneath.st_uid, beneath.st_gid);
@@ -102,7 +108,7 @@ impl Living {
     }
 }
 
-impl Memory for Living {
+impl Memory for Living<'_> {
     fn of(&self, _: &[u8], place: Place<'_>, stat: &Stat) -> Result<Inside, Errno> {
         let mount = match place {
             Place::Open(fd) | Place::Entry(fd, _) => mount_of(fd)?,

@@ -53,7 +53,7 @@ pub(super) enum Memories<'a> {
     /// What the layers of a view remember.
     Layers(&'a Recall<'a>),
     /// What a live run remembers.
-    Live(Living),
+    Live(Living<'a>),
 }
 
 /// What a source is, opened.

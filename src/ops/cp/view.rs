@@ -16,7 +16,7 @@ use crate::ops::run::journal::read_journal;
 use crate::rootfs::overlay::Base;
 use crate::run::supervisor::Held;
 use crate::run::supervisor::ask::Joined;
-use crate::store::{BoxName, Run, RunId, RunRecord, RunState, SharedLock, Store};
+use crate::store::{BoxName, LayerId, Run, RunId, RunRecord, RunState, SharedLock, Store};
 use crate::tree::living::Living;
 use crate::tree::meta::{Journal, MARK};
 use crate::tree::owners::Remembered;
@@ -43,34 +43,49 @@ pub(super) enum View {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) joined: Joined,
-    /// The layers, top first, as places (`O_PATH`). While the run lives, no gc takes them away.
-    layers: Vec<OwnedFd>,
-    /// What each of them remembers.
-    theirs: Vec<Vec<Remembered>>,
+    /// The layers, top first. While the run lives, no gc takes them away.
+    layers: Vec<LayerId>,
 }
 
 impl Live {
     fn of(store: &Store, word: &str, record: &RunRecord) -> Result<Self> {
         let joined = exec::join(store, word)?;
-        let layers = record.chain.iter().rev();
-        let theirs = of_layers(store, layers.clone())?;
-        let layers = layers.map(|id| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let tree = format!("layers/{id}/fs");
-            openat(store.dir(), &tree, flags, FileMode::empty()).map_err(|e| no_tree(&tree, e))
-        });
-        Ok(Self { joined, layers: layers.collect::<Result<_>>()?, theirs })
+        Ok(Self { joined, layers: record.chain.iter().rev().copied().collect() })
     }
 
-    /// What is remembered in it by now. To be called inside.
-    pub(super) fn memory(&self, root: BorrowedFd<'_>) -> Result<Living> {
-        let journal = match self.joined.get(Held::Journal) {
-            Some(file) => Journal::parse(&read_journal(file)?),
-            None => Journal::default(),
+    /// The layers as places (`O_PATH`), each with what it remembers.
+    fn beneath(&self, store: &Store) -> Result<Vec<(OwnedFd, Vec<Remembered>)>> {
+        let theirs = of_layers(store, self.layers.iter())?;
+        let open = |(id, known): (&LayerId, _)| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let tree = format!("layers/{id}/fs");
+            let layer = openat(store.dir(), &tree, flags, FileMode::empty());
+            Ok((layer.map_err(|errno| no_tree(&tree, errno))?, known))
         };
-        let layers = self.layers.iter().map(AsFd::as_fd);
-        let layers: Vec<_> = layers.zip(self.theirs.iter().map(Vec::as_slice)).collect();
-        Living::new(root, &self.joined.confinement.id_map, journal, &layers)
+        self.layers.iter().zip(theirs).map(open).collect()
+    }
+
+    /// The journal, if it remembers what no disk holds.
+    pub(super) fn journal(&self) -> Option<BorrowedFd<'_>> {
+        self.joined.get(Held::Journal)
+    }
+
+    /// Does a job with the root, inside the user namespace.
+    pub(super) fn inside<T: Serialize + DeserializeOwned>(
+        &self,
+        job: impl FnOnce(BorrowedFd<'_>, &IdMap) -> Result<T>,
+    ) -> Result<T> {
+        let joined = &self.joined;
+        let (Some(user), Some(root)) = (joined.get(Held::User), joined.get(Held::Root)) else {
+            return Err(joined.line.odd());
+        };
+        let map = &joined.confinement.id_map;
+        let entry = match joined.confinement.ordinary && map.mode == Mode::Single {
+            // Nobody is 0 in the namespace of that run, and a job is 0: of one with the same owners.
+            true => Entry::Map(map),
+            false => Entry::Joined(user),
+        };
+        ids::inside(entry, Powers::Files, || job(root, map))
     }
 }
 
@@ -123,14 +138,6 @@ fn of_run(store: &Store, word: &str) -> Result<View> {
 }
 
 impl View {
-    /// The journal of a live run that remembers what no disk holds.
-    pub(super) fn journal(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Live(live) => live.joined.get(Held::Journal),
-            Self::Layers { .. } => None,
-        }
-    }
-
     /// Does a job with the root, inside the user namespace.
     pub(super) fn inside<T: Serialize + DeserializeOwned>(
         &self,
@@ -139,19 +146,16 @@ impl View {
     ) -> Result<T> {
         match self {
             Self::Live(live) => {
-                let joined = &live.joined;
-                let (Some(user), Some(root)) = (joined.get(Held::User), joined.get(Held::Root))
-                else {
-                    return Err(joined.line.odd());
-                };
-                let map = &joined.confinement.id_map;
-                let entry = match joined.confinement.ordinary && map.mode == Mode::Single {
-                    // Nobody is 0 in the namespace of that run, and a job is 0: of one with the same owners.
-                    true => Entry::Map(map),
-                    false => Entry::Joined(user),
-                };
-                ids::inside(entry, Powers::Files, || {
-                    job(Root::Inside(root), &Memories::Live(live.memory(root)?), map)
+                let beneath = live.beneath(store)?;
+                live.inside(|root, map| {
+                    let journal = match live.journal() {
+                        Some(file) => Journal::parse(&read_journal(file)?),
+                        None => Journal::default(),
+                    };
+                    let layers = beneath.iter().map(|(layer, known)| (layer.as_fd(), &known[..]));
+                    let layers: Vec<_> = layers.collect();
+                    let living = Living::new(root, map, journal, &layers)?;
+                    job(Root::Inside(root), &Memories::Live(living), map)
                 })
             }
             Self::Layers { chain, map, known, .. } => {
