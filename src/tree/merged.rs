@@ -58,6 +58,19 @@ impl<'a> Merged<'a> {
         Ok(root)
     }
 
+    /// The same one, found before: its path, and which of these layers have it.
+    pub(super) fn again(
+        layers: &'a [BorrowedFd<'a>],
+        (path, parts): (Vec<u8>, Vec<usize>),
+    ) -> Self {
+        Self { layers, path, parts }
+    }
+
+    /// What [`Merged::again`] needs of it.
+    pub(super) fn found(&self) -> (Vec<u8>, Vec<usize>) {
+        (self.path.clone(), self.parts.clone())
+    }
+
     /// Looks at one name.
     ///
     /// # Errors

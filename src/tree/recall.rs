@@ -5,6 +5,7 @@
 //! their commands say. So of a path counts what the topmost layer that has it says, and only that: it has it
 //! copied up, with all that was remembered beneath, or anew.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 
@@ -21,12 +22,14 @@ use super::path;
 pub struct Recall<'a> {
     layers: Vec<BorrowedFd<'a>>,
     known: Vec<&'a [Remembered]>,
+    /// The directory of the last path that was looked for, and which layers have it: mostly that of the next one, too.
+    last: RefCell<Option<(Vec<u8>, Vec<usize>)>>,
 }
 
 impl<'a> Recall<'a> {
     /// Of these layers, top first, each with what its `owners` says, sorted by path.
     pub fn new(layers: Vec<BorrowedFd<'a>>, known: Vec<&'a [Remembered]>) -> Self {
-        Self { layers, known }
+        Self { layers, known, last: RefCell::default() }
     }
 
     /// Whether no layer remembers anything.
@@ -49,20 +52,32 @@ impl<'a> Recall<'a> {
 
     /// The topmost layer that has a path, by its index.
     fn topmost(&self, path: &[u8]) -> Result<Option<usize>, Errno> {
-        let mut here = Merged::root(&self.layers)?;
+        let (parent, name) = path::split(path);
+        let Some(dir) = self.directory(parent)? else { return Ok(None) };
         if path.is_empty() {
-            return Ok(here.top());
+            return Ok(dir.top());
         }
-        let mut parts = path.split(|byte| *byte == b'/').peekable();
-        while let Some(part) = parts.next() {
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        Ok(match dir.child(&name)? {
+            Found::Directory(child) => child.top(),
+            Found::Other { layer, .. } => Some(layer),
+            Found::Nothing => None,
+        })
+    }
+
+    /// The directory at a path; none if that is none.
+    fn directory(&self, path: &[u8]) -> Result<Option<Merged<'_>>, Errno> {
+        if let Some(last) = self.last.borrow().as_ref().filter(|(last, _)| last == path) {
+            return Ok(Some(Merged::again(&self.layers, last.clone())));
+        }
+        let mut here = Merged::root(&self.layers)?;
+        for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
             let name = CString::new(part).map_err(|_| Errno::INVAL)?;
-            here = match here.child(&name)? {
-                Found::Directory(child) => child,
-                Found::Other { layer, .. } if parts.peek().is_none() => return Ok(Some(layer)),
-                _ => return Ok(None),
-            };
+            let Found::Directory(child) = here.child(&name)? else { return Ok(None) };
+            here = child;
         }
-        Ok(here.top())
+        *self.last.borrow_mut() = Some(here.found());
+        Ok(Some(here))
     }
 }
 
