@@ -82,8 +82,8 @@ fn trace(program: &Path, words: &[String]) -> Result<BTreeSet<u64>> {
     waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
     ptrace::attach(first)?;
     waitpid(first, None)?;
+    // Not what it makes by vfork(2), which executes newuidmap and newgidmap: traced, they are not set-user-ID (execve(2)).
     let options = Options::PTRACE_O_TRACEFORK
-        | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXEC
         | Options::PTRACE_O_EXITKILL;
