@@ -20,7 +20,7 @@ use crate::store::SnapshotName;
 The command is a program of this machine and sees its files, processes and network: this is no
 sandbox. In it you are root of the box's ids, and the snapshot's tree is at $SANDBOX_ROOT. Changes
 of the tree are dropped, or kept with --commit; all other changes are real. What the command has
-started and left behind goes on, but can write to the tree no more.
+started and left behind goes on, but cannot write to the tree unless it mounts that anew.
 
 Examples:
   sandbox unshare --from devel -- sh -c 'du -sh $SANDBOX_ROOT/usr'
