@@ -1,6 +1,6 @@
 //! Working with runs that stay: each is found in the store and asked on its socket.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -168,16 +168,32 @@ pub fn wait(store: &Store, word: &str) -> Result<Ending> {
         return kept(&record, state).ok_or_else(|| over(&record, state));
     }
     let id = record.run;
-    let heard =
-        store.connect_run(&id).and_then(|line| Line::new(id, line).until_end(&Request::Wait));
-    match heard {
+    let line = match store.connect_run(&id) {
+        Ok(socket) => Line::new(id, socket),
+        Err(fault) => return ended_since(store, id).ok_or(fault),
+    };
+    match line.until_end(&Request::Wait) {
         // It was over before it heard us.
-        Err(fault) if fault.kind == Kind::NotFound => match store.find(&id.to_string()) {
-            Ok(Found::Ended(ended)) => Ok(ending(ended)),
-            Ok(Found::Run(record, state)) => kept(&record, state).ok_or(fault),
-            Err(_) => Err(fault),
-        },
+        Err(fault) if fault.kind == Kind::NotFound => ended_since(store, id).ok_or(fault),
         heard => heard,
+    }
+}
+
+/// How a run ended that has just stopped to hear. Its socket goes a moment before it is seen to be over; what never stays has no
+/// log, and no socket either.
+fn ended_since(store: &Store, id: RunId) -> Option<Ending> {
+    let patience = Instant::now() + Duration::from_secs(5);
+    loop {
+        match store.find(&id.to_string()) {
+            Ok(Found::Ended(ended)) => return Some(ending(ended)),
+            Ok(Found::Run(record, state)) if state != RunState::Running => {
+                return kept(&record, state);
+            }
+            Ok(Found::Run(..)) if store.run_log(&id).is_ok() && Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            _ => return None,
+        }
     }
 }
 
