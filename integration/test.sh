@@ -88,6 +88,20 @@ as() {
     esac
 }
 
+# told LOG: what a test binary said of its failures: those that it tells at its end; or of each that failed in its
+# turn, what came after the test before it; or else its last words.
+told() {
+    if grep -q '^failures:$' "$1"; then
+        sed -n '/^failures:$/,$p' "$1" | head -n 200
+    elif grep -q '^test .* FAILED' "$1"; then
+        awk '/^test .* \.\.\. FAILED/ { for (i = 1; i <= n && i <= 40; i++) print said[i]; print }
+             /^test .* \.\.\. / { n = 0; next }
+             { said[++n] = $0 }' "$1"
+    else
+        tail -n 50 "$1"
+    fi
+}
+
 # one MODE [WORD...]: every test binary; leaves a file with its line of the summary, $stage/MODE.
 one() {
     local mode=$1 passed=0 failed=0 ignored=0 broken='' reason test log=$stage/log.$1 start=$SECONDS
@@ -108,10 +122,9 @@ one() {
         echo "== $(basename "$test")"
         if ! (as "$mode" "$test" "$@") </dev/null 2>&1 | tee "$log"; then
             broken="$broken $(basename "${test%-*}")"
-            # From the first failure told to the end, or what it said last.
             {
                 echo "---- $mode: $(basename "${test%-*}")"
-                grep -q '^failures:$' "$log" && sed -n '/^failures:$/,$p' "$log" | head -n 200 || tail -n 50 "$log"
+                told "$log"
             } >>"$stage/told.$mode"
         fi
         read -r p f i < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$log" |

@@ -40,8 +40,13 @@ fn main() -> Result<()> {
     chains(&sandbox, rounds)?;
     let tip = stack(&sandbox, "single", 3, true)?;
     println!("\n## System calls and memory\n\n| what | figure |\n| --- | --- |");
-    let log = traced(&sandbox, &tip, scratch.path())?;
-    let (count, processes) = (calls(&log)?, processes(&log));
+    // Some calls depend on who comes first: the least of several tries is what a start takes.
+    let mut tries = Vec::new();
+    for _ in 0..5 {
+        let log = traced(&sandbox, &tip, scratch.path())?;
+        tries.push((calls(&log)?, processes(&log)));
+    }
+    let (count, processes) = *tries.iter().min().ok_or("no try")?;
     println!("| system calls of all processes before the payload's exec | {count} |");
     println!("| processes, from first to last | {processes} |");
     let after_true = high_water(&sandbox, &tip, "true")?;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long an event may take before it counts as never happening.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an event may take before it counts as never happening: the disk of a busy machine stands still for half a
+/// minute at times.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `found` finds something.
 #[track_caller]
