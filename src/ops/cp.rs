@@ -230,8 +230,8 @@ fn into(target: &Target<'_>, from: &Place, path: &OsStr, follow: bool) -> Result
         let mut writer = Helper::start(|| target.work(path, In::Stream(input)))?;
         await_end(&[&writer], target.line())?;
         let mut taken = writer.answer::<Option<Taken>>()?;
-        let journal = taken.as_mut().map(|taken| std::mem::take(&mut taken.journal));
-        return Ok((told(None, taken), journal.unwrap_or_default()));
+        let journal = journal_of(&mut taken);
+        return Ok((told(None, taken), journal));
     };
     let form = Form { owner: Some((0, 0)), without_set_id: false, user_attributes_only: true };
     let (ours, theirs) = pair()?;
@@ -246,7 +246,13 @@ fn into(target: &Target<'_>, from: &Place, path: &OsStr, follow: bool) -> Result
         Helper::start(|| target.work(path, In::Side(ends.1.take().ok_or_else(lost)?)))?;
     drop(ends);
     await_end(&[&reader, &writer], target.line())?;
-    Ok((both(reader.answer()?, writer.answer())?, String::new()))
+    let (written, mut taken) = (reader.answer()?, writer.answer()?);
+    let journal = journal_of(&mut taken);
+    Ok((both(written, taken)?, journal))
+}
+
+fn journal_of(taken: &mut Option<Taken>) -> String {
+    taken.as_mut().map(|taken| std::mem::take(&mut taken.journal)).unwrap_or_default()
 }
 
 /// From the inside to the host, or into an archive.
@@ -287,7 +293,7 @@ fn out(store: &Store, view: &View, path: &OsStr, to: &Place, follow: bool) -> Re
     })?;
     drop(ends);
     await_end(&[&reader, &writer], line)?;
-    both(reader.answer()?, writer.answer())
+    both(reader.answer()?, writer.answer()?)
 }
 
 fn pair() -> Result<(OwnedFd, OwnedFd)> {
@@ -307,8 +313,8 @@ fn await_end(helpers: &[&Helper], line: Option<std::os::fd::BorrowedFd<'_>>) -> 
 }
 
 /// What came of both sides. A reader that could write no more is no failure of its own.
-fn both(written: Written, read: Result<Option<Taken>>) -> Result<Copied> {
-    match read? {
+fn both(written: Written, read: Option<Taken>) -> Result<Copied> {
+    match read {
         Some(taken) => Ok(told(Some(written), Some(taken))),
         None => Err(lost()),
     }

@@ -93,7 +93,12 @@ impl Store {
             return Ok(Fate::Live(probe.take_record()?));
         }
         match &probe.record {
-            Ok(Some(record)) if record.state == RunState::Kept && holds_something(&probe.dir) => {
+            Ok(Some(record))
+                if record.state == RunState::Kept
+                    && holds_something(&probe.dir)
+                    // How it ended is left when nothing of it is to be kept any more.
+                    && self.ended_run(&id).is_none() =>
+            {
                 Ok(Fate::Kept(record.clone()))
             }
             Ok(_) => Ok(Fate::Dead(Corpse { id, name, probe: Some(probe) })),

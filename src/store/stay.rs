@@ -211,7 +211,7 @@ impl Store {
     pub fn runs_that_are(&self) -> Result<Vec<(RunRecord, RunState)>> {
         let mut all = self.readable_runs()?;
         all.retain(|(record, state)| {
-            *state != RunState::Dead || self.ended_run(&record.run).is_none()
+            *state == RunState::Running || self.ended_run(&record.run).is_none()
         });
         Ok(all)
     }

@@ -125,16 +125,16 @@ fn limits_that_cannot_be_right() {
 fn a_grace_period_is_kept() {
     let env = Env::filled();
     let stubborn = "trap 'echo asked' TERM; while :; do sleep 0.05; done";
-    let (out, report) = reported(&env, &["--timeout", "300ms:300ms"], stubborn);
-    drop(out.code(137).stdout("asked\n").warns("ended after 0.3 s: --timeout"));
+    let (out, report) = reported(&env, &["--timeout", "3s:1s"], stubborn);
+    drop(out.code(137).stdout("asked\n").warns("ended after 3 s: --timeout"));
     assert_eq!((&report["error"], &report["signal"]), (&"timeout".into(), &9.into()));
     let willing = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
-    let (out, report) = reported(&env, &["--timeout", "300ms:1h"], willing);
+    let (out, report) = reported(&env, &["--timeout", "3s:1h"], willing);
     drop(out.code(5).warns("--timeout"));
     assert_eq!(report["error"], "timeout");
     // It heeds the signal and calls that success: it was cut off all the same.
     let content = "trap 'exit 0' TERM; echo half >/half; while :; do sleep 0.05; done";
-    let flags = ["--timeout", "300ms:1h", "--commit", "half"];
+    let flags = ["--timeout", "3s:1h", "--commit", "half"];
     let (out, report) = reported(&env, &flags, content);
     drop(out.code(143).warns("nothing kept"));
     assert_eq!((&report["error"], &report["signal"]), (&"timeout".into(), &15.into()));

@@ -155,7 +155,7 @@ fn closed_streams_of_the_caller() {
 fn a_timeout_ends_everything() {
     let env = Env::filled();
     let report = env.path("report.json");
-    let flags = ["--timeout", "300ms", "--report", report.to_str().unwrap()];
+    let flags = ["--timeout", "3s", "--report", report.to_str().unwrap()];
     let out = env.line(&flags, "sleep 1000 & sleep 1000").run();
     let code = out.status.code();
     drop(out.check(matches!(code, Some(143 | 137)), "143 or 137").warns("--timeout"));

@@ -191,9 +191,9 @@ fn what_was_said_at_the_end_is_said_again() {
             .len(),
         26
     );
-    drop(start(&env, &["--name", "b", "--timeout", "100ms"], "sleep 1000"));
+    drop(start(&env, &["--name", "b", "--timeout", "3s"], "sleep 1000"));
     for _ in 0..2 {
-        drop(env.sandbox(&["wait", "b"]).run().code(143).warns("ended after 0.1 s: --timeout"));
+        drop(env.sandbox(&["wait", "b"]).run().code(143).warns("ended after 3 s: --timeout"));
     }
     for (name, how, code) in [("c", &["stop", "-t", "0", "c"][..], 137), ("d", &["kill", "d"], 137)]
     {

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("others_go_on", others_go_on),
     ("the_terminal_goes", the_terminal_goes),
     ("watched", watched),
+    ("attached", attached),
 ];
 
 /// A shell with job control, outside.
@@ -324,8 +325,37 @@ fn the_terminal_goes() {
 fn watched() {
     let (place, terminal) = (Place::new(), Terminal::new());
     let shell = Shell::new(&place, &terminal);
-    shell.types(&shell.line(&["run", "--timeout", "1s", "--", "sh", "-c", "kill -STOP $$"]));
+    shell.types(&shell.line(&["run", "--timeout", "3s", "--", "sh", "-c", "kill -STOP $$"]));
     shell.says("echo code-$?", "code-143");
     shell.exit();
+    place.pristine();
+}
+
+/// Who is attached to a run that stays is a job, too; his keys are the command's.
+fn attached() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    place.said(&["start", "-t", "--name", "s", "--", "cat"]).code(0);
+    let shell = Shell::new(&place, &terminal);
+    shell.types(&shell.line(&["attach", "s"]));
+    let echoed = |text: &str| {
+        terminal.write(&format!("{text}\n"));
+        // Typed, and said by cat.
+        terminal.expect(text);
+        terminal.expect(text);
+    };
+    echoed("first-words");
+    // Behind it is its keeper, which has a session of its own.
+    let job = *children(shell.shell.id() as i32).first().expect("attach");
+    send(job, Signal::TSTP);
+    terminal.expect("Stopped");
+    is(job, 'T');
+    shell.says("stty -a", " icanon");
+    shell.types("fg");
+    is(job, 'S');
+    echoed("other-words");
+    terminal.write("\x10\x11");
+    shell.says("echo code-$?", "code-0");
+    shell.exit();
+    place.said(&["stop", "-t", "1", "s"]).code(0);
     place.pristine();
 }

@@ -178,9 +178,9 @@ fn before_the_payload() {
 fn timeout_after_grace() {
     let place = Place::new();
     let line = "trap '' TERM INT HUP; echo ready; while :; do sleep 0.1; done";
-    let said = start(&place, &["--timeout", "0.3"], line).end().code(137);
+    let said = start(&place, &["--timeout", "3"], line).end().code(137);
     assert!(said.err.contains("--timeout"), "{said:?}");
-    let said = start(&place, &["--timeout", "0.3"], "echo ready; sleep 1000").end().code(143);
+    let said = start(&place, &["--timeout", "3"], "echo ready; sleep 1000").end().code(143);
     assert!(said.err.contains("--timeout"), "{said:?}");
     place.pristine();
 }

@@ -276,7 +276,7 @@ fn nobody_reads() {
     let terminal = Terminal::unread();
     let line = "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done";
     // Long enough to be under way on a busy machine: what has not begun is killed at once.
-    let words = ["run", "--timeout", "2", "--", "bash", "-c", line];
+    let words = ["run", "--timeout", "3", "--", "bash", "-c", line];
     let mut command = terminal.control(&place.command(words));
     let mut child = command.stderr(Stdio::null()).spawn().expect("start");
     let ended = until("the time-out ends it", || child.try_wait().expect("wait"));

@@ -90,7 +90,7 @@ pub(crate) fn no_pivot_root_inside() {
     denied(&["run", "--commit", "made", "--", "touch", "/made"]).code(0);
     place.said(&["run", "--from", "made", "--", "ls", "/made"]).code(0);
     denied(&["run", "--", "no-such"]).code(127);
-    denied(&["run", "--timeout", "1", "--", "sleep", "100"]).code(143);
+    denied(&["run", "--timeout", "3", "--", "sleep", "100"]).code(143);
     let strict = denied(&["run", "--strict", "--", "true"]);
     // Before that, an identity map of real root is refused.
     strict.refused(125, if ids() == "identity" { "" } else { "docker-nested.json" });

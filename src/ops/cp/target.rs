@@ -40,7 +40,8 @@ pub(super) struct Taken {
 }
 
 /// Takes a stream to `path`. None if the other side has failed, and has told why. What the map cannot hold of the owners
-/// of an archive, and its devices, are remembered if `remembers` says so of the directory.
+/// of an archive, and its devices, are remembered if `remembers` says so of the directory; also that what was remembered
+/// of a link at the same place counts no more.
 pub(super) fn consume(
     root: Root<'_>,
     path: &[u8],
@@ -48,21 +49,23 @@ pub(super) fn consume(
     from: In,
     remembers: impl FnOnce(BorrowedFd<'_>) -> Result<bool, Errno>,
 ) -> Result<Option<Taken>> {
-    let mut from = match from {
-        In::Stream(from) => {
-            let dir = directory(root, path)?;
-            let keeps = remembers(dir.as_fd()).map_err(|e| Fault::errno("copy to", show(path), e));
-            let mut from = BufReader::new(File::from(from));
-            let extracted =
-                if keeps? { remember(&mut from, &dir, ids) } else { extract(&mut from, &dir, ids) };
-            return extracted.map(Some).map_err(|fault| told(path, fault));
+    let is_archive = matches!(from, In::Stream(_));
+    let (mut from, dir): (Box<dyn Read>, _) = match from {
+        In::Stream(from) => (Box::new(BufReader::new(File::from(from))), directory(root, path)?),
+        In::Side(socket) => {
+            let mut from = File::from(socket);
+            let Some(found) = talk::hear(&mut from) else { return Ok(None) };
+            let (dir, name) = place(root, path, &found)?;
+            talk::want(&mut from, &name)?;
+            (Box::new(BufReader::with_capacity(1 << 17, from)), dir)
         }
-        In::Side(socket) => File::from(socket),
     };
-    let Some(found) = talk::hear(&mut from) else { return Ok(None) };
-    let (dir, name) = place(root, path, &found)?;
-    talk::want(&mut from, &name)?;
-    let extracted = extract(&mut BufReader::with_capacity(1 << 17, from), &dir, ids);
+    let keeps = remembers(dir.as_fd()).map_err(|e| Fault::errno("copy to", show(path), e))?;
+    let extracted = if keeps {
+        remember(&mut from, &dir, ids, is_archive)
+    } else {
+        extract(&mut from, &dir, ids)
+    };
     extracted.map(Some).map_err(|fault| told(path, fault))
 }
 
@@ -81,14 +84,19 @@ fn extract(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap) -> Result<Taken> {
     Ok(Taken { totals, ..Taken::default() })
 }
 
-fn remember(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap) -> Result<Taken> {
+/// Devices of the host are none of the sandbox; those of an archive are.
+fn remember(from: &mut dyn Read, dir: &OwnedFd, ids: &IdMap, with_devices: bool) -> Result<Taken> {
     let mut known = Vec::new();
     let mut totals = tar::extract_over(from, dir.as_fd(), ids, &mut known)?;
+    known.retain(|entry| with_devices || entry.device.is_none());
     // Parents before what is in them. Each path comes once.
     known.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let mut journal = Journal::default();
     totals.files += inscribe(dir.as_fd(), &known, ids, &mut journal)?;
-    (totals.devices, totals.unmapped) = (0, 0);
+    totals.unmapped = 0;
+    if with_devices {
+        totals.devices = 0;
+    }
     let remembered = known.iter().filter(|entry| !entry.is_empty()).count() as u64;
     Ok(Taken { totals, remembered, journal: journal.to_text() })
 }

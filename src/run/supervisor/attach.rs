@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::termios::{isatty, tcgetwinsize};
 
-use super::super::signals::Signals;
+use super::super::signals::{Signals, Stops};
 use super::super::terminal::RawMode;
 use super::ask::{Heard, Line};
 use super::keys::Keys;
@@ -66,15 +66,14 @@ pub fn attach(line: Line, manner: Manner, whole: bool) -> Result<Left> {
         signals,
         keys,
         terminal,
+        raw,
         reads: typist,
         more: true,
         shown: Vec::new(),
         typed: Vec::new(),
     };
     attached.resize();
-    let left = attached.serve();
-    drop(raw);
-    left
+    attached.serve()
 }
 
 struct Attached {
@@ -83,6 +82,8 @@ struct Attached {
     signals: Option<Signals>,
     keys: Keys,
     terminal: bool,
+    /// The terminal's mode, if that had to be changed; it comes back when this goes.
+    raw: Option<RawMode>,
     /// Whether there is more to be typed.
     reads: bool,
     /// Whether there may be more in the log.
@@ -241,12 +242,24 @@ impl Attached {
                     self.typed.push(Typed::Signal(signal as u8).packet());
                     self.send();
                 }
-                NixSignal::SIGTSTP => _ = nix::sys::signal::raise(NixSignal::SIGSTOP).ok(),
+                NixSignal::SIGTSTP => self.stop(),
                 NixSignal::SIGTERM | NixSignal::SIGHUP => return Some(Left::Signal(signal as i32)),
                 _ => {}
             }
         }
         None
+    }
+
+    /// Stops; whoever gets the terminal meanwhile finds it as it was before.
+    fn stop(&mut self) {
+        let Some(signals) = &self.signals else { return };
+        let was_raw = self.raw.take().is_some();
+        signals.stop(Stops::Ourselves);
+        if was_raw {
+            // One that is gone is told by what is read from it.
+            self.raw = RawMode::enter().ok();
+            self.resize();
+        }
     }
 
     /// The run is over: what is left of its log is all that comes.

@@ -174,8 +174,20 @@ fn what_is_over_is_left_for_a_while_and_not_too_often() {
 
 #[test]
 fn remains_of_one_that_had_only_to_go_are_none() {
+    for kept in [false, true] {
+        remains_of_one_that_had_only_to_go(kept);
+    }
+}
+
+/// One with --keep-on-failure is a kept one until it has succeeded.
+fn remains_of_one_that_had_only_to_go(kept: bool) {
     let (_dir, store) = store();
-    let run = named(&store, "web").expect("run");
+    let mut run = named(&store, "web").expect("run");
+    if kept {
+        let record = RunRecord { name: Some("web".parse().unwrap()), ..run_record(&run, &[]) };
+        run.mark_kept(&record).expect("keep");
+        fs::write(store.path().join(layout::run(&run.id())).join("layer/fs/x"), "x").expect("fill");
+    }
     drop(run.create_log().expect("log"));
     run.leave_ended(&store, &ended(&run, "web", 5).expect("record")).expect("leave");
     let id = run.id();
