@@ -8,7 +8,7 @@ use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::accounts::{self, Owner};
-use super::map::MOST_EXTENTS;
+use super::map::{IdMap, MOST_EXTENTS};
 use super::refused::run_out;
 use super::span::{Span, covers, within};
 use crate::fault::{Result, printable};
@@ -39,6 +39,16 @@ pub(super) struct Facts {
     pub(super) group: String,
     pub(super) subuid: String,
     pub(super) subgid: String,
+}
+
+/// Whether inside this map root is root of this machine, also where it is the only id.
+pub fn is_no_boundary(map: &IdMap) -> bool {
+    map.has_root_of_outside() && in_initial_namespace()
+}
+
+/// Whether this process is in the initial user namespace, or cannot find that out.
+pub fn in_initial_namespace() -> bool {
+    read("/proc/self/uid_map").map_or(true, |map| accounts::is_initial(&map))
 }
 
 impl Facts {

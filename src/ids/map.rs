@@ -70,6 +70,10 @@ impl Extent {
         (offset < self.count).then(|| self.outside + offset)
     }
 
+    fn covers(self, outside: u32) -> bool {
+        outside.checked_sub(self.outside).is_some_and(|offset| offset < self.count)
+    }
+
     fn spans(self) -> Option<(Span, Span)> {
         let whole = |first: u32| {
             Span::clipped(u64::from(first), u64::from(self.count))
@@ -131,10 +135,19 @@ impl IdMap {
         look_up(&self.gids, inside)
     }
 
-    /// Whether inside root is the machine's own: all ids as they are, which only root of the initial user
-    /// namespace has.
-    pub fn is_no_boundary(&self) -> bool {
-        self.mode == Mode::Identity && self.holds_uid(u32::MAX - 1)
+    /// Whether 0 inside is 0 outside, who is root of this machine if the namespace outside is the initial one.
+    pub fn has_root_of_outside(&self) -> bool {
+        self.root_owner().0 == 0
+    }
+
+    /// Whether the user `outside` is somebody inside.
+    pub fn shows_uid(&self, outside: u32) -> bool {
+        self.uids.iter().any(|extent| extent.covers(outside))
+    }
+
+    /// Whether the group `outside` is one inside.
+    pub fn shows_gid(&self, outside: u32) -> bool {
+        self.gids.iter().any(|extent| extent.covers(outside))
     }
 
     /// Whether there is a user `inside`.
@@ -250,7 +263,6 @@ mod tests {
         let one = vec![extent(0, 1000, 1)];
         let map = IdMap::new(Mode::Single, one.clone(), one).expect("map");
         assert_eq!(map.as_seen_inside().mode, Mode::Single);
-        assert!(!inner.is_no_boundary());
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod work;
 mod write;
 
 pub use enter::{Entry, Powers};
+pub use facts::{in_initial_namespace, is_no_boundary};
 pub use helper::Writing;
 pub use map::{Extent, IdMap, Mode};
 pub use refused::namespace_refused;

@@ -24,7 +24,9 @@ use rustix::mount::{
 use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
 use super::plan::{Op, Source};
-use super::target::{make, make_file, relative, resolve_link, resolve_or_make, resolve_ours};
+use super::target::{
+    make_file, make_missing, relative, resolve_link, resolve_or_make, resolve_ours,
+};
 use crate::sys;
 use crate::sys::exec::leave_open;
 
@@ -292,7 +294,7 @@ fn apply_one(
         Op::Tmpfs { target, mode, limits, exec } => {
             match mount_tmpfs(target, *mode, *limits, *exec) {
                 Err(Errno::NOENT) => {
-                    let place = make(target, true)?;
+                    let place = make_missing(target, true)?;
                     leave_open(place.at);
                     mount_tmpfs(target, *mode, *limits, *exec)?;
                     return Ok(place.made);

@@ -1,6 +1,7 @@
 //! Targets in the new root, which is the process's working directory: found without being led out of it, and made where
 //! they may be missing.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::fs::{mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
+use super::plan::FRESH;
 use crate::sys;
+use crate::tree::dir::mount_of;
 
 /// An empty file, unless there is something already.
 pub(super) fn make_file(target: &Path) -> Result<(), Errno> {
@@ -62,17 +65,14 @@ const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICL
 /// The same, and not in what is mounted there: that may be the host's, or ours, such as /dev/null.
 const IN_LAYERS: ResolveFlags = INSIDE.union(ResolveFlags::NO_XDEV);
 
-/// Like [`resolve`]; a target that is a dangling symlink into our /run (as systemd-resolved leaves
-/// /etc/resolv.conf) gets its file there, and one that is missing is made, as a directory if it `is_directory`.
+/// Like [`resolve`]; a target to which a symlink leads through our /run (as systemd-resolved leaves /etc/resolv.conf) is made
+/// there, and another one that is missing in the layers; as a directory if it `is_directory`.
 pub(super) fn resolve_or_make(
     target: &Path,
     is_directory: impl Fn() -> Result<bool, Errno>,
 ) -> Result<Place, Errno> {
     match resolve(target, INSIDE) {
-        Err(Errno::NOENT) => match make_in_run(target) {
-            Ok(at) => Ok(Place::there(at)),
-            Err(_) => make(target, is_directory()?),
-        },
+        Err(Errno::NOENT) => make_missing(target, is_directory()?),
         other => other.map(Place::there),
     }
 }
@@ -81,7 +81,7 @@ pub(super) fn resolve_or_make(
 /// /run if the link leads there, or else the link itself, which can be mounted over like a file.
 pub(super) fn resolve_ours(target: &Path) -> Result<Place, Errno> {
     resolve(target, IN_LAYERS)
-        .or_else(|_| make_in_run(target))
+        .or_else(|_| make_in_ours(target, false, LINKS))
         .or_else(|_| resolve_link(target))
         .map(Place::there)
         .or_else(|_| make(target, false))
@@ -93,9 +93,14 @@ pub(super) fn resolve_link(target: &Path) -> Result<OwnedFd, Errno> {
     look_up(relative(target), flags, IN_LAYERS)
 }
 
+/// Makes a target that is not there: in a file system of ours, if the way leads there, or else in the layers.
+pub(super) fn make_missing(target: &Path, directory: bool) -> Result<Place, Errno> {
+    make_in_ours(target, directory, LINKS).map(Place::there).or_else(|_| make(target, directory))
+}
+
 /// Makes a target that a whiteout of a layer hides from the scaffold, with what is missing above it: in the layers, and
 /// so in the upper, out of which a commit takes it again.
-pub(super) fn make(target: &Path, directory: bool) -> Result<Place, Errno> {
+fn make(target: &Path, directory: bool) -> Result<Place, Errno> {
     match make_in_layers(target, directory) {
         // The root is read-only to the command, which has not begun.
         Err(Errno::ROFS) => {
@@ -118,13 +123,7 @@ fn make_in_layers(target: &Path, directory: bool) -> Result<Place, Errno> {
         place.push(name);
         dir = match resolve(&place, IN_LAYERS) {
             Err(Errno::NOENT) => {
-                let made = if directory || place != target {
-                    mkdirat(&dir, name, Mode::from_raw_mode(0o755))
-                } else {
-                    let (kind, mode) = (FileType::RegularFile, Mode::from_raw_mode(0o644));
-                    rustix::fs::mknodat(&dir, name, kind, mode, 0)
-                };
-                match made {
+                match make_one(&dir, name, directory || place != target) {
                     // A symlink to nowhere.
                     Err(Errno::EXIST) => Err(Errno::NOENT),
                     Err(errno) => Err(errno),
@@ -142,22 +141,54 @@ fn make_in_layers(target: &Path, directory: bool) -> Result<Place, Errno> {
     Ok(Place { at: dir, made: made_now })
 }
 
-/// The file in our /run that a symlink of the layer means.
-fn make_in_run(target: &Path) -> Result<OwnedFd, Errno> {
-    let link = readlinkat(CWD, target, Vec::new()).map_err(|_| Errno::NOENT)?;
-    let place = beside(target, Path::new(link.to_str().map_err(|_| Errno::NOENT)?));
-    if !place.starts_with("/run") {
-        return Err(Errno::NOENT);
+/// How many symlinks to nowhere may be met on the way to one place.
+const LINKS: u32 = 8;
+
+/// The same in a file system of ours ([`FRESH`]), where a symlink of a layer leads there: /var/run and /var/lock do in most
+/// trees, and to nowhere as long as /run is empty.
+fn make_in_ours(target: &Path, directory: bool, links: u32) -> Result<OwnedFd, Errno> {
+    let target = relative(target);
+    let mut dir = resolve(Path::new("."), INSIDE)?;
+    let mut place = PathBuf::from("/");
+    for name in target {
+        place.push(name);
+        dir = match resolve(&place, INSIDE) {
+            Err(Errno::NOENT) => {
+                let directory = directory || relative(&place) != target;
+                match readlinkat(&dir, name, Vec::new()) {
+                    Ok(link) if links > 0 => {
+                        let link = link.to_str().map_err(|_| Errno::NOENT)?;
+                        make_in_ours(&beside(&place, Path::new(link)), directory, links - 1)?;
+                    }
+                    Err(_) if is_ours(&dir)? => make_one(&dir, name, directory)?,
+                    _ => return Err(Errno::NOENT),
+                }
+                resolve(&place, INSIDE)
+            }
+            other => other,
+        }?;
     }
-    let parents: Vec<&Path> = place.ancestors().skip(1).collect();
-    for parent in parents.into_iter().rev().skip(2) {
-        match mkdirat(CWD, parent, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
+    Ok(dir)
+}
+
+/// Whether it lies on a file system that we have mounted, empty; what is bound into that is somebody else's.
+fn is_ours(dir: &OwnedFd) -> Result<bool, Errno> {
+    let mount = mount_of(dir.as_fd())?;
+    for fresh in FRESH {
+        match resolve(Path::new(fresh), INSIDE) {
+            Ok(root) if mount_of(root.as_fd())? == mount => return Ok(true),
+            _ => {}
         }
     }
-    make_file(&place)?;
-    resolve(target, INSIDE)
+    Ok(false)
+}
+
+fn make_one(dir: &OwnedFd, name: &OsStr, directory: bool) -> Result<(), Errno> {
+    if directory {
+        return mkdirat(dir, name, Mode::from_raw_mode(0o755));
+    }
+    let (kind, mode) = (FileType::RegularFile, Mode::from_raw_mode(0o644));
+    rustix::fs::mknodat(dir, name, kind, mode, 0)
 }
 
 /// The path that a symlink at `target` with content `link` means, by its text.

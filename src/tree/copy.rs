@@ -6,9 +6,9 @@
 //! mounts beneath the source (the mount point stays, empty), or in a directory that is named, such as the one that the
 //! copy goes to.
 //!
-//! The source is read with the ids and rights of the namespace this runs in. An owner that has no number
-//! here is shown by the kernel as the overflow id 65534 (user_namespaces(7)), and typically is root of the
-//! machine: outside `identity` mode such a file becomes 0's, and is counted as unmapped, not remembered.
+//! The source is read with the ids and rights of the namespace this runs in. Who has no number here is told by those who
+//! looked at it outside ([`Strangers`]); of whom that is not known either, the file becomes 0's, and is counted as unmapped,
+//! not remembered.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -23,17 +23,14 @@ use rustix::io::Errno;
 use super::attributes::{Attributes, MODE_BITS, may_be_stored};
 use super::dir::{Trail, open_beneath, open_child, open_file};
 use super::owners::{Device, DeviceClass, Remembered};
+use super::strangers::{NOBODY_KNOWS, OVERFLOW_ID, Strangers};
 use super::walk::{Descend, Visit, Visitor, walk};
 use super::{Totals, path, xattr};
 use crate::fault::{Context, Result};
-use crate::ids::{IdMap, Mode as IdMode};
+use crate::ids::IdMap;
 
 pub(super) mod data;
 pub(crate) use data::next_data;
-
-/// How the kernel shows an id that has no number in this user namespace, unless an administrator chose
-/// another (/proc/sys/kernel/overflowuid).
-const OVERFLOW_ID: u32 = 65_534;
 
 /// Set-user-ID and set-group-ID, as in stat(2).
 const SET_ID: u32 = 0o6000;
@@ -41,7 +38,7 @@ const SET_ID: u32 = 0o6000;
 /// Copies everything in `src`, and the attributes of `src` itself, to the empty directory `dst`.
 ///
 /// What `dst` cannot hold is appended to `owners`, in no particular order. Of the directories `empty` (st_dev and st_ino),
-/// where they lie in `src`, the content is left out.
+/// where they lie in `src`, the content is left out. Owners that are not seen here are those of `strangers`.
 ///
 /// # Errors
 /// What the system says, naming the path; a part of the tree may have been copied then.
@@ -51,8 +48,9 @@ pub fn copy_tree(
     ids: &IdMap,
     owners: &mut Vec<Remembered>,
     empty: &[(u64, u64)],
+    strangers: &Strangers,
 ) -> Result<Totals> {
-    copy(src, dst, ids, owners, Way { powerless: false, empty })
+    copy(src, dst, ids, owners, Way { powerless: false, empty, strangers })
 }
 
 /// As [`copy_tree`], for a place that is no store: without set-id bits, file capabilities and access control
@@ -62,16 +60,18 @@ pub fn copy_tree(
 /// # Errors
 /// As [`copy_tree`].
 pub fn copy_powerless(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, ids: &IdMap) -> Result<Totals> {
-    copy(src, dst, ids, &mut Vec::new(), Way { powerless: true, empty: &[] })
+    let strangers = &Strangers::default();
+    copy(src, dst, ids, &mut Vec::new(), Way { powerless: true, empty: &[], strangers })
 }
 
-/// What a copy does not take.
+/// What a copy does not take, and cannot see.
 #[derive(Debug, Clone, Copy)]
 struct Way<'a> {
     /// Whether what gives power to whoever runs a file is left out.
     powerless: bool,
     /// The directories whose content is left out.
     empty: &'a [(u64, u64)],
+    strangers: &'a Strangers,
 }
 
 fn copy(
@@ -225,7 +225,7 @@ impl Copy<'_> {
             FileType::BlockDevice => DeviceClass::Block,
             _ => DeviceClass::Char,
         };
-        let (uid, gid) = self.owner(stat);
+        let ((uid, gid), _) = self.owner(stat);
         self.totals.devices += 1;
         self.owners.push(Remembered {
             path: visit.path.to_vec(),
@@ -282,22 +282,28 @@ impl Copy<'_> {
     }
 
     fn attributes(&mut self, stat: &Stat, at: &[u8]) -> (Attributes, Option<Remembered>) {
-        let owner = self.owner(stat);
+        let (owner, known) = self.owner(stat);
         let (mut attributes, remembered) = Attributes::place(self.ids, at, owner, stat.st_mode);
         attributes.mtime = Some(mtime(stat));
         if self.way.powerless {
             attributes.mode &= MODE_BITS & !SET_ID;
         }
-        let unknown = owner != (stat.st_uid, stat.st_gid);
-        self.totals.unmapped += u64::from(unknown || remembered.is_some());
+        self.totals.unmapped += u64::from(!known || remembered.is_some());
         (attributes, remembered)
     }
 
-    fn owner(&self, stat: &Stat) -> (u32, u32) {
-        let known = |id| {
-            if id == OVERFLOW_ID && self.ids.mode != IdMode::Identity { 0 } else { id }
+    /// Whose it is, and whether that is known.
+    fn owner(&self, stat: &Stat) -> ((u32, u32), bool) {
+        let told = self.way.strangers.owner(stat);
+        let known = |shown: u32, told: Option<u32>, is_held: bool| match (shown, told) {
+            (OVERFLOW_ID, Some(NOBODY_KNOWS)) => None,
+            (OVERFLOW_ID, Some(id)) => Some(id),
+            (OVERFLOW_ID, None) if !is_held => None,
+            _ => Some(shown),
         };
-        (known(stat.st_uid), known(stat.st_gid))
+        let uid = known(stat.st_uid, told.0, self.ids.holds_uid(OVERFLOW_ID));
+        let gid = known(stat.st_gid, told.1, self.ids.holds_gid(OVERFLOW_ID));
+        ((uid.unwrap_or(0), gid.unwrap_or(0)), uid.is_some() && gid.is_some())
     }
 
     fn remember(&mut self, visit: &Visit<'_>, remembered: Option<Remembered>) {

@@ -50,6 +50,7 @@ pub mod path;
 pub mod recall;
 pub mod remove;
 pub mod settle;
+pub mod strangers;
 mod unmake;
 pub mod usage;
 pub mod walk;
@@ -66,6 +67,7 @@ pub use measure::measure;
 pub use owners::{Device, Remembered};
 pub use remove::{Removed, remove_tree};
 pub use settle::settle;
+pub use strangers::Strangers;
 pub use unmake::unmake;
 pub use walk::{Descend, Visit, Visitor, walk};
 

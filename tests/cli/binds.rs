@@ -339,3 +339,33 @@ fn a_directory_comes_out_and_links_lead_nowhere() {
     drop(env.line(&["--out", &format!("/etc/passwd:{out}/new/dir")], "true").run().ok());
     assert!(env.path("out/new/dir/passwd").exists());
 }
+
+/// Most trees have /var/run and /var/lock as links into /run, which is empty at first.
+#[test]
+fn places_that_a_link_leads_to_are_made_in_run() {
+    let env = Env::filled();
+    let line = "rm -rf /var/run /var/lock; mkdir -p /srv; ln -s /run /var/run; \
+        ln -s ../run/lock /var/lock; ln -s /run/nowhere/else /srv/link";
+    drop(env.line(&["--commit", "linked"], line).run().ok());
+    let dir = env.folder("dir");
+    let file = env.file("dir/file", b"of the host\n");
+    let binds = [
+        format!("{dir}:/var/run/a/b"),
+        format!("{file}:/var/run/a.sock"),
+        format!("{dir}:/var/lock/c"),
+        format!("{file}:/srv/link"),
+    ];
+    let mut flags = vec!["--from", "linked", "--tmpfs", "/var/run/mine", "--commit", "after"];
+    for bind in &binds {
+        flags.extend(["--bind", bind]);
+    }
+    let line = "cat /run/a/b/file /run/a.sock /run/lock/c/file /run/nowhere/else; \
+        stat -f -c %T /run/mine; touch /run/mine/x";
+    let shown = "of the host\n".repeat(4) + "tmpfs\n";
+    drop(env.line(&flags, line).run().ok().stdout(&shown).warns("nothing changed"));
+    // What is bound into /run is the host's: nothing is made there.
+    let (bind, within) = (format!("{dir}:/run/theirs:rw"), format!("{dir}:/var/run/theirs/x"));
+    let flags = ["--from", "linked", "--bind", &bind, "--bind", &within];
+    drop(env.line(&flags, "true").run().code(125).warns("/var/run/theirs/x"));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+}

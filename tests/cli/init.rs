@@ -196,6 +196,58 @@ fn a_directory_is_copied_with_its_owners() {
     }
 }
 
+/// Of a directory, too, whose owners have no number inside: 33 is 33 there, or remembered.
+#[test]
+fn a_directory_of_others_keeps_their_owners() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let env = Env::empty();
+    let source = if crate::common::mode::real_root() {
+        let source = env.folder("root");
+        for (name, uid) in [("a", 0), ("b", 33), ("c", 65534), ("d", 70000)] {
+            env.file(&format!("root/{name}"), "");
+            let path = env.path("root").join(name);
+            chown(&path, Some(uid), Some(8)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
+        }
+        source
+    } else {
+        // What a plain user finds: it belongs to root and to a group that is not his.
+        fs::canonicalize("/var/mail").unwrap().to_str().unwrap().to_owned()
+    };
+    let gid = fs::metadata(&source).unwrap().gid();
+    let out = env.init(&["--from", &source]).run().ok();
+    assert!(!out.errors().contains("now of root inside") && !out.text().contains("now of root"));
+    let archive = env.sandbox(&["cp", "postinit:/", "-"]).run().ok().stdout.clone();
+    let file = env.file("out.tar", &archive);
+    let listed = env.program("tar").args(["--numeric-owner", "-tvf", &file]).run().ok().text();
+    let owners: Vec<_> = listed
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    if crate::common::mode::real_root() {
+        for who in ["0/8", "33/8", "65534/8", "70000/8"] {
+            let one = format!("-rwsr-xr-x {who}");
+            assert!(owners.iter().any(|line| *line == one), "{one}: {listed}");
+        }
+        return;
+    }
+    assert_ne!(gid, 0);
+    let layer = env.layer("postinit");
+    match ids() {
+        Ids::Single => {
+            let owners = fs::read_to_string(layer.with_file_name("owners")).unwrap();
+            assert!(owners.contains(&format!("\"gid\":{gid}")), "{owners}");
+        }
+        // In another user namespace nobody knows whose it is.
+        Ids::Identity => {}
+        _ => {
+            let own = fs::metadata(env.dir()).unwrap().gid();
+            let found = fs::metadata(layer).unwrap().gid();
+            assert!(![0, own, gid].contains(&found), "{found}");
+        }
+    }
+}
+
 #[test]
 fn scratch_is_an_empty_tree() {
     let env = Env::empty();

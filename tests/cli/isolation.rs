@@ -20,8 +20,9 @@ fn capabilities_are_those_of_the_profile() {
     let strict = env.line(&["--profile", "strict"], line).run();
     if ids() == crate::common::Ids::Identity && crate::common::mode::real_root() {
         // Root inside would be root of this machine.
-        drop(strict.fault(125, "maps ids by identity", "--ids range"));
-        drop(env.sandbox(&["run", "--strict", "--", "true"]).run().fault(125, "by identity", ""));
+        drop(strict.fault(125, "is root of this machine", "--ids range"));
+        let out = env.sandbox(&["run", "--strict", "--", "true"]).run();
+        drop(out.fault(125, "is root of this machine", ""));
     } else {
         drop(strict.ok().stdout(&expected(&"0".repeat(16))));
     }
@@ -155,4 +156,27 @@ fn file_systems_in_memory_are_limited() {
     assert!(most > total / 2 && most <= total * 3 / 4, "{most} of {total}");
     assert!(entries <= 3 << 20, "{entries} entries");
     assert_eq!(lines[5], lines[6], "shm is of /dev, and limited with it");
+}
+
+/// The one id of real root is no more of a boundary than all of them are.
+#[test]
+fn roots_only_id_is_root() {
+    let env = Env::filled();
+    if !crate::common::mode::real_root() {
+        // Here it is an id like any other.
+        drop(env.line(&["--profile", "strict"], "id -u").run().ok().stdout("0\n"));
+        return;
+    }
+    let from = format!("tar:{}", std::env::var("SANDBOX_TEST_TREE").unwrap());
+    drop(env.sandbox(&["init", "one", "--ids", "single", "--from", &from]).run().ok());
+    let run = |flags: &[&str], line: &str| {
+        let words = [&["--box", "one", "run"], flags, &["--", "sh", "-c", line]].concat();
+        env.sandbox(&words).run()
+    };
+    for flags in [&["--profile", "strict"][..], &["--strict"], &["--nest"]] {
+        drop(run(flags, "true").fault(125, "is root of this machine", "--ids range"));
+    }
+    let line = "for f in sysrq-trigger sys/kernel/core_pattern irq/default_smp_affinity; do \
+        (: >>/proc/$f) 2>/dev/null && echo open $f; done; head -c1 /proc/kcore | wc -c";
+    drop(run(&[], line).ok().stdout("0\n"));
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode as Permissions, OFlags, fstat, openat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Context, Fault, Result, printable};
@@ -17,6 +18,7 @@ use crate::store::{Run, Store};
 use crate::tree::inscribe::inscribe;
 use crate::tree::meta::Journal;
 use crate::tree::owners::{self, Remembered};
+use crate::tree::strangers::{Seen, Strangers};
 use crate::tree::{Totals, copy_tree};
 
 mod shifted;
@@ -75,16 +77,42 @@ fn directory(
     if identity(source.as_fd())? == own[0] {
         return Err(Fault::usage(format!("fill a box from {}: it is the store", path.display())));
     }
-    let source = match map.mode {
+    let shifted = match map.mode {
         // Inside root is a stranger to these files, so they are shown to it as its own. A file system that
         // cannot do this gives what a stranger may read.
-        Mode::Range => shifted::shifted(&source, map)?.unwrap_or(source),
-        Mode::Subuid | Mode::Identity | Mode::Single => source,
+        Mode::Range => shifted::shifted(&source, map)?,
+        Mode::Subuid | Mode::Identity | Mode::Single => None,
     };
+    let strangers = strangers(&source, map, shifted.is_some())?;
+    let source = shifted.unwrap_or(source);
     inside(place, map, |target, filled| {
-        filled.totals = copy_tree(source.as_fd(), target, map, &mut filled.remembered, &own)?;
+        let owners = &mut filled.remembered;
+        filled.totals = copy_tree(source.as_fd(), target, map, owners, &own, &strangers)?;
         Ok(())
     })
+    .map_err(|fault| of_directory(path, fault))
+}
+
+/// What inside cannot be seen of the owners in a directory.
+fn strangers(source: &OwnedFd, map: &IdMap, shifted: bool) -> Result<Strangers> {
+    if map.mode == Mode::Identity {
+        return Ok(Strangers::default());
+    }
+    let initial = ids::in_initial_namespace();
+    Strangers::of(source.as_fd(), Seen { map, shifted, initial })
+}
+
+/// The same fault with the path that the caller knows, of a file that he may not read.
+fn of_directory(path: &Path, fault: Fault) -> Fault {
+    match fault.message.split_once(": /") {
+        Some((what, rest)) if fault.errno == Some(Errno::ACCESS.raw_os_error()) => {
+            let whole = path.join(rest.split_once(": ").map_or(rest, |(name, _)| name));
+            let message =
+                format!("{what}: {}: permission denied", printable(&whole.to_string_lossy()));
+            Fault { message, ..fault }.hint("only who may read all of a tree can fill a box from it: change the mode of this, or have its owner make an archive: `tar -C TREE -cf tree.tar .`")
+        }
+        _ => fault,
+    }
 }
 
 fn unpack(

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::resolve::{self, Base};
 use super::{After, RunOptions};
 use crate::fault::{Fault, Result};
-use crate::ids::{IdMap, Mode};
+use crate::ids::{IdMap, Mode, is_no_boundary};
 use crate::isolate::profile::Profile;
 use crate::ops::snapshot::refuse_taken;
 use crate::ops::{budget, in_time};
@@ -15,11 +15,11 @@ use crate::sys;
 
 /// Code that nobody trusts is not run as the machine's own root, whatever else holds it back.
 pub(super) fn boundary(profile: &Profile, base: &Base, options: &RunOptions) -> Result<()> {
-    if !base.id_map.is_no_boundary() || !strict(profile, options) {
+    if !is_no_boundary(&base.id_map) || !strict(profile, options) {
         return Ok(());
     }
     Err(Fault::host(format!(
-        "run: strict: box {} maps ids by identity, where root inside is root of this machine",
+        "run: strict: in box {} root inside is root of this machine",
         base.box_name
     ))
     .hint("make a box with a range: `sandbox init NAME --ids range --from SOURCE`"))
@@ -30,9 +30,9 @@ pub(super) fn nest(profile: &Profile, base: &Base, options: &RunOptions) -> Resu
     if !options.nest {
         return Ok(());
     }
-    if base.id_map.is_no_boundary() {
+    if is_no_boundary(&base.id_map) {
         return Err(Fault::host(format!(
-            "run: --nest: box {} maps ids by identity, where root inside is root of this machine",
+            "run: --nest: in box {} root inside is root of this machine",
             base.box_name
         ))
         .hint("make a box with a range: `sandbox init NAME --ids range --from SOURCE`"));

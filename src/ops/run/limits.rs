@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit};
 use super::resolve::Base;
 use super::{RunOptions, Upper};
 use crate::fault::{Context, Fault, Result};
-use crate::ids::IdMap;
+use crate::ids::{IdMap, is_no_boundary};
 use crate::isolate::cgroup::{self, Place, Wanted};
 use crate::isolate::limits;
 use crate::isolate::lost::Lost;
@@ -154,7 +154,7 @@ fn stand_in(lost: &mut Lost, wanted: &Wanted, map: &IdMap, rlimits: &mut Vec<(Re
             set(rlimits, (Resource::Data, both(wanted.memory.unwrap_or(u64::MAX))));
             "each process is limited to that much data (RLIMIT_DATA), not all together"
         }
-        "pids" if map.is_no_boundary() => "the machine's root is not limited in processes",
+        "pids" if is_no_boundary(map) => "the machine's root is not limited in processes",
         "pids" if !counts_in_namespace() => {
             "before Linux 5.14 no other limit counts this run alone"
         }

@@ -6,7 +6,6 @@ use std::path::Path;
 use super::resolve::Base;
 use super::{Net, RunOptions, binds, network, who};
 use crate::fault::{Context, Result, printable};
-use crate::ids::Mode as IdMode;
 use crate::isolate::profile::{Profile, Tmp};
 use crate::rootfs::plan::{self, BindMode, MountPlan, Op, Source};
 use crate::rootfs::scaffold;
@@ -33,7 +32,7 @@ pub(super) fn plan(
         ordinary_user: options.as_user,
         masked: profile.masked_paths.clone(),
         read_only: profile.readonly_paths.clone(),
-        host_root: base.id_map.mode == IdMode::Identity,
+        host_root: base.id_map.has_root_of_outside(),
     };
     for bind in &options.binds {
         request.binds.push(binds::host_bind(store, bind)?);

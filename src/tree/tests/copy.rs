@@ -10,12 +10,19 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
-use crate::tree::{Remembered, Totals, View, compare, copy_tree, xattr};
+use crate::tree::{Remembered, Strangers, Totals, View, compare, copy_tree, xattr};
 
 fn copied(src: &Path, dst: &Path, ids: &IdMap) -> (Totals, Vec<Remembered>) {
     let mut owners = Vec::new();
-    let totals =
-        copy_tree(open(src).as_fd(), open(dst).as_fd(), ids, &mut owners, &[]).expect("copy");
+    let totals = copy_tree(
+        open(src).as_fd(),
+        open(dst).as_fd(),
+        ids,
+        &mut owners,
+        &[],
+        &Strangers::default(),
+    )
+    .expect("copy");
     // What is written into the record of the layer is what lies there.
     let there = crate::tree::measure(open(dst).as_fd()).expect("measure");
     assert_eq!((totals.files, totals.bytes), (there.files, there.bytes));
