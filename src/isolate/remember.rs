@@ -17,6 +17,8 @@ use crate::ids::{IdMap, Mode};
 const ALLOW: u32 = 0x7fff_0000;
 const ASK: u32 = 0x7fc0_0000;
 const SEEMS_DONE: u32 = 0x0005_0000;
+/// The same with ENOSYS.
+const UNKNOWN: u32 = SEEMS_DONE | libc::ENOSYS as u32;
 
 /// The offset in struct seccomp_data of the low half of an argument, on little-endian machines (all that a
 /// profile may name are).
@@ -44,6 +46,8 @@ pub enum Form {
     Setxattr(bool),
     /// descriptor, name, value, size, flags.
     Fsetxattr,
+    /// directory, path, flags, name, struct xattr_args, its size (Linux 6.13).
+    Setxattrat,
 }
 
 /// AUDIT_ARCH_*, and the calls by their numbers there.
@@ -62,6 +66,7 @@ const TABLES: &[Table] = &[
             (188, Form::Setxattr(true)),
             (189, Form::Setxattr(false)),
             (190, Form::Fsetxattr),
+            (463, Form::Setxattrat),
         ],
     ),
     (0x4000_0003, &SMALL),
@@ -74,6 +79,7 @@ const TABLES: &[Table] = &[
             (5, Form::Setxattr(true)),
             (6, Form::Setxattr(false)),
             (7, Form::Fsetxattr),
+            (463, Form::Setxattrat),
         ],
     ),
     (
@@ -91,12 +97,13 @@ const TABLES: &[Table] = &[
             (226, Form::Setxattr(true)),
             (227, Form::Setxattr(false)),
             (228, Form::Fsetxattr),
+            (463, Form::Setxattrat),
         ],
     ),
 ];
 
 /// i386.
-const SMALL: [(u32, Form); 12] = [
+const SMALL: [(u32, Form); 13] = [
     (182, Form::Chown(true, true)),
     (16, Form::Chown(false, true)),
     (95, Form::Fchown(true)),
@@ -109,6 +116,7 @@ const SMALL: [(u32, Form); 12] = [
     (226, Form::Setxattr(true)),
     (227, Form::Setxattr(false)),
     (228, Form::Fsetxattr),
+    (463, Form::Setxattrat),
 ];
 
 /// Those that this machine's kernel can take.
@@ -246,7 +254,9 @@ fn check(form: Form, map: &IdMap, verdict: u32) -> Vec<Instruction> {
         Form::Mknodat => devices(2, verdict),
         // Without a handler access control lists fail, as they do everywhere else.
         Form::Setxattr(_) | Form::Fsetxattr if single && verdict == ASK => vec![(RET, 0, 0, ASK)],
-        Form::Setxattr(_) | Form::Fsetxattr => Vec::new(),
+        // Programs do the same by those then, as before Linux 6.13.
+        Form::Setxattrat if single && verdict == ASK => vec![(RET, 0, 0, UNKNOWN)],
+        Form::Setxattr(_) | Form::Fsetxattr | Form::Setxattrat => Vec::new(),
     }
 }
 

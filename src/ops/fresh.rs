@@ -65,6 +65,7 @@ impl<'a> Fresh<'a> {
             id_map,
             argv,
             copy_up: Vec::new(),
+            plain: false,
             made: Vec::new(),
             nest: None,
             started: Timestamp::now(),

@@ -222,6 +222,7 @@ impl Job<'_> {
             id_map: map.clone(),
             argv: Vec::new(),
             copy_up: Vec::new(),
+            plain: false,
             made: Vec::new(),
             nest: None,
             started: Timestamp::now(),

@@ -17,6 +17,8 @@ pub(super) struct Memory {
     /// What each layer beneath remembers, top first.
     theirs: Vec<Vec<Remembered>>,
     journal: Journal,
+    /// Whether its files tell of nothing that they do not have from beneath.
+    plain: bool,
 }
 
 impl Memory {
@@ -31,19 +33,19 @@ impl Memory {
         let journal = Journal::parse(&[&run.journal()?, fresh].concat());
         let theirs = of_layers(store, record.chain.iter().rev())?;
         let map = record.id_map.clone();
-        let memory = Self { map, theirs, journal };
+        let memory = Self { map, theirs, journal, plain: record.plain };
         Ok(memory.is_needed().then_some(memory))
     }
 
     /// What layers that are folded remember; topmost first.
     pub(super) fn of_folded(store: &Store, map: &IdMap, layers: &[LayerId]) -> Result<Self> {
         let theirs = of_layers(store, layers.iter())?;
-        Ok(Self { map: map.clone(), theirs, journal: Journal::default() })
+        Ok(Self { map: map.clone(), theirs, journal: Journal::default(), plain: false })
     }
 
     /// What a layer of another store says that it remembers.
     pub(super) fn claimed(map: &IdMap, known: Vec<Remembered>) -> Self {
-        Self { map: map.clone(), theirs: vec![known], journal: Journal::default() }
+        Self { map: map.clone(), theirs: vec![known], journal: Journal::default(), plain: false }
     }
 
     /// Reads it from that layer, of which only what is there counts. To be called inside.
@@ -70,7 +72,8 @@ impl Memory {
             || !self.journal.is_empty()
             || self.theirs.iter().flatten().any(owner);
         let (theirs, journal, map) = (&self.theirs, &self.journal, &self.map);
-        gather(upper, &Sources { beneath, theirs, journal, map, all })
+        let plain = self.plain;
+        gather(upper, &Sources { beneath, theirs, journal, map, all, plain })
     }
 
     /// What is remembered in the tree of a run, for the handler of another command there: by the numbers that its files
@@ -81,7 +84,7 @@ impl Memory {
         beneath: &[BorrowedFd<'_>],
     ) -> Result<Journal> {
         let (theirs, journal, map) = (&self.theirs, &self.journal, &self.map);
-        links(upper, &Sources { beneath, theirs, journal, map, all: false })
+        links(upper, &Sources { beneath, theirs, journal, map, all: false, plain: self.plain })
     }
 
     /// Whether only a journal tells of something.
@@ -102,8 +105,9 @@ impl Memory {
         for (layer, known) in layers.iter().zip(&self.theirs) {
             journal_of(*layer, known, &mut journal)?;
         }
-        let (map, all) = (&self.map, true);
-        gather(place, &Sources { beneath: &[], theirs: &[], journal: &journal, map, all })
+        let (map, journal) = (&self.map, &journal);
+        let (all, plain) = (true, false);
+        gather(place, &Sources { beneath: &[], theirs: &[], journal, map, all, plain })
     }
 }
 

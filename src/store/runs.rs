@@ -76,6 +76,10 @@ pub struct RunRecord {
     /// The paths that were copied up for it, besides the databases of rpm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy_up: Vec<String>,
+    /// Whether nobody in it could give files away or make device nodes: what its files say of that counts only as far as a
+    /// layer beneath has said it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
     /// The places of mounts that were made in its upper, known once it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<Made>,

@@ -158,7 +158,8 @@ pub fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno>
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let whole = if path.is_empty() { b"." } else { path };
     match openat2(root, whole, flags, Mode::empty(), resolve) {
-        Err(Errno::NOSYS | Errno::PERM) => step_by_step(root, path),
+        // A path may be longer than one call takes (PATH_MAX), too.
+        Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => step_by_step(root, path),
         other => other,
     }
 }

@@ -39,6 +39,23 @@ pub struct Sources<'a> {
     pub map: &'a IdMap,
     /// Whether any file may have the attribute; else only an empty one, which stands for a device.
     pub all: bool,
+    /// Whether nobody in the run could give files away or make nodes, so that what their attributes say counts only as far
+    /// as a layer beneath has said it.
+    pub plain: bool,
+}
+
+impl Sources<'_> {
+    fn believes(&self, meta: &Meta) -> bool {
+        !self.plain || self.theirs.iter().any(|known| has_said(known, meta))
+    }
+}
+
+/// Whether a layer remembers that very owner and device of some file.
+pub(super) fn has_said(known: &[Remembered], meta: &Meta) -> bool {
+    let same = |ours: Option<u32>, theirs| ours.is_none() || ours == theirs;
+    known
+        .iter()
+        .any(|one| one.device == meta.device && same(meta.uid, one.uid) && same(meta.gid, one.gid))
 }
 
 /// What is remembered of `upper`, in the order of paths.
@@ -96,6 +113,7 @@ impl Visitor for Gather<'_> {
         let stat = rustix::fs::fstat(dir).context("look at", path::shown(at))?;
         let meta = read(dir).context("read attributes", path::shown(at))?;
         let meta = meta.map(|meta| Meta { device: None, ..meta });
+        let meta = meta.filter(|meta| self.sources.believes(meta));
         self.found.extend(meta.and_then(|meta| self.remembered(at, &stat, meta)));
         Ok(())
     }
@@ -104,7 +122,8 @@ impl Visitor for Gather<'_> {
 impl Gather<'_> {
     fn regular(&self, visit: &Visit<'_>) -> Result<Option<Remembered>, Errno> {
         let file = open_file(visit.dir, visit.name)?;
-        let Some(mut meta) = read(file.as_fd())? else { return Ok(None) };
+        let meta = read(file.as_fd())?.filter(|meta| self.sources.believes(meta));
+        let Some(mut meta) = meta else { return Ok(None) };
         if meta.device.is_some() && !self.is_true_device(visit, file.as_fd(), &meta)? {
             meta.device = None;
         }
@@ -331,7 +350,8 @@ mod tests {
             journal.set(Inode { number, ..own }, before);
             journal.set(own, since);
             let (beneath, theirs) = (&[below.as_fd()][..], &[Vec::new()][..]);
-            let sources = Sources { beneath, theirs, journal: &journal, map: &map, all: true };
+            let sources =
+                Sources { beneath, theirs, journal: &journal, map: &map, all: true, plain: false };
             links(upper.as_fd(), &sources).unwrap().get(&own)
         };
         let before = Meta { uid: Some(33), gid: Some(8), ..Meta::default() };

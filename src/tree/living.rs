@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::dir::{kind, mount_of};
-use super::gather::{inode, on_disk, only_root_could, read};
+use super::gather::{has_said, inode, on_disk, only_root_could, read};
 use super::meta::{Journal, Meta};
 use super::owners::{Device, Remembered};
 use super::recall::{Inside, Memory, Place};
@@ -31,6 +31,8 @@ pub struct Living<'a> {
     beneath: OnceCell<HashMap<u64, (Stat, Inside)>>,
     /// The mount of the root: what lies on others is not of the run.
     mount: u64,
+    /// As for a commit ([`super::gather::Sources`]).
+    plain: bool,
 }
 
 impl<'a> Living<'a> {
@@ -43,9 +45,10 @@ impl<'a> Living<'a> {
         map: &IdMap,
         journal: Journal,
         layers: &'a [(BorrowedFd<'a>, &'a [Remembered])],
+        plain: bool,
     ) -> FaultResult<Self> {
         let mount = mount_of(root).context("look at", "the root of a run")?;
-        Ok(Self { map: map.clone(), journal, layers, beneath: OnceCell::new(), mount })
+        Ok(Self { map: map.clone(), journal, layers, beneath: OnceCell::new(), mount, plain })
     }
 
     /// What a layer remembers of the file of this number.
@@ -120,7 +123,9 @@ impl Memory for Living<'_> {
         else {
             return self.link(place, stat);
         };
-        let Some(meta) = read(fd)? else { return Ok(Inside::default()) };
+        let believes =
+            |meta: &Meta| !self.plain || self.layers.iter().any(|(_, known)| has_said(known, meta));
+        let Some(meta) = read(fd)?.filter(believes) else { return Ok(Inside::default()) };
         let mut inside = self.counted(meta, stat);
         if let Some(device) = inside.device
             && (kind(stat) == FileType::Directory || !self.is_true_device(fd, stat, device)?)

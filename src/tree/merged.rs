@@ -16,6 +16,9 @@ use super::whiteout::{is_opaque, is_whiteout};
 /// How many symbolic links a path may lead through, as in the kernel.
 const MOST_LINKS: usize = 40;
 
+/// PATH_MAX: no call takes a longer path, with the NUL byte at its end.
+const LONGEST_PATH: usize = 4096;
+
 /// A directory of the merged view.
 #[derive(Debug, Clone)]
 pub struct Merged<'a> {
@@ -79,12 +82,17 @@ impl<'a> Merged<'a> {
         let mut path = self.path.clone();
         path::join(&mut path, name);
         let whole = CString::new(&*path).map_err(|_| Errno::INVAL)?;
+        let is_long = path.len() >= LONGEST_PATH;
         let mut child = Self { layers: self.layers, path, parts: Vec::new() };
         for &layer in &self.parts {
-            let root = self.layers[layer];
-            let Some(stat) = lstat_if_any(root, &whole)? else { continue };
+            let opened = if is_long { Some(self.open(layer)?) } else { None };
+            let (dir, name) = match &opened {
+                Some(dir) => (dir.as_fd(), name),
+                None => (self.layers[layer], &*whole),
+            };
+            let Some(stat) = lstat_if_any(dir, name)? else { continue };
             if kind(&stat) != FileType::Directory {
-                if !child.parts.is_empty() || is_whiteout(root, &whole, &stat)? {
+                if !child.parts.is_empty() || is_whiteout(dir, name, &stat)? {
                     break;
                 }
                 return Ok(Found::Other { layer, stat });

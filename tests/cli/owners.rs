@@ -726,3 +726,56 @@ fn a_copied_link_has_not_the_owner_of_the_one_before() {
     drop(env.sandbox(&["stop", "-t", "1", "--commit", "three", "web"]).run().ok());
     assert_eq!(owners("three:/t"), named("0/0"));
 }
+
+/// A path may be longer than one call takes (PATH_MAX).
+#[test]
+fn a_deep_file_has_its_owner_too() {
+    let env = crate::common::debian();
+    let (who, (uid, gid)) = (far().0, far_ids());
+    let line = format!(
+        "perl -e 'chdir \"/srv\"; for (1..18) {{ mkdir \"d\"x240; chdir \"d\"x240 or die }} open F, \">f\"; symlink \"x\", \"l\"; \
+         system \"chown\", \"-h\", \"{who}\", \"f\", \"l\"'"
+    );
+    commit(env, "deep", &line);
+    let shown = env.sandbox(&["diff", "postinit", "deep"]).run().ok().text();
+    assert!(shown.lines().any(|line| line.ends_with("d/f")), "{shown}");
+    let lines = taken_out(env, "deep:/srv");
+    let owned = lines.iter().filter(|line| line.contains(&format!(" {uid}/{gid} ")));
+    assert_eq!(owned.count(), 2, "{lines:?}");
+    // Inherited by the next one.
+    let again = "perl -e 'chdir \"/srv\"; for (1..18) { chdir \"d\"x240 or die } rename \"f\", \"g\" or die'";
+    drop(env.line(&["--from", "deep", "--commit", "deeper"], again).run().ok());
+    let lines = taken_out(env, "deeper:/srv");
+    let owned = lines.iter().filter(|line| line.contains(&format!(" {uid}/{gid} ")));
+    assert_eq!(owned.count(), 2, "{lines:?}");
+}
+
+/// Where nobody could call chown or mknod, nobody can pretend to have.
+#[test]
+fn an_ordinary_user_forges_nothing() {
+    let env = crate::common::debian();
+    commit(
+        env,
+        "nodes",
+        "mkdir -m 777 /srv/d; mknod /srv/d/null c 1 3; chmod 666 /srv/d/null; chown 5:5 /srv/d",
+    );
+    let forge = "cd /srv/d && mv null zero; : >disk; : >tool; chmod 4755 tool disk; perl -e '
+        my %call = (x86_64 => 188, aarch64 => 5); my $n = $call{`uname -m` =~ s/\\s//r};
+        for ([\"disk\", \"- - b254:0 1000 1000\"], [\"disk\", \"- - b254:0 0 0\"], [\"tool\", \"33 33 - 1000 1000\"],
+             [\"tool\", \"33 33 - 0 0\"]) {
+            my ($path, $value) = @$_; my $name = \"user.sandbox.meta\";
+            syscall $n, $path, $name, $value, length $value, 0;
+        }'; true";
+    let words =
+        ["run", "--from", "nodes", "--as-user", "--commit", "forged", "--", "sh", "-c", forge];
+    drop(env.sandbox(&words).run().ok());
+    let lines = taken_out(env, "forged:/srv/d");
+    let of = |name: &str| {
+        let found = lines.iter().find(|line| line.ends_with(&format!("d/{name}")));
+        found.unwrap_or_else(|| panic!("{name}: {lines:?}")).clone()
+    };
+    assert!(of("disk").starts_with('-') && of("tool").starts_with('-'), "{lines:?}");
+    assert!(!of("tool").contains(" 33/33 "), "{lines:?}");
+    // What a layer has said is still believed.
+    assert!(of("zero").starts_with('c'), "{lines:?}");
+}

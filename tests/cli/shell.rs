@@ -43,6 +43,24 @@ fn the_project_is_there_and_the_rest_is_dropped() {
     drop(out.stdout("/\n").warns("its .git is a symbolic link"));
 }
 
+/// A repository's own directory is all hooks and settings.
+#[test]
+fn a_git_directory_is_not_brought_along() {
+    let env = Env::filled();
+    for git in ["project/.git", "bare"] {
+        env.file(&format!("{git}/HEAD"), "ref: refs/heads/main\n");
+        for name in ["objects", "refs", "hooks"] {
+            env.folder(&format!("{git}/{name}"));
+        }
+        for dir in [git.to_owned(), format!("{git}/hooks")] {
+            let typed = "pwd; echo x >hooks/evil; echo x >evil\n";
+            let out = env.sandbox(&["shell"]).dir(env.path(&dir)).input(typed).run();
+            drop(out.stdout("/\n").warns("it lies in a git directory"));
+        }
+        assert_eq!(fs::read_dir(env.path(git).join("hooks")).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn a_home_is_not_brought_along() {
     let env = Env::filled();

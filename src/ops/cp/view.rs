@@ -45,12 +45,15 @@ pub(super) struct Live {
     pub(super) joined: Joined,
     /// The layers, top first. While the run lives, no gc takes them away.
     layers: Vec<LayerId>,
+    /// Whether its files tell of no owner that a layer has not told of.
+    plain: bool,
 }
 
 impl Live {
     fn of(store: &Store, word: &str, record: &RunRecord) -> Result<Self> {
         let joined = exec::join(store, word)?;
-        Ok(Self { joined, layers: record.chain.iter().rev().copied().collect() })
+        let layers = record.chain.iter().rev().copied().collect();
+        Ok(Self { joined, layers, plain: record.plain })
     }
 
     /// The layers as places (`O_PATH`), each with what it remembers.
@@ -154,7 +157,7 @@ impl View {
                     };
                     let layers = beneath.iter().map(|(layer, known)| (layer.as_fd(), &known[..]));
                     let layers: Vec<_> = layers.collect();
-                    let living = Living::new(root, map, journal, &layers)?;
+                    let living = Living::new(root, map, journal, &layers, live.plain)?;
                     job(Root::Inside(root), &Memories::Live(living), map)
                 })
             }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::RunOptions;
 use super::leave::Leaving;
-use super::resolve::{Base, Settings, distinct};
+use super::resolve::{Base, Settings, distinct, remembers};
 use super::stay::Staying;
 use crate::fault::{Fault, Result};
 use crate::store::{Run, RunId, RunRecord, RunState, Store};
@@ -39,6 +39,7 @@ pub(super) fn claim(
             fault: None,
             scaffold: settings.scaffold.clone().ok(),
             copy_up: distinct(settings.copy_up_paths.iter().chain(&record.copy_up)),
+            plain: record.plain && !remembers(&settings.profile, &base.id_map, options),
             ..record
         };
         // On disk it stays kept: its lock says that it runs, and a kill must not make it a dead one.
@@ -57,6 +58,7 @@ pub(super) fn claim(
         id_map: base.id_map.clone(),
         argv: settings.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         copy_up: settings.copy_up_paths.clone(),
+        plain: !remembers(&settings.profile, &base.id_map, options),
         made: Vec::new(),
         nest: settings.lent.take(),
         started,

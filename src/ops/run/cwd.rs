@@ -21,9 +21,18 @@ pub(super) fn binds(store: &Store) -> Result<Vec<Bind>, String> {
     let base_dir = store.path().canonicalize();
     let base_dir = base_dir.map_err(|error| numberless(&error.to_string()))?;
     may_bind(&cwd, home.as_deref(), &base_dir)?;
+    if cwd.ancestors().any(is_repository) {
+        return Err("it lies in a git directory, whose hooks and settings name programs".to_owned());
+    }
     let bind = |path: PathBuf, mode| Bind { source: path.clone(), target: path, mode };
     let repository = guarded(&cwd)?.map(|path| bind(path, BindMode::ReadOnly));
     Ok([bind(cwd, BindMode::ReadWrite)].into_iter().chain(repository).collect())
+}
+
+/// Whether git would take a directory itself for a repository (gitrepository-layout(5)): a `.git` or a bare one.
+fn is_repository(dir: &Path) -> bool {
+    dir.join("HEAD").symlink_metadata().is_ok()
+        && ["objects", "refs"].iter().all(|name| dir.join(name).is_dir())
 }
 
 /// The `.git` of a directory, if it has one: a directory, or the file of a worktree.

@@ -309,7 +309,7 @@ pub(super) fn spec(
         ordinary: who::ordinary(options),
         capabilities: settings.profile.capabilities,
         last_capability: caps::last_cap(),
-        remember: (settings.profile.remember_ids && who::remembers(&base.id_map, options.as_user))
+        remember: remembers(&settings.profile, &base.id_map, options)
             .then(|| remember::programs(&base.id_map, &settings.seccomp)),
         journal: None,
         seccomp: settings.seccomp,
@@ -383,4 +383,9 @@ mod tests {
         assert_eq!(found, [c"/a/x".into(), c"./x".into(), CString::from(c"/b/x")]);
         assert_eq!(candidates(&c"./x".into(), &environment), [CString::from(c"./x")]);
     }
+}
+
+/// Whether somebody answers for owners and devices that the map does not hold.
+pub(super) fn remembers(profile: &Profile, map: &IdMap, options: &RunOptions) -> bool {
+    profile.remember_ids && who::remembers(map, options.as_user)
 }

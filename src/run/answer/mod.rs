@@ -179,6 +179,7 @@ impl<'a> Handler<'a> {
                 self.change_owner(&caller, form, call)
             }
             Form::Mknod | Form::Mknodat => self.make_device(&caller, form, call),
+            Form::Setxattrat => Err(Errno::NOSYS),
             Form::Setxattr(_) | Form::Fsetxattr => self.set_attribute(&caller, form, call),
         });
         if self.changed && self.be_ourselves().is_err() {
@@ -190,7 +191,11 @@ impl<'a> Handler<'a> {
     /// What is answered where nobody can be looked at: as without a handler.
     fn unseen(&self, form: Form) -> Answer {
         match form {
-            Form::Setxattr(_) | Form::Fsetxattr | Form::Mknod | Form::Mknodat => Answer::Kernel,
+            Form::Setxattr(_)
+            | Form::Fsetxattr
+            | Form::Setxattrat
+            | Form::Mknod
+            | Form::Mknodat => Answer::Kernel,
             _ if self.map.mode == IdMode::Single => Answer::Done,
             _ => Answer::Kernel,
         }

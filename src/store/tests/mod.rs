@@ -93,6 +93,7 @@ fn run_record(run: &Run, chain: &[LayerId]) -> RunRecord {
         id_map: map(),
         argv: vec!["true".into()],
         copy_up: Vec::new(),
+        plain: false,
         made: Vec::new(),
         nest: None,
         started: Timestamp::now(),
