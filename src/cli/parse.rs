@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::fault::{Fault, Result};
-use crate::ops::run::Upper;
+use crate::fault::{Fault, Result, printable};
+use crate::ops::run::{Memory, Upper};
 pub(super) use crate::ops::words::{bind, size, time};
 use crate::ops::words::{inside, outside, split_colons};
+
 use crate::store::SnapshotName;
 
 /// `NAME:DST` of `--cache`.
@@ -28,14 +29,40 @@ pub(super) fn out(text: &OsStr) -> Result<(PathBuf, PathBuf)> {
     Ok((inside(path)?, outside(dir)?))
 }
 
-/// An absolute path inside, of `--tmpfs`.
-pub(super) fn target(text: &OsStr) -> Result<PathBuf> {
-    inside(text.as_bytes().to_vec())
+/// `DST` or `DST:OPTIONS` of `--tmpfs`: an absolute path inside, and of the options of mount(8) those that say something.
+pub(super) fn tmpfs(text: &OsStr) -> Result<Memory> {
+    let mut parts = split_colons(text.as_bytes());
+    let options = if parts.len() == 2 { parts.pop() } else { None };
+    let [target] = <[Vec<u8>; 1]>::try_from(parts).map_err(|_| {
+        Fault::usage("write DST or DST:size=SIZE,mode=MODE; a colon of a path is written `\\:`")
+    })?;
+    let mut memory = Memory { target: inside(target)?, size: None, mode: 0o755 };
+    let options = options.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    for option in options.iter().flat_map(|text| text.split(',')) {
+        match option.split_once('=') {
+            Some(("size", value)) => memory.size = Some(size(value)?),
+            Some(("mode", value)) => memory.mode = mode(value)?,
+            // What it is.
+            None if matches!(option, "rw" | "exec" | "nosuid" | "nodev") => {}
+            _ => {
+                let message = format!("{}: there is no such option", printable(option));
+                return Err(Fault::usage(message).hint("there are size=SIZE and mode=MODE"));
+            }
+        }
+    }
+    Ok(memory)
+}
+
+fn mode(text: &str) -> Result<u32> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok(mode),
+        _ => Err(Fault::usage("a mode is up to four octal digits, such as 1777")),
+    }
 }
 
 /// An absolute path inside, of `--copy-up`; it stands in records, as text.
 pub(super) fn copy_up(text: &str) -> Result<String> {
-    target(OsStr::new(text)).map(|_| text.to_owned())
+    inside(text.as_bytes().to_vec()).map(|_| text.to_owned())
 }
 
 /// An absolute directory inside, of `--workdir`; here `/` is as good as any other.

@@ -18,6 +18,32 @@ fn caches_and_outs() {
 }
 
 #[test]
+fn memory_has_options() {
+    let read = |text: &str| tmpfs(OsStr::new(text));
+    let plain = |target: &str| Memory { target: target.into(), size: None, mode: 0o755 };
+    assert_eq!(read("/x").unwrap(), plain("/x"));
+    assert_eq!(read("/a\\:b").unwrap(), plain("/a:b"));
+    assert_eq!(read("/x:rw,exec").unwrap(), plain("/x"));
+    let wanted = Memory { size: Some(1 << 20), mode: 0o1777, ..plain("/x") };
+    assert_eq!(read("/x:size=1M,mode=1777").unwrap(), wanted);
+    for bad in [
+        "",
+        "x",
+        "/x:",
+        "/x:ro",
+        "/x:size",
+        "/x:size=",
+        "/x:size=0",
+        "/x:mode=8",
+        "/x:mode=+7",
+        "/x:mode=17777",
+        "/a:b:c",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn uppers() {
     assert!(matches!(upper("disk"), Ok(Upper::Disk)));
     assert!(matches!(upper("tmpfs"), Ok(Upper::Tmpfs(None))));

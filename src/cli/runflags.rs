@@ -17,7 +17,7 @@ use super::netflags::{self, NetFlags};
 use super::parse;
 use crate::fault::{Context, Fault, Result};
 use crate::ops::in_time;
-use crate::ops::run::{After, Bind, Net, RunOptions, TouchRpmdb, Upper};
+use crate::ops::run::{After, Bind, Memory, Net, RunOptions, TouchRpmdb, Upper};
 use crate::rootfs::overlay::Way;
 
 /// A parser of words that need not be UTF-8.
@@ -39,14 +39,14 @@ pub(super) struct RunFlags {
     )]
     bind: Vec<Bind>,
 
-    /// Mount an empty directory in memory
+    /// Mount an empty directory in memory, with size=SIZE at most, and a mode= of its own
     #[arg(
         long,
-        value_name = "DST",
-        value_parser = words(parse::target),
+        value_name = "DST[:OPTIONS]",
+        value_parser = words(parse::tmpfs),
         help_heading = "What the command finds"
     )]
-    tmpfs: Vec<PathBuf>,
+    tmpfs: Vec<Memory>,
 
     /// Mount a directory that the box keeps between runs
     #[arg(

@@ -35,7 +35,7 @@ pub use dry::{DryRun, plan};
 pub(crate) use self::stay::Birth;
 pub use self::stay::Stay;
 pub use crate::rootfs::copy_up::TouchRpmdb;
-pub use crate::rootfs::plan::BindMode;
+pub use crate::rootfs::plan::{BindMode, Memory};
 pub use crate::run::spec::Upper;
 
 use self::stay::Staying;
@@ -109,7 +109,7 @@ pub struct RunOptions {
     /// Files and directories of the host.
     pub binds: Vec<Bind>,
     /// Places in memory.
-    pub tmpfs: Vec<PathBuf>,
+    pub tmpfs: Vec<Memory>,
     /// Directories of the box that persist between runs: name and place.
     pub caches: Vec<(String, PathBuf)>,
     /// Results to copy out: a path inside, a directory of the host.

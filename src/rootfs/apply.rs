@@ -292,11 +292,11 @@ fn apply_one(
     let tree = || tree.ok_or(Errno::BADF);
     match op {
         Op::Tmpfs { target, mode, limits, exec } => {
-            match mount_tmpfs(target, *mode, *limits, *exec) {
+            match mount_tmpfs(target, *mode, limits.as_deref(), *exec) {
                 Err(Errno::NOENT) => {
                     let place = make_missing(target, true)?;
                     leave_open(place.at);
-                    mount_tmpfs(target, *mode, *limits, *exec)?;
+                    mount_tmpfs(target, *mode, limits.as_deref(), *exec)?;
                     return Ok(place.made);
                 }
                 other => other,

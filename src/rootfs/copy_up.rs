@@ -240,8 +240,10 @@ mod tests {
     fn what_the_user_mounts_comes_first() {
         let databases = plan(&[], TouchRpmdb::Mapped);
         let target = || "/var/lib/rpm".into();
-        let ours =
-            [Op::Proc, Op::Tmpfs { target: "/run".into(), mode: 0, limits: Some(""), exec: true }];
+        let ours = [
+            Op::Proc,
+            Op::Tmpfs { target: "/run".into(), mode: 0, limits: Some("".into()), exec: true },
+        ];
         assert!(is_independent(&databases, &ours));
         let theirs = Op::Tmpfs { target: target(), mode: 0, limits: None, exec: true };
         assert!(!is_independent(&databases, &[theirs]));

@@ -6,15 +6,17 @@
 
 mod describe;
 mod nest;
+mod request;
 
+use std::borrow::Cow;
 use std::ffi::CStr;
-use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use super::account::{self, Entry};
 use crate::fault::{Fault, Result, printable};
 
 pub use nest::NEST;
+pub use request::{Bind, BindMode, Memory, Request};
 
 /// One step. Targets are absolute paths in the new root, without `..`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub enum Op {
         /// Mode bits of its root.
         mode: u32,
         /// Mount options that limit it; without, it may take half of the memory.
-        limits: Option<&'static str>,
+        limits: Option<Cow<'static, str>>,
         /// Whether programs on it may be started.
         exec: bool,
     },
@@ -125,57 +127,6 @@ pub enum Source {
     Run(&'static str),
 }
 
-/// A bind as the user asked for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bind {
-    /// What.
-    pub source: Source,
-    /// Where in the new root.
-    pub target: PathBuf,
-    /// How.
-    pub mode: BindMode,
-}
-
-/// How a bind may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BindMode {
-    /// Without writes, recursively.
-    ReadOnly,
-    /// With writes that last.
-    ReadWrite,
-    /// With writes that are dropped at the end.
-    Overlay,
-}
-
-/// What a plan is made of.
-#[derive(Debug, Clone, Default)]
-pub struct Request {
-    /// Binds, in the user's order.
-    pub binds: Vec<Bind>,
-    /// Fresh tmpfs at these places.
-    pub tmpfs: Vec<PathBuf>,
-    /// /tmp and /var/tmp in memory instead of in the layer.
-    pub tmp_in_memory: bool,
-    /// The host name, for /etc/hostname and /etc/hosts.
-    pub hostname: String,
-    /// Whether the host's resolv.conf is wanted.
-    pub host_network: bool,
-    /// /etc/resolv.conf of a network that reaches the outside by itself.
-    pub resolver: Option<String>,
-    /// More names for /etc/hosts.
-    pub hosts: Vec<(String, IpAddr)>,
-    /// Whether apt is told not to become another user ([`APT_CONFIG`]).
-    pub apt_as_root: bool,
-    /// Whether the command's user is an ordinary one, who has to be known.
-    pub ordinary_user: bool,
-    /// Paths of /proc to hide.
-    pub masked: Vec<PathBuf>,
-    /// Paths of /proc to make read-only.
-    pub read_only: Vec<PathBuf>,
-    /// Whether an id inside is the host's uid 0, whose files in /proc it could then write.
-    pub host_root: bool,
-}
-
 /// The steps of one run, in order, and what the scaffold must hold for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountPlan {
@@ -230,10 +181,11 @@ pub fn build(request: &Request) -> Result<MountPlan> {
     if request.ordinary_user {
         ops.extend(account::ops());
     }
-    for target in &request.tmpfs {
+    for Memory { target, size, mode } in &request.tmpfs {
         check_target(target)?;
         make_place(&mut ops, target, true);
-        ops.push(Op::Tmpfs { target: target.clone(), mode: 0o755, limits: None, exec: true });
+        let limits = size.map(|size| Cow::Owned(format!("size={size}")));
+        ops.push(Op::Tmpfs { target: target.clone(), mode: *mode, limits, exec: true });
     }
     for (number, bind) in request.binds.iter().enumerate() {
         check_target(&bind.target)?;
@@ -269,7 +221,7 @@ fn device_ops() -> Vec<Op> {
 }
 
 fn tmpfs(target: &str, mode: u32, limits: &'static str, exec: bool) -> Op {
-    Op::Tmpfs { target: target.into(), mode, limits: Some(limits), exec }
+    Op::Tmpfs { target: target.into(), mode, limits: Some(Cow::Borrowed(limits)), exec }
 }
 
 fn network_ops(request: &Request) -> Vec<Op> {

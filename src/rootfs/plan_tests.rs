@@ -46,7 +46,7 @@ fn what_only_the_hosts_root_may_touch_is_covered_only_where_it_is_inside() {
 fn targets_that_cannot_be_meant_are_refused() {
     for target in ["relative", "/a/../b", "/", "/proc", "/proc/sys"] {
         let mut wanted = request();
-        wanted.tmpfs.push(target.into());
+        wanted.tmpfs.push(Memory { target: target.into(), size: None, mode: 0o755 });
         let fault = build(&wanted).expect_err(target);
         assert_eq!(fault.kind, crate::fault::Kind::Usage, "{target}");
     }

@@ -265,6 +265,12 @@ fn memory_is_gone_afterwards() {
     drop(env.sandbox(&["diff", "postinit", "x"]).run().ok().stdout(""));
     drop(env.line(&["--from", "x"], "ls /opt").run().ok().stdout("deep\nplain\ntype\n"));
     drop(env.sandbox(&["run", "--tmpfs", "rel", "--", "true"]).run().code(125).stdout(""));
+    let flags = ["--tmpfs", "/work:size=64K,mode=1770"];
+    let line =
+        "stat -c %a /work; head -c 128K /dev/zero >/work/x 2>/dev/null || stat -c %s /work/x";
+    drop(env.line(&flags, line).run().ok().stdout("1770\n65536\n"));
+    let out = env.sandbox(&["run", "--tmpfs", "/work:uid=0", "--", "true"]).run();
+    drop(out.fault(125, "uid=0: there is no such option", "size=SIZE"));
 }
 
 #[test]

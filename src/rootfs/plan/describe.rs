@@ -32,7 +32,7 @@ impl Op {
         let show = |path: &Path| printable(&path.to_string_lossy());
         match self {
             Self::Tmpfs { target, mode, limits, exec } => {
-                let limits = limits.map_or(String::new(), |limits| format!(" {limits}"));
+                let limits = limits.as_ref().map_or(String::new(), |limits| format!(" {limits}"));
                 let noexec = if *exec { "" } else { " noexec" };
                 format!("tmpfs {} mode={mode:o}{limits}{noexec}", show(target))
             }
