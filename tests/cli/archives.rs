@@ -30,6 +30,18 @@ fn tar(make: impl FnOnce(&mut Tar)) -> Vec<u8> {
     tar.end()
 }
 
+/// Nor do the directories above it stay that were made for it.
+#[test]
+fn what_was_made_for_the_store_goes() {
+    let env = Env::empty();
+    let file = env.file("bad.tar", b"no archive at all, but long enough to be looked at as one");
+    let deep = env.path("new/deep/store");
+    fs::create_dir(env.path("new")).unwrap();
+    let words = ["--base-dir", deep.to_str().unwrap(), "init", "--from", &format!("tar:{file}")];
+    drop(env.bare().args(words).run().code(1));
+    assert_eq!(fs::read_dir(env.path("new")).unwrap().count(), 0);
+}
+
 #[test]
 fn not_an_archive() {
     refused(b"this is no archive at all, but a text that is long enough", 1, "bad.tar");

@@ -20,8 +20,8 @@ pub(super) enum Fresh {
     Store,
     /// An empty directory.
     Directory,
-    /// Nothing.
-    Nothing,
+    /// Nothing; nor were so many of the directories above it.
+    Nothing(usize),
 }
 
 impl Fresh {
@@ -32,7 +32,8 @@ impl Fresh {
         } else if base_dir.is_dir() {
             Self::Directory
         } else {
-            Self::Nothing
+            let missing = |dir: &&Path| !fs::exists(dir).unwrap_or(true);
+            Self::Nothing(base_dir.ancestors().skip(1).take_while(missing).count())
         }
     }
 
@@ -55,8 +56,11 @@ impl Fresh {
                 return;
             }
         }
-        if self == Self::Nothing {
-            unlinkat(CWD, store.path(), AtFlags::REMOVEDIR).ok();
+        let Self::Nothing(above) = self else { return };
+        for dir in store.path().ancestors().take(above + 1) {
+            if unlinkat(CWD, dir, AtFlags::REMOVEDIR).is_err() {
+                return;
+            }
         }
     }
 }
