@@ -18,7 +18,8 @@ use crate::ops::exec::ExecOptions;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The command has the run's capabilities, filter, limits, environment, user and working directory.
-It ends when the run ends. Its output is not in the run's log.
+It ends when the run ends. Its output is not in the run's log. Your terminal never gets inside: the command
+has one of its own or, with --no-tty, pipes, which end with it (what it leaves behind reads and writes no more).
 
 Examples:
   sandbox exec web -- ps aux               one more command
@@ -48,7 +49,7 @@ pub(super) struct Args {
     #[arg(short, long, conflicts_with = "no_tty")]
     tty: bool,
 
-    /// No terminal for the command, even if ours is one
+    /// No terminal for the command, even if ours is one: pipes stand in for it
     #[arg(short = 'T', long)]
     no_tty: bool,
 

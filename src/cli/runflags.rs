@@ -144,7 +144,7 @@ pub(super) struct RunFlags {
     #[arg(long, help_heading = "What the command finds")]
     nest: bool,
 
-    /// Leave a descriptor of the caller open, by its number
+    /// Leave a descriptor of the caller open, by its number; no directory, no terminal
     #[arg(
         long,
         value_name = "N",

@@ -201,7 +201,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         grace: GRACE,
         output_limit: None,
         disk_limit: None,
-        counted: [None, None],
+        pipes: Default::default(),
         processors: Default::default(),
     })
 }

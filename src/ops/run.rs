@@ -350,6 +350,7 @@ fn execute(
             let last = last.map_or((ended, reason), |one| one.last(ended, reason));
             let (ended, reason) = limits::last(left, &base, options, lent, last)?;
             facts.ended(ended, reason, options, &mut finished);
+            finished.messages.extend(report::unwritten(outcome.unwritten));
             finished.code = ended.exit_code();
             let resumed = options.kept_run.is_some();
             let journal = journal::read(shared.or(outcome.journal), resumed, known.as_ref())?;

@@ -19,6 +19,18 @@ pub(super) const FINE: i32 = 0;
 pub(super) const OVER: i32 = 1;
 /// It could not do its work.
 pub(super) const FAILED: i32 = 2;
+/// Where the caller's side has refused what the command wrote: this, and the errno.
+const REFUSED: i32 = 64;
+
+/// The code for what the caller's side has answered.
+pub(super) fn refused(errno: Errno) -> i32 {
+    REFUSED + errno.raw_os_error()
+}
+
+/// What the caller's side has answered, if that is what the code says.
+pub(super) fn refusal(code: i32) -> Option<Errno> {
+    (code > REFUSED).then(|| Errno::from_raw_os_error(code - REFUSED))
+}
 
 /// One of them. When it is dropped it is killed and reaped.
 #[derive(Debug)]

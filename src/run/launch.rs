@@ -4,6 +4,7 @@
 mod heed;
 pub mod joined;
 mod rest;
+mod session;
 mod suspend;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +20,7 @@ use super::companion::Companion;
 use super::moments::Moments;
 use super::outcome::{Ended, Reason};
 use super::signals::Signals;
-use super::spec::{GRACE, RunSpec};
+use super::spec::RunSpec;
 use super::terminal::{RawMode, Relay};
 use super::wire::{self, Down, Failure, Up, receive_up, send_down};
 use super::{explain, init};
@@ -41,6 +42,8 @@ pub struct Outcome {
     pub journal: Option<OwnedFd>,
     /// The root's descriptor, if the spec wanted it; the overlay stays mounted until it is dropped.
     pub root: Option<OwnedFd>,
+    /// Why the caller's side took no more of what the command wrote, if it had to be carried.
+    pub unwritten: Option<Errno>,
 }
 
 /// Runs a spec to its end. `store` is a descriptor of base_dir, which must be the working directory.
@@ -76,7 +79,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     // The child has its own copies; ours would keep the sources busy.
     spec.prepared.clear();
     spec.executing = None;
-    spec.counted = [None, None];
+    spec.pipes = Default::default();
     let mut supervisor = Supervisor {
         wire: ours,
         child,
@@ -95,6 +98,9 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         executing,
         reason: None,
         companions,
+        until: None,
+        joined: false,
+        unwritten: None,
         begun: false,
         user_namespace: None,
     };
@@ -121,6 +127,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         reason: supervisor.reason,
         journal: supervisor.journal,
         root: supervisor.root,
+        unwritten: supervisor.unwritten,
     })
 }
 
@@ -147,6 +154,12 @@ struct Supervisor {
     reason: Option<Reason>,
     /// What goes beside the run and may end it.
     companions: Vec<Companion>,
+    /// Dropped at the end, for those who carry what is left until then.
+    until: Option<OwnedFd>,
+    /// Whether the child has joined a run, and what it leaves does not go with it.
+    joined: bool,
+    /// What the caller's side has answered to what the command wrote, if it has taken no more.
+    unwritten: Option<Errno>,
     /// Whether PID 1 hears us.
     begun: bool,
     /// Where what makes the network goes.
@@ -360,17 +373,6 @@ impl Supervisor {
         let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
         let key = self.signalled.filter(ends).filter(|_| !self.begun);
         key.map(|signal| Ok(Ended::Signal(signal as u8)))
-    }
-
-    /// Without a controlling terminal nobody sends SIGHUP when the terminal goes.
-    fn hung_up(&mut self) {
-        send_down(self.wire.as_fd(), Down::SignalGroup(NixSignal::SIGHUP as i32)).ok();
-        self.end_soon();
-    }
-
-    fn end_soon(&mut self) {
-        self.killed = true;
-        self.deadline = Some(Instant::now() + GRACE);
     }
 
     /// Ends PID 1, and with it everything in its pid namespace.

@@ -29,5 +29,6 @@ pub mod spec;
 pub mod supervisor;
 pub mod terminal;
 pub mod user;
+mod veil;
 pub mod weaker;
 pub mod wire;

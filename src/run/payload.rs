@@ -69,7 +69,7 @@ pub fn become_command(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> ! {
 }
 
 fn stages(spec: &RunSpec, wire: &OwnedFd, begin: Begin) -> Result<Infallible, Failure> {
-    take_counted(spec).map_err(Failure::at(Stage::Descriptors))?;
+    take_pipes(spec).map_err(Failure::at(Stage::Descriptors))?;
     descriptors(spec, wire, &begin).map_err(Failure::at(Stage::Descriptors))?;
     if matches!(begin, Begin::WhenTold { namespaces: true, .. }) {
         // Before all else that can wait, because it takes longest.
@@ -205,9 +205,9 @@ fn take_terminal(spec: &RunSpec, terminal: Option<OwnedFd>) -> Result<(), Errno>
     Ok(())
 }
 
-/// Pipes that are counted, in place of what the caller has there.
-fn take_counted(spec: &RunSpec) -> Result<(), Errno> {
-    for (number, end) in (1..).zip(&spec.counted) {
+/// Pipes of ours, in place of what the caller has there.
+fn take_pipes(spec: &RunSpec) -> Result<(), Errno> {
+    for (number, end) in (0..).zip(&spec.pipes) {
         if let Some(end) = end {
             sys::exec::copy_to(end.as_raw_fd(), number, true)?;
         }

@@ -1,8 +1,10 @@
-//! `--output-limit`: carries what the command writes to where the caller wants it, and counts.
+//! `--output-limit`: carries what the command writes to where the caller wants it, and counts. So does `exec -T`
+//! ([`super::veil`]), without a limit.
 //!
 //! The command's stdout and stderr are pipes then, one for both where they lead to the same file, so that their
 //! order stays. Bytes move from pipe to pipe without being copied (splice(2)). A reader that takes no more holds
-//! up the command, as it would without us, and nothing else.
+//! up the command, as it would without us, and nothing else. Where the caller's side fails (a full disk), the command's
+//! pipe breaks, and what has failed is told.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::companion::{Companion, FAILED, FINE, OVER};
+use super::companion::{Companion, FAILED, FINE, OVER, refused};
 use super::outcome::Reason;
 use super::terminal::standard;
 
@@ -30,21 +32,36 @@ const NAP: Duration = Duration::from_micros(20);
 /// The command's ends, in place of 1 and 2.
 pub(super) type Ends = [Option<OwnedFd>; 2];
 
-/// Makes the pipes and starts what empties them, and gives the command's ends; none if both are a terminal, whose relay counts. `owner` are
-/// the ids of inside root, which has to be able to open /dev/stdout.
+/// What is to be carried.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    /// Whether 1, and whether 2 becomes a pipe, if it is open.
+    pub(super) wanted: [bool; 2],
+    /// How many bytes may go through.
+    pub(super) limit: u64,
+    /// How much a pipe holds.
+    pub(super) size: usize,
+    /// The ids of inside root, which has to be able to open /dev/stdout.
+    pub(super) owner: (u32, u32),
+    /// Hangs up when the command has ended, where others may live on that hold its pipes: what is in these then is the last.
+    pub(super) until: Option<BorrowedFd<'a>>,
+}
+
+/// The pipes of `--output-limit`. None for what is a terminal, whose relay counts.
+pub(super) fn counting(limit: u64, terminals: [bool; 2], owner: (u32, u32)) -> Job<'static> {
+    Job { wanted: terminals.map(|is| !is), limit, size: CHUNK, owner, until: None }
+}
+
+/// Makes the pipes and starts what empties them, and gives the command's ends; none if nothing becomes a pipe.
 ///
 /// # Errors
 /// EMFILE, ENFILE, EAGAIN.
-pub(super) fn start(
-    limit: u64,
-    terminals: [bool; 2],
-    owner: (u32, u32),
-) -> Result<Option<(Companion, Ends)>, Errno> {
+pub(super) fn start(job: &Job<'_>) -> Result<Option<(Companion, Ends)>, Errno> {
     let mut streams = Vec::new();
     let mut ends: Ends = [None, None];
     for at in 0..2 {
         let target = standard(at + 1);
-        if terminals[at] || rustix::io::fcntl_getfd(target).is_err() {
+        if !job.wanted[at] || rustix::io::fcntl_getfd(target).is_err() {
             continue;
         }
         if at == 1
@@ -54,27 +71,34 @@ pub(super) fn start(
             ends[1] = Some(first.try_clone().map_err(|_| Errno::MFILE)?);
             continue;
         }
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        // More than a plain user's share is refused: then it stays as it is.
-        fcntl_setpipe_size(&write, CHUNK).ok();
-        // Root of the machine may give it away; for others inside root is the caller.
-        fchown(&write, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))).ok();
+        let (read, write) = pipe_for(job.owner, job.size)?;
         ends[at] = Some(write);
         // A smaller one on the way would hold up all. It stays the caller's: only larger.
-        if fcntl_getpipe_size(target).is_ok_and(|size| size < CHUNK) {
-            fcntl_setpipe_size(target, CHUNK).ok();
+        if fcntl_getpipe_size(target).is_ok_and(|size| size < job.size) {
+            fcntl_setpipe_size(target, job.size).ok();
         }
-        streams.push(Stream { read: Some(read), target, full: false, fast: false, copies: false });
+        streams.push(Stream::new(read, target));
     }
     if streams.is_empty() {
         return Ok(None);
     }
     let reads = streams.iter().filter_map(|stream| stream.read.as_ref().map(AsRawFd::as_raw_fd));
     let targets = streams.iter().map(|stream| stream.target.as_raw_fd());
-    let keep = reads.chain(targets).collect();
-    let mut companion = Companion::start(Reason::Output, keep, || carry(&mut streams, limit))?;
+    let until = job.until.iter().map(AsRawFd::as_raw_fd);
+    let keep = reads.chain(targets).chain(until).collect();
+    let work = || carry(&mut streams, job.limit, job.until);
+    let mut companion = Companion::start(Reason::Output, keep, work)?;
     companion.drains = true;
     Ok(Some((companion, ends)))
+}
+
+/// A pipe that the command may open by name: root of the machine may give it away; for others inside root is the caller.
+pub(super) fn pipe_for(owner: (u32, u32), size: usize) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    // More than a plain user's share is refused: then it stays as it is.
+    fcntl_setpipe_size(&write, size).ok();
+    fchown(&write, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1))).ok();
+    Ok((read, write))
 }
 
 /// Whether both lead to the same file.
@@ -94,13 +118,20 @@ struct Stream {
     fast: bool,
     /// Whether the caller's side is nothing that splice(2) writes to: a file opened for appending.
     copies: bool,
+    /// How much is still to come, once the command has ended.
+    rest: Option<u64>,
 }
 
 /// Until all has ended, or `left` bytes have gone and there is more.
-fn carry(streams: &mut [Stream], mut left: u64) -> i32 {
+fn carry(streams: &mut [Stream], mut left: u64, mut until: Option<BorrowedFd<'_>>) -> i32 {
     let mut answer = FINE;
     while streams.iter().any(|stream| stream.read.is_some()) {
-        let Ok(ready) = wait(streams) else { return FAILED };
+        let Ok((ready, ended)) = wait(streams, until) else { return FAILED };
+        if ended {
+            until = None;
+            streams.iter_mut().for_each(Stream::begin_last);
+            continue;
+        }
         if streams.iter().any(|stream| stream.fast && !stream.full) {
             std::thread::sleep(NAP);
         }
@@ -113,9 +144,10 @@ fn carry(streams: &mut [Stream], mut left: u64) -> i32 {
                 Ok(None) => {}
                 // Nobody reads: the command learns it as it would without us.
                 Err(Errno::PIPE) => stream.read = None,
-                Err(_) => {
+                // It may have written all before, and has not learned it: it is to be told.
+                Err(errno) => {
                     stream.read = None;
-                    answer = FAILED;
+                    answer = refused(errno);
                 }
             }
         }
@@ -123,8 +155,8 @@ fn carry(streams: &mut [Stream], mut left: u64) -> i32 {
     answer
 }
 
-/// Waits until something can be done; for each stream whether there is.
-fn wait(streams: &[Stream]) -> Result<Vec<bool>, Errno> {
+/// Waits until something can be done; for each stream whether there is, and whether the command has ended.
+fn wait(streams: &[Stream], until: Option<BorrowedFd<'_>>) -> Result<(Vec<bool>, bool), Errno> {
     let open: Vec<_> = streams.iter().map(|stream| stream.read.as_ref()).collect();
     let mut fds: Vec<PollFd<'_>> = Vec::new();
     for (stream, read) in streams.iter().zip(&open) {
@@ -134,15 +166,43 @@ fn wait(streams: &[Stream]) -> Result<Vec<bool>, Errno> {
             false => PollFd::new(*read, PollFlags::IN),
         });
     }
+    fds.extend(until.map(|until| PollFd::from_borrowed_fd(until, PollFlags::IN)));
     retry_on_intr(|| poll(&mut fds, None))?;
     let mut told = fds.iter().map(|fd| !fd.revents().is_empty());
-    Ok(open.iter().map(|read| read.is_some() && told.next().unwrap_or_default()).collect())
+    let ready = open.iter().map(|read| read.is_some() && told.next().unwrap_or_default()).collect();
+    Ok((ready, told.next().unwrap_or_default()))
 }
 
 impl Stream {
+    fn new(read: OwnedFd, target: BorrowedFd<'static>) -> Self {
+        Self { read: Some(read), target, full: false, fast: false, copies: false, rest: None }
+    }
+
+    /// The command has ended: what it has written is in the pipe.
+    fn begin_last(&mut self) {
+        let waiting = self.read.as_ref().map(rustix::io::ioctl_fionread);
+        self.rest = waiting.and_then(Result::ok);
+        if self.rest.is_none_or(|rest| rest == 0) {
+            self.read = None;
+        }
+    }
+
+    /// [`Self::step`], and not more than is still to come.
+    fn advance(&mut self, left: u64) -> Result<Option<u64>, Errno> {
+        let Some(rest) = self.rest else { return self.step(left) };
+        let moved = self.step(left.min(rest))?;
+        if let Some(bytes) = moved {
+            self.rest = Some(rest.saturating_sub(bytes));
+            if bytes >= rest {
+                self.read = None;
+            }
+        }
+        Ok(moved)
+    }
+
     /// Moves what there is, but not more than `left`: how much, and one more than `left` if nothing may be
     /// moved any more and there is something. None if it has to wait.
-    fn advance(&mut self, left: u64) -> Result<Option<u64>, Errno> {
+    fn step(&mut self, left: u64) -> Result<Option<u64>, Errno> {
         let Some(read) = &self.read else { return Ok(None) };
         if left == 0 {
             let more = retry_on_intr(|| rustix::io::read(read, &mut [0_u8; 1]))?;
@@ -195,6 +255,8 @@ fn copy(from: &OwnedFd, to: BorrowedFd<'_>, most: usize) -> Result<u64, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::sys::exec::leave_open;
 
@@ -204,17 +266,35 @@ mod tests {
         let (out, target) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
         rustix::io::write(&write, &vec![7; bytes]).expect("write");
         drop(write);
-        let mut streams = [Stream {
-            read: Some(read),
-            target: leave_open(target),
-            full: false,
-            fast: false,
-            copies: false,
-        }];
-        let answer = carry(&mut streams, limit);
+        let mut streams = [Stream::new(read, leave_open(target))];
+        let answer = carry(&mut streams, limit, None);
         let mut buffer = vec![0; bytes + 1];
         rustix::io::ioctl_fionbio(&out, true).expect("non-blocking");
         (rustix::io::read(&out, &mut buffer).unwrap_or(0), answer)
+    }
+
+    #[test]
+    fn what_is_left_behind_is_not_waited_for() {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
+        let (out, target) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
+        let (until, ended) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
+        rustix::io::write(&write, b"last").expect("write");
+        drop(ended);
+        let mut streams = [Stream::new(read, leave_open(target))];
+        assert_eq!(carry(&mut streams, u64::MAX, Some(until.as_fd())), FINE);
+        let mut buffer = [0; 8];
+        assert_eq!(rustix::io::read(&out, &mut buffer), Ok(4));
+        assert_eq!(rustix::io::write(&write, b"more"), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn a_sink_that_refuses_breaks_the_pipe() {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("open");
+        rustix::io::write(&write, b"x").expect("write");
+        let mut streams = [Stream::new(read, leave_open(full.into()))];
+        assert_eq!(carry(&mut streams, 10, None), refused(Errno::NOSPC));
+        assert_eq!(rustix::io::write(&write, b"x"), Err(Errno::PIPE));
     }
 
     #[test]

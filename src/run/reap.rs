@@ -220,6 +220,10 @@ impl Init<'_> {
         let Some(listener) = self.listener.take() else { return };
         match clone(0) {
             Ok(Side::Child) if !joined || matches!(clone(0), Ok(Side::Child)) => {
+                if joined {
+                    // It serves what the command leaves behind, too, and is none of its session, which may be ended.
+                    rustix::process::setsid().ok();
+                }
                 answer::serve(&listener, self.wire, self.spec)
             }
             Ok(Side::Child) => exit_now(0),

@@ -104,8 +104,9 @@ pub struct RunSpec {
     pub output_limit: Option<u64>,
     /// How many bytes its upper may take on disk.
     pub disk_limit: Option<u64>,
-    /// What it gets in place of stdout and stderr, where they are counted; filled in when it is launched.
-    pub counted: [Option<OwnedFd>; 2],
+    /// What it gets in place of 0, 1 and 2, where these are counted or are terminals that it may not have; filled in when it
+    /// is launched.
+    pub pipes: [Option<OwnedFd>; 3],
     /// The processors that it may use; filled in when it is launched.
     pub processors: Processors,
 }

@@ -1,7 +1,8 @@
 //! The supervisor's side of a terminal: raw mode, relay, window size.
 //!
 //! The host's terminal never gets inside. Where a standard descriptor is a terminal, the payload has a pty
-//! of the sandbox's own devpts there, and this file carries bytes between the two.
+//! of the sandbox's own devpts there, and this file carries bytes between the two. (Without one it has pipes:
+//! [`super::veil`].)
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,9 +32,14 @@ pub(super) fn standard(number: usize) -> BorrowedFd<'static> {
 /// How a devpts tells what it is, by statfs(2) (DEVPTS_SUPER_MAGIC).
 pub const DEVPTS: rustix::fs::FsWord = 0x1cd1;
 
+/// Which of 0, 1, 2 are terminals.
+pub(super) fn terminals() -> [bool; 3] {
+    [0, 1, 2].map(|number| isatty(standard(number)))
+}
+
 /// Looks at 0, 1, 2 and makes the spec of the payload's terminal, if any of them is one.
 pub fn inspect() -> Option<TerminalSpec> {
-    let replaces = [0, 1, 2].map(|number| isatty(standard(number)));
+    let replaces = terminals();
     let host = standard(replaces.iter().position(|is| *is)?);
     let mut settings = tcgetattr(host).ok()?;
     if !is_in_front(host) {

@@ -150,6 +150,12 @@ pub fn is_directory(fd: RawFd) -> bool {
     answer == 0 && unsafe { stat.assume_init() }.st_mode & libc::S_IFMT == libc::S_IFDIR
 }
 
+/// Whether a descriptor number stands for a terminal; a closed one does not.
+pub fn is_terminal(fd: RawFd) -> bool {
+    // SAFETY: isatty(3) takes an integer.
+    unsafe { libc::isatty(fd) == 1 }
+}
+
 /// A descriptor that the caller has opened for us, by its number: from now on close-on-exec, and open until this
 /// process ends. None if it [is not inherited](is_inherited).
 pub fn inherited(fd: RawFd) -> Option<BorrowedFd<'static>> {

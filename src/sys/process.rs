@@ -152,12 +152,32 @@ pub fn set_file_ids(uid: u32, gid: u32) {
     }
 }
 
+/// What /proc says of a process (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// The letter of its state.
+    pub state: u8,
+    /// Its parent; 0 if that is in a pid namespace around ours.
+    pub parent: i32,
+    /// The session that it is in, by the process that began it.
+    pub session: i32,
+}
+
+/// Looks at a process; none if it is gone, or is hidden.
+pub fn stat(pid: Pid) -> Option<Stat> {
+    let line = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name before it may have parentheses and blanks.
+    let name = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(line.get(name + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let parent = fields.next()?.parse().ok()?;
+    Some(Stat { state, parent, session: fields.nth(1)?.parse().ok()? })
+}
+
 /// Whether a signal has stopped this process (`T` in proc_pid_stat(5)). One that cannot be looked at counts as going on.
 pub fn is_stopped(pid: Pid) -> bool {
-    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    // The name before it may have parentheses and blanks.
-    let name = stat.iter().rposition(|byte| *byte == b')').unwrap_or(stat.len());
-    stat.get(name..).is_some_and(|rest| rest.starts_with(b") T"))
+    stat(pid).is_some_and(|stat| stat.state == b'T')
 }
 
 /// How many threads this process has, by /proc/self/task; 1 if that cannot be read.

@@ -184,6 +184,22 @@ fn output_is_limited() {
     drop(out.code(3).stdout("").stderr(""));
 }
 
+/// Where the caller's side takes no more, the command goes on or ends as it likes.
+#[test]
+fn output_that_nobody_takes() {
+    let env = Env::filled();
+    let on_full = |line: &str| {
+        let words = env.line(&["--output-limit", "1M"], line).words();
+        let shell = env.program("sh").args(["-c", "exec \"$@\" >/dev/full", "sh"]);
+        shell.args(words).run()
+    };
+    drop(on_full("echo hi; echo e >&2; exit 3").code(3).warns("no space left"));
+    drop(on_full("exit 4").code(4).stderr(""));
+    drop(on_full("while :; do echo yyyyyyyyyyyyyyyy; done").code(141).warns("no space left"));
+    let line = "trap '' PIPE; while echo y; do :; done; echo seen >&2; exit 5";
+    drop(on_full(line).code(5).warns("seen"));
+}
+
 /// stdout and stderr that lead to one file keep their order; a file that is appended to is no pipe.
 #[test]
 fn output_keeps_its_order() {

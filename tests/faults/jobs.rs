@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_pipeline", a_pipeline),
     ("killed_while_stopped", killed_while_stopped),
     ("joined", joined),
+    ("joined_without_terminal", joined_without_terminal),
     ("nobody_to_continue_it", nobody_to_continue_it),
     ("others_go_on", others_go_on),
     ("the_terminal_goes", the_terminal_goes),
@@ -263,6 +264,37 @@ fn joined() {
     shell.says("echo code-$?", "code-130");
     shell.exit();
     place.said(&["stop", "-t", "0", "j"]).code(0);
+    place.pristine();
+}
+
+/// In the background of a terminal that its command does not have, `exec` takes nothing that is typed.
+fn joined_without_terminal() {
+    let (place, terminal) = (Place::new(), Terminal::new());
+    place.said(&["start", "--name", "web", "--", "sleep", "1000"]).code(0);
+    let shell = Shell::new(&place, &terminal);
+    shell.types(&format!("{} &", shell.line(&["exec", "-T", "web", "--", "cat"])));
+    shell.says("echo typed-$((1 + 1))", "typed-2");
+    shell.says("echo typed-$((1 + 2))", "typed-3");
+    shell.types("fg");
+    terminal.expect("'cat'");
+    terminal.write("word\n");
+    terminal.expect("word\r\n");
+    terminal.expect("word\r\n");
+    terminal.write("\x1a");
+    terminal.expect("Stopped");
+    shell.says("echo typed-$((1 + 3))", "typed-4");
+    shell.types("fg");
+    terminal.expect("'cat'");
+    terminal.write("more\n");
+    terminal.expect("more\r\n");
+    terminal.expect("more\r\n");
+    terminal.write("\x04");
+    shell.says("echo code-$?", "code-0");
+    shell.exit();
+    place.said(&["kill", "-s", "KILL", "web"]).code(0);
+    until("the end of the run", || {
+        crate::watch::names(&place.base.join("runs")).is_empty().then_some(())
+    });
     place.pristine();
 }
 

@@ -13,6 +13,11 @@ pub(crate) const CASES: &[Case] = &[
     ("inside", inside),
     ("keys", keys),
     ("hang_up", hang_up),
+    ("hang_up_ends_all", hang_up_ends_all),
+    ("veiled", veiled),
+    ("veiled_in_part", veiled_in_part),
+    ("veiled_keys", veiled_keys),
+    ("veiled_leftovers", veiled_leftovers),
     ("stopped_client", stopped_client),
     ("whole_group", whole_group),
     ("nobody_reaps", nobody_reaps),
@@ -98,6 +103,123 @@ fn hang_up() {
     }
     // The run has not noticed.
     place.said(&["exec", "web", "--", "true"]).code(0);
+    ended(&place);
+}
+
+/// What a command has started that ignores the end of its terminal goes with it when its time is over, also what a shell
+/// has put into groups of its own.
+fn hang_up_ends_all() {
+    let place = Place::new();
+    started(&place);
+    for redirection in ["", "</dev/null"] {
+        let mark = marker();
+        let line = format!(
+            "trap '' HUP TERM; sleeps() {{ bash -c 'exec -a {mark} sleep 1000' & }}; \
+             sleeps; set -m; sleeps; set +m; echo up-$((1 + 1)); while :; do sleep 0.1; done"
+        );
+        let mut terminal = Terminal::new();
+        let words = ["exec", "web", "--", "bash", "-c", &line];
+        let exec = terminal.start_with(&place, &words, redirection);
+        terminal.expect("up-2");
+        let named = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(mark.as_bytes())
+        };
+        let both = || crate::watch::marked(&mark).iter().filter(|pid| named(pid)).count() == 2;
+        until("its children", || both().then_some(()));
+        terminal.hang_up();
+        assert_eq!(exec.end(), 137);
+        gone(&mark);
+    }
+    // Nothing else of the run has ended.
+    place.said(&["exec", "web", "--", "true"]).code(0);
+    ended(&place);
+}
+
+/// Without a terminal inside, what is typed and written still passes.
+fn veiled() {
+    let place = Place::new();
+    started(&place);
+    let terminal = Terminal::new();
+    let before = terminal.settings();
+    let line = "tty; for fd in /proc/[0-9]*/fd/*; do readlink $fd; done; echo all-$((40 + 2)); \
+        stty raw; read word; echo got-$word; cat; echo own >/dev/stdout; echo err >&2; exit 3";
+    let exec = terminal.start(&place, &["exec", "-T", "web", "--", "bash", "-c", line]);
+    let shown = terminal.expect("all-42");
+    assert!(shown.contains("not a tty") && shown.contains("pipe:"), "{shown:?}");
+    let host = terminal.path.to_str().expect("text");
+    assert!(!shown.contains(host) && !shown.contains("/dev/tty"), "{shown:?}");
+    terminal.write("one\n");
+    terminal.expect("got-one");
+    terminal.write("two\n");
+    // The terminal shows what is typed, and cat says it again.
+    terminal.expect("two\r\n");
+    terminal.expect("two\r\n");
+    terminal.write("\x04");
+    terminal.expect("own\r\nerr\r\n");
+    assert_eq!(exec.end(), 3);
+    assert_eq!(terminal.settings(), before);
+    // All is shown before the end.
+    let exec = terminal.start(&place, &["exec", "-T", "web", "--", "seq", "100000"]);
+    assert_eq!(exec.end(), 0);
+    terminal.expect("\n100000\r\n");
+    ended(&place);
+}
+
+/// What is no terminal goes through as it is.
+fn veiled_in_part() {
+    let place = Place::new();
+    started(&place);
+    let terminal = Terminal::new();
+    let file = place.base.with_file_name("said");
+    let line =
+        "for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done; echo said >&2; echo end-$((1 + 1))";
+    let words = ["exec", "-T", "web", "--", "sh", "-c", line];
+    let redirection = format!("</dev/null 2>{}", file.display());
+    let exec = terminal.start_with(&place, &words, &redirection);
+    let shown = terminal.expect("end-2");
+    assert_eq!(exec.end(), 0);
+    assert_eq!(shown.matches("pipe:").count(), 1, "{shown:?}");
+    assert!(shown.contains("/dev/null") || shown.contains("/null"), "{shown:?}");
+    assert_eq!(std::fs::read_to_string(&file).expect("file"), "said\n");
+    std::fs::remove_file(&file).expect("remove");
+    ended(&place);
+}
+
+fn veiled_keys() {
+    let place = Place::new();
+    started(&place);
+    let terminal = Terminal::new();
+    for (key, code) in [("\x03", 130), ("\x1c", 131)] {
+        let words = ["exec", "-T", "web", "--", "sh", "-c", "echo up-$((1 + 1)); exec sleep 1000"];
+        let exec = terminal.start(&place, &words);
+        terminal.expect("up-2");
+        terminal.write(key);
+        assert_eq!(exec.end(), code);
+    }
+    ended(&place);
+}
+
+/// A process that the command has left in the run has nothing of the terminal: it does not keep `exec` from ending, and
+/// reads nothing that is typed later.
+fn veiled_leftovers() {
+    let place = Place::new();
+    started(&place);
+    let terminal = Terminal::new();
+    let line =
+        "exec 3<&0; (cat <&3 >/stolen; echo over >>/stolen; exec sleep 1000) & echo up-$((1 + 1))";
+    let exec = terminal.start(&place, &["exec", "-T", "web", "--", "bash", "-c", line]);
+    terminal.expect("up-2");
+    assert_eq!(exec.end(), 0);
+    terminal.write("secret\n");
+    let line = "read word; echo mine-$word";
+    let exec = terminal.start(&place, &["exec", "-T", "web", "--", "sh", "-c", line]);
+    terminal.expect("mine-secret");
+    assert_eq!(exec.end(), 0);
+    until("the end of its input", || {
+        let said = place.said(&["exec", "web", "--", "cat", "/stolen"]);
+        (said.out == "over\n").then_some(())
+    });
     ended(&place);
 }
 

@@ -144,9 +144,30 @@ impl Terminal {
 
     /// Starts `sandbox` on it.
     pub(crate) fn start(&self, place: &Place, words: &[&str]) -> OnTerminal {
+        self.start_as(&place.command(words))
+    }
+
+    /// The same, with some of its standard descriptors led elsewhere by a shell.
+    pub(crate) fn start_with(
+        &self,
+        place: &Place,
+        words: &[&str],
+        redirection: &str,
+    ) -> OnTerminal {
+        let inner = place.command(words);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec \"$0\" \"$@\" {redirection}"));
+        shell.arg(inner.get_program()).args(inner.get_args());
+        for (key, value) in inner.get_envs() {
+            shell.env(key, value.unwrap_or_default());
+        }
+        inner.get_current_dir().map(|dir| shell.current_dir(dir));
+        self.start_as(&shell)
+    }
+
+    fn start_as(&self, command: &Command) -> OnTerminal {
         let mark = marker();
-        let mut command = self.control(&place.command(words));
-        let child = command.env("MARK", &mark).spawn().expect("start");
+        let child = self.control(command).env("MARK", &mark).spawn().expect("start");
         OnTerminal { child, mark }
     }
 

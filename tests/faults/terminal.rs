@@ -27,6 +27,7 @@ pub(crate) const CASES: &[Case] = &[
     ("end_of_input", end_of_input),
     ("nobody_reads", nobody_reads),
     ("left_by_payload", left_by_payload),
+    ("no_other_descriptor", no_other_descriptor),
 ];
 
 fn inside() {
@@ -306,4 +307,22 @@ fn left_by_payload() {
     terminal.expect("back-5");
     assert_eq!(run.end(), 0);
     assert!(used < 20, "{used} ticks of waiting for nothing");
+}
+
+/// The terminal outside is not given by another number either.
+fn no_other_descriptor() {
+    let place = Place::new();
+    let terminal = Terminal::new();
+    for words in [
+        &["run", "--preserve-fd", "7", "--", "true"][..],
+        &["start", "--preserve-fd", "7", "--", "true"],
+    ] {
+        let run = terminal.start_with(&place, words, "7<&0");
+        terminal.expect("7: it is a terminal");
+        assert!([2, 125].contains(&run.end()));
+    }
+    let run =
+        terminal.start_with(&place, &["run", "--preserve-fd", "7", "--", "true"], "7</dev/null");
+    assert_eq!(run.end(), 0);
+    place.pristine();
 }

@@ -128,7 +128,19 @@ pub(super) fn may_keep(store: &Store, box_name: &BoxName, options: &RunOptions) 
 pub(super) fn descriptors(fds: &[i32]) -> Result<()> {
     match fds.iter().find(|fd| **fd < 3 || !sys::exec::is_inherited(**fd)) {
         Some(fd) => Err(Fault::usage(format!("preserve descriptor: {fd}: it is not open"))),
-        None => no_directory(fds),
+        None => no_directory(fds).and_then(|()| no_terminal(fds)),
+    }
+}
+
+/// The host's terminal never gets inside, where what is typed for others could be read. (For a standard descriptor one of
+/// the sandbox's own stands in.)
+fn no_terminal(fds: &[i32]) -> Result<()> {
+    match fds.iter().find(|fd| sys::exec::is_terminal(**fd)) {
+        Some(fd) => Err(Fault::usage(format!(
+            "preserve descriptor: {fd}: it is a terminal, on which the command could read what is typed for others"
+        ))
+        .hint("the command finds one of its own as stdin, stdout or stderr; a pipe to `cat` shows what it writes")),
+        None => Ok(()),
     }
 }
 

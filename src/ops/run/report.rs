@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::limits::{Cgroup, Events};
 use super::{Finished, RunOptions};
-use crate::fault::{Context, Fault, Kind, Result};
+use crate::fault::{Context, Fault, Kind, Result, why};
 use crate::ids::Mode;
 use crate::isolate::lost::Lost;
 use crate::ops::adopt::TakenIn;
@@ -196,6 +197,12 @@ fn told_reason(reason: Reason, options: &RunOptions) -> String {
         }
         Reason::Helper => "ended: a process that it cannot do without has failed".to_owned(),
     }
+}
+
+/// What a person is told of output that the command wrote, and that nobody took.
+pub(super) fn unwritten(answer: Option<Errno>) -> Option<String> {
+    let reason = why(answer?);
+    Some(format!("pass on the output: {reason}: not all that the command wrote is there"))
 }
 
 fn told(usage: Usage) -> serde_json::Value {

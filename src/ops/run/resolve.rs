@@ -326,7 +326,7 @@ pub(super) fn spec(
         grace: options.grace.unwrap_or(GRACE),
         output_limit: options.limits.output,
         disk_limit: options.limits.disk,
-        counted: [None, None],
+        pipes: Default::default(),
         processors: Default::default(),
     })
 }

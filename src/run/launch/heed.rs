@@ -68,6 +68,17 @@ impl Supervisor {
         self.deadline = Some(Instant::now() + grace);
     }
 
+    /// Without a controlling terminal nobody sends SIGHUP when the terminal goes.
+    pub(super) fn hung_up(&mut self) {
+        send_down(self.wire.as_fd(), Down::SignalGroup(NixSignal::SIGHUP as i32)).ok();
+        self.end_soon();
+    }
+
+    pub(super) fn end_soon(&mut self) {
+        self.killed = true;
+        self.deadline = Some(Instant::now() + GRACE);
+    }
+
     /// Shows what is left of the output. A terminal that takes no more is waited for, as any program would
     /// wait, but not long against a signal.
     pub(super) fn show_rest(&mut self) {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::super::join::{self, Door};
 use super::super::moments::Moments;
 use super::super::outcome::Ended;
+use super::super::veil;
 use super::super::weaker::Weaker;
 use super::suspend::enter_raw_mode;
 use super::{Outcome, Signals, Supervisor, explain, wire};
@@ -57,6 +58,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
     let processors = spec.processors;
     let signals = Signals::block()?;
     let (ours, theirs) = wire::pair().context("make a socket pair", "for the command")?;
+    let veil = veil::start(&mut spec).context("make pipes", "for the command")?;
     let raw = enter_raw_mode(&spec)?;
     let (cloned, entered) = match &door.cgroup {
         None => (clone(0), true),
@@ -78,6 +80,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         Err(errno) => return Err(refused(errno)),
     };
     drop((theirs, door));
+    spec.pipes = Default::default();
     let mut supervisor = Supervisor {
         wire: ours,
         child,
@@ -95,7 +98,10 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         root: None,
         executing: None,
         reason: None,
-        companions: Vec::new(),
+        companions: veil.companions,
+        until: veil.until,
+        joined: true,
+        unwritten: None,
         begun: false,
         user_namespace: None,
     };
@@ -106,7 +112,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         return Err(fault);
     }
     let ended = supervisor.ended.ok_or_else(explain::vanished)?;
-    let outcome = Outcome { ended, reason: None, journal: None, root: None };
+    let outcome = Outcome { ended, reason: None, journal: None, root: None, unwritten: None };
     Ok(Joined { outcome, lost: waits.lost })
 }
 

@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
-use super::Supervisor;
+use super::{Supervisor, session};
 use crate::fault::{Context, Result};
-use crate::run::companion::{Companion, FINE, OVER};
+use crate::run::companion::{Companion, FINE, OVER, refusal};
 use crate::run::outcome::{Ended, Reason};
 use crate::run::spec::{GRACE, RunSpec};
 use crate::run::wire::{Down, send_down};
@@ -29,10 +29,10 @@ pub(super) fn count_output(spec: &mut RunSpec) -> Result<Vec<Companion>> {
         let [_, stdout, stderr] = terminal.replaces;
         [stdout, stderr]
     });
-    let started = pump::start(limit, terminals, spec.id_map.root_owner())
-        .context("count", "what the command writes")?;
-    let Some((companion, ends)) = started else { return Ok(Vec::new()) };
-    spec.counted = ends;
+    let job = pump::counting(limit, terminals, spec.id_map.root_owner());
+    let started = pump::start(&job).context("count", "what the command writes")?;
+    let Some((companion, [stdout, stderr])) = started else { return Ok(Vec::new()) };
+    spec.pipes = [None, stdout, stderr];
     Ok(vec![companion])
 }
 
@@ -79,6 +79,11 @@ impl Supervisor {
     pub(super) fn heed(&mut self, at: usize) {
         let mut companion = self.companions.swap_remove(at);
         let code = companion.reap();
+        // The command learns it by itself, and ends as it likes.
+        if let Some(errno) = refusal(code) {
+            self.unwritten = Some(errno);
+            return;
+        }
         // One that has nothing more to do is fine; one that cannot do its work must not be missed.
         if code != FINE || companion.vital {
             let broken = if code == OVER { companion.reason } else { Reason::Helper };
@@ -122,6 +127,9 @@ impl Supervisor {
             return;
         }
         if self.killed {
+            if self.joined {
+                session::kill(self.child);
+            }
             self.kill();
             self.deadline = None;
             self.ended.get_or_insert(Ok(Ended::Signal(9)));
@@ -153,6 +161,7 @@ impl Supervisor {
 
     /// Waits for those who have something left to do, but not long against a signal; the others go.
     fn drain(&mut self) {
+        self.until = None;
         self.companions.retain(|companion| companion.drains);
         while let Some(companion) = self.companions.first() {
             let mut fds = [
