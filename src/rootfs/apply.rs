@@ -25,7 +25,8 @@ use super::hide::{self, Shown};
 use super::overlay::{Base, Way, Writable, assemble, attach, open_directory};
 use super::plan::{Op, Source};
 use super::target::{
-    make_file, make_missing, relative, resolve_link, resolve_or_make, resolve_ours,
+    make_file, make_missing, open_step_by_step, relative, resolve_link, resolve_or_make,
+    resolve_ours,
 };
 use crate::sys;
 use crate::sys::exec::leave_open;
@@ -167,7 +168,7 @@ fn open_host(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         // systemd's RestrictSUIDSGID= and old container filters know no openat2.
-        Err(Errno::NOSYS) => openat(CWD, path, flags | OFlags::NOFOLLOW, Mode::empty()),
+        Err(Errno::NOSYS | Errno::PERM) => open_step_by_step(path),
         other => other,
     }
 }

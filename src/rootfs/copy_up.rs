@@ -179,7 +179,9 @@ fn file(dir: BorrowedFd<'_>, name: &CStr, told: FileType) -> Result<(), Errno> {
     }
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let opened = match openat2(dir, name, WRITE | OFlags::NOFOLLOW, Mode::empty(), how) {
-        Err(Errno::NOSYS) => openat(dir, name, WRITE | OFlags::NOFOLLOW, Mode::empty()),
+        Err(Errno::NOSYS | Errno::PERM) => {
+            openat(dir, name, WRITE | OFlags::NOFOLLOW, Mode::empty())
+        }
         other => other,
     };
     there(opened).map(drop)
@@ -193,7 +195,7 @@ fn open(place: &str, flags: OFlags) -> Result<Option<OwnedFd>, Errno> {
         match openat2(CWD, relative, flags, Mode::empty(), how) {
             // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
             Err(Errno::AGAIN) => {}
-            Err(Errno::NOSYS) => return there(open_plainly(relative, flags)),
+            Err(Errno::NOSYS | Errno::PERM) => return there(open_plainly(relative, flags)),
             opened => return there(opened),
         }
     }

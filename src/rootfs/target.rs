@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::fs::{mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 use super::plan::FRESH;
@@ -15,11 +15,36 @@ use crate::tree::dir::mount_of;
 
 /// An empty file, unless there is something already.
 pub(super) fn make_file(target: &Path) -> Result<(), Errno> {
-    let kind = FileType::RegularFile;
-    match rustix::fs::mknodat(CWD, target, kind, Mode::from_raw_mode(0o666), 0) {
+    match new_file(CWD, target, 0o666) {
         Err(Errno::EXIST) => Ok(()),
         other => other,
     }
+}
+
+/// An empty file where nothing is.
+fn new_file(dir: impl AsFd, name: impl rustix::path::Arg + Copy, mode: u32) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(mode);
+    match rustix::fs::mknodat(&dir, name, FileType::RegularFile, mode, 0) {
+        // Filters that want no devices know nothing of kinds; and this is one call more.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            openat(dir, name, flags, mode).map(drop)
+        }
+        other => other,
+    }
+}
+
+/// A path of the host without openat2(2), and without a symlink.
+pub(super) fn open_step_by_step(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut here = openat(CWD, "/", flags, Mode::empty())?;
+    for name in relative(path) {
+        here = openat(&here, name, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&here)?.st_mode) == FileType::Symlink {
+            return Err(Errno::LOOP);
+        }
+    }
+    Ok(here)
 }
 
 /// Where something is mounted.
@@ -48,7 +73,7 @@ fn look_up(target: &Path, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, E
         match openat2(CWD, target, flags, Mode::empty(), how) {
             // A rename or mount anywhere on the machine while it walked a `..` (openat2(2)).
             Err(Errno::AGAIN) => {}
-            Err(Errno::NOSYS) => return openat(CWD, target, flags, Mode::empty()),
+            Err(Errno::NOSYS | Errno::PERM) => return openat(CWD, target, flags, Mode::empty()),
             other => return other,
         }
     }
@@ -187,8 +212,7 @@ fn make_one(dir: &OwnedFd, name: &OsStr, directory: bool) -> Result<(), Errno> {
     if directory {
         return mkdirat(dir, name, Mode::from_raw_mode(0o755));
     }
-    let (kind, mode) = (FileType::RegularFile, Mode::from_raw_mode(0o644));
-    rustix::fs::mknodat(dir, name, kind, mode, 0)
+    new_file(dir, name, 0o644)
 }
 
 /// The path that a symlink at `target` with content `link` means, by its text.

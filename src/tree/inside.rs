@@ -34,7 +34,7 @@ pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd,
     for _ in 0..TRIES {
         match openat2(root, relative, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             Err(Errno::AGAIN) => {}
-            Err(Errno::NOSYS) => break,
+            Err(Errno::NOSYS | Errno::PERM) => break,
             other => return other,
         }
     }

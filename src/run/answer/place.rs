@@ -76,7 +76,7 @@ impl Handler<'_> {
             match openat2(base, place.path.as_c_str(), flags, mode, no_magic) {
                 // There was a magic link, or a loop; or /proc/self/fd/N, which we do not have; kernels before 5.6, and
                 // filters that do not know the call.
-                Err(Errno::LOOP | Errno::NOENT | Errno::NOSYS) => {
+                Err(Errno::LOOP | Errno::NOENT | Errno::NOSYS | Errno::PERM) => {
                     Walk::new(self, caller)?.open(base, &place.path, flags, mode)
                 }
                 other => other,
