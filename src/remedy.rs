@@ -3,107 +3,52 @@
 //! Which switch is off is read from /proc, so that the remedy is the one that helps. A remedy of several lines names
 //! several ways, the one that fits this place best first.
 
-use std::fs;
+mod host;
 
 use rustix::io::Errno;
 
-use crate::fault::why;
-
-/// What keeps a process in a box of others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// `docker run`.
-    Docker,
-    /// `podman run`.
-    Podman,
-    /// A pod.
-    Kubernetes,
-}
+pub use self::host::{Engine, Host, NEST, Spaces};
+use crate::fault::{Context, Fault, Result, why};
 
 /// The oldest kernel that has all that a run cannot do without.
 pub const OLDEST: &str = "Linux 5.12";
-
-/// What of a host decides which remedy helps.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Host {
-    /// Debian's and hardened kernels' `kernel.unprivileged_userns_clone` is 0.
-    pub unprivileged_off: bool,
-    /// `kernel.apparmor_restrict_unprivileged_userns` is on (Ubuntu), and we are not root.
-    pub apparmor_restricts: bool,
-    /// An AppArmor profile that enforces holds this process: docker-default and the like.
-    pub apparmor_confined: bool,
-    /// The limit among those of namespaces that is 0, by the name of its sysctl.
-    pub none_allowed: Option<&'static str>,
-    /// A seccomp filter holds this process.
-    pub filtered: bool,
-    /// What we are in, as far as it shows.
-    pub engine: Option<Engine>,
-}
-
-impl Host {
-    /// Reads a few small files. Only for one who has failed, or asks.
-    pub fn read() -> Self {
-        let is = |path: &str, wanted: &str| text(path).is_some_and(|text| text == wanted);
-        let status = text("/proc/self/status").unwrap_or_default();
-        Self {
-            unprivileged_off: is("/proc/sys/kernel/unprivileged_userns_clone", "0"),
-            apparmor_restricts: is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1")
-                && !rustix::process::geteuid().is_root(),
-            apparmor_confined: text("/proc/self/attr/current")
-                .is_some_and(|label| label.ends_with("(enforce)")),
-            none_allowed: LIMITS
-                .into_iter()
-                .find(|name| is(&format!("/proc/sys/user/{name}"), "0")),
-            filtered: status.lines().any(|line| line == "Seccomp:\t2"),
-            engine: engine(),
-        }
-    }
-}
-
-fn text(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-}
-
-/// By what the engines leave in their containers.
-fn engine() -> Option<Engine> {
-    let there = |path: &str| fs::exists(path).unwrap_or(false);
-    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
-        || there("/run/secrets/kubernetes.io")
-        || there("/var/run/secrets/kubernetes.io")
-    {
-        Some(Engine::Kubernetes)
-    } else if there("/run/.containerenv") {
-        Some(Engine::Podman)
-    } else if there("/.dockerenv") {
-        Some(Engine::Docker)
-    } else {
-        None
-    }
-}
 
 /// A remedy of several lines in the one line of a hint.
 pub fn in_one_line(remedy: &str) -> String {
     remedy.lines().collect::<Vec<_>>().join("; or ")
 }
 
-/// The limits of the namespaces that one clone(2) makes, in the order in which one that is 0 tells most.
-const LIMITS: [&str; 3] = ["max_user_namespaces", "max_mnt_namespaces", "max_pid_namespaces"];
+/// And back again.
+pub fn in_lines(hint: &str) -> String {
+    hint.replace("; or ", "\n")
+}
 
-/// Why a namespace cannot be made: what clone(2) says of a limit is true of disks.
-pub fn why_no_namespace(errno: Errno, host: Host) -> String {
-    match (errno, host.none_allowed) {
-        (Errno::NOSPC | Errno::USERS, Some(name)) => format!("user.{name} is 0"),
-        (Errno::NOSPC | Errno::USERS, None) => {
-            "there are too many (user.max_user_namespaces)".to_owned()
-        }
+/// Whether what was refused is a namespace of these kinds of which there may be none, or no more.
+fn is_limit(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::USERS)
+}
+
+/// Why a namespace that is one of these cannot be made: what clone(2) says of a limit is true of disks.
+pub fn why_no_namespace(errno: Errno, spaces: Spaces, host: Host) -> String {
+    match host.none_allowed.and(spaces).limits().next() {
+        _ if host.no_proc && errno == Errno::NOENT => "there is no /proc".to_owned(),
+        Some(name) if is_limit(errno) => format!("user.{name} is 0"),
+        None if is_limit(errno) => "there are too many (user.max_user_namespaces)".to_owned(),
         _ => why(errno),
     }
 }
 
-/// A user namespace that cannot be made, for this error of clone(2) or unshare(2).
-pub fn user_namespace(errno: Errno, host: Host) -> String {
-    if let (Errno::NOSPC | Errno::USERS, Some(name)) = (errno, host.none_allowed) {
-        return format!("as root: `sysctl -w user.{name}=15000`");
+/// Namespaces that cannot be made, for this error of clone(2) or unshare(2). Of which kind it is, if one alone is refused,
+/// these calls do not tell; those of which there may be none do.
+pub fn namespaces(errno: Errno, spaces: Spaces, host: Host) -> String {
+    let refused: Vec<_> = host.none_allowed.and(spaces).limits().collect();
+    if is_limit(errno) && !refused.is_empty() {
+        // The others would be next.
+        let all = host.none_allowed.limits().map(|name| format!(" user.{name}=15000"));
+        return format!("as root: `sysctl -w{}`", all.collect::<String>());
+    }
+    if let Some(remedy) = before_all(host) {
+        return remedy;
     }
     match errno {
         Errno::NOSPC | Errno::USERS => {
@@ -111,7 +56,7 @@ pub fn user_namespace(errno: Errno, host: Host) -> String {
              `sysctl user.max_user_namespaces`"
                 .to_owned()
         }
-        Errno::NOSYS | Errno::INVAL => {
+        _ if errno == Errno::INVAL || errno == Errno::NOSYS && !host.filtered => {
             "this needs a kernel with CONFIG_USER_NS; under gVisor or an old kernel use another host"
                 .to_owned()
         }
@@ -123,8 +68,31 @@ pub fn user_namespace(errno: Errno, host: Host) -> String {
     }
 }
 
+/// A user namespace that cannot be made, or one of those that a run is born into together with it.
+pub fn user_namespace(errno: Errno, host: Host) -> String {
+    namespaces(errno, Spaces::OF_BIRTH, host)
+}
+
+/// What nothing works without, whatever fails first.
+fn before_all(host: Host) -> Option<String> {
+    if host.no_proc {
+        return Some(
+            "/proc is not mounted here, or not that of this process: as root `mount -t proc proc /proc`; for a chroot \
+             before it is entered"
+                .to_owned(),
+        );
+    }
+    host.in_run.then(|| {
+        "this is inside a run of sandbox, which allows no other in it: start the run around this one with `--nest`"
+            .to_owned()
+    })
+}
+
 /// A seccomp filter of a container or of a unit that has no namespaces and mounts.
 pub fn seccomp(host: Host) -> String {
+    if let Some(remedy) = before_all(host) {
+        return remedy;
+    }
     let confined = if host.apparmor_confined { " --security-opt apparmor=unconfined" } else { "" };
     match host.engine {
         Some(Engine::Docker) => format!(
@@ -160,6 +128,9 @@ fn apparmor_profile() -> String {
 
 /// An id map that cannot be written.
 pub fn id_map(host: Host) -> String {
+    if let Some(remedy) = before_all(host) {
+        return remedy;
+    }
     if host.apparmor_restricts {
         return apparmor_profile();
     }
@@ -170,6 +141,9 @@ pub fn id_map(host: Host) -> String {
 
 /// A call of the mount API, or an overlay, that is refused in a user namespace that could be made.
 pub fn mounts(errno: Errno, host: Host) -> String {
+    if let Some(remedy) = before_all(host) {
+        return remedy;
+    }
     match errno {
         _ if host.apparmor_restricts => apparmor_profile(),
         Errno::ACCESS => match host.engine {
@@ -191,6 +165,9 @@ pub fn mounts(errno: Errno, host: Host) -> String {
 
 /// A root that cannot be switched by pivot_root(2).
 pub fn pivot_root(host: Host) -> String {
+    if let Some(remedy) = before_all(host) {
+        return remedy;
+    }
     match host.engine {
         Some(Engine::Podman | Engine::Kubernetes) => seccomp(host),
         _ => "`docker run --security-opt seccomp=docker-nested.json` (`sandbox doctor --docker-profile` prints \
@@ -201,6 +178,9 @@ pub fn pivot_root(host: Host) -> String {
 
 /// A masked /proc.
 pub fn proc(host: Host) -> String {
+    if let Some(remedy) = before_all(host) {
+        return remedy;
+    }
     match host.engine {
         Some(Engine::Podman) => "`podman run --security-opt unmask=ALL`".to_owned(),
         Some(Engine::Kubernetes) => {
@@ -227,25 +207,71 @@ pub fn base_dir(place: &str, host: Host) -> String {
     }
 }
 
-/// Namespaces of IPC and of the host name that cannot be made, where a user namespace can.
-pub fn other_namespaces(errno: Errno, host: Host) -> String {
+/// A network namespace that cannot be made, where a user namespace can.
+pub fn network(errno: Errno, host: Host) -> String {
+    let remedy = namespaces(errno, Spaces::NETWORK, host);
+    if is_limit(errno) { format!("{remedy}; or use --net host") } else { remedy }
+}
+
+/// The filter of a run that the kernel, or somebody, does not let us load.
+pub fn filter(errno: Errno, host: Host) -> String {
     match errno {
-        Errno::NOSPC | Errno::USERS => {
-            "as root: `sysctl -w user.max_ipc_namespaces=15000 user.max_uts_namespaces=15000`"
-                .to_owned()
-        }
-        other => user_namespace(other, host),
+        Errno::INVAL => "a kernel with CONFIG_SECCOMP_FILTER".to_owned(),
+        Errno::NOSYS if !host.filtered => "a kernel with CONFIG_SECCOMP_FILTER".to_owned(),
+        _ => seccomp(host),
     }
 }
 
-/// A network namespace that cannot be made, where a user namespace can.
-pub fn network(errno: Errno, host: Host) -> String {
-    match errno {
-        Errno::NOSPC | Errno::USERS => {
-            "as root: `sysctl -w user.max_net_namespaces=15000`; or use --net host".to_owned()
-        }
-        other => user_namespace(other, host),
+/// A system call that was tried for a job: that it is refused is said of the host, with what to do about it.
+pub trait Refused<T> {
+    /// As [`Context::context`], of a mount.
+    ///
+    /// # Errors
+    /// The fault of it.
+    fn mounting(self, what: &str, on: &str) -> Result<T>;
+
+    /// As [`Context::context`], of any other call that only a filter refuses.
+    ///
+    /// # Errors
+    /// The fault of it.
+    fn calling(self, what: &str, on: &str) -> Result<T>;
+
+    /// As [`Context::context`], of a call that makes namespaces of these kinds.
+    ///
+    /// # Errors
+    /// The fault of it.
+    fn making(self, spaces: Spaces, what: &str, on: &str) -> Result<T>;
+}
+
+impl<T> Refused<T> for Result<T, Errno> {
+    fn mounting(self, what: &str, on: &str) -> Result<T> {
+        self.or_else(|errno| match errno {
+            Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::NOSYS => {
+                Err(refused(what, on, errno, &mounts(errno, Host::read())))
+            }
+            _ => Err(errno).context(what, on),
+        })
     }
+
+    fn calling(self, what: &str, on: &str) -> Result<T> {
+        self.or_else(|errno| match errno {
+            Errno::PERM | Errno::NOSYS => Err(refused(what, on, errno, &seccomp(Host::read()))),
+            _ => Err(errno).context(what, on),
+        })
+    }
+
+    fn making(self, spaces: Spaces, what: &str, on: &str) -> Result<T> {
+        self.map_err(|errno| {
+            let host = Host::read();
+            let why = why_no_namespace(errno, spaces, host);
+            let remedy = in_one_line(&namespaces(errno, spaces, host));
+            Fault::host(format!("{what}: {on}: {why}")).of(errno).hint(remedy)
+        })
+    }
+}
+
+fn refused(what: &str, on: &str, errno: Errno, remedy: &str) -> Fault {
+    Fault::host(format!("{what}: {on}: {}", why(errno))).of(errno).hint(in_one_line(remedy))
 }
 
 /// A cgroup in which limits could be set.
@@ -271,93 +297,4 @@ pub fn tun(host: Host) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(engine: Engine) -> Host {
-        Host { engine: Some(engine), filtered: true, ..Host::default() }
-    }
-
-    #[test]
-    fn a_refused_namespace_has_the_remedy_that_helps() {
-        let plain = Host::default();
-        let docker = of(Engine::Docker);
-        let both = Host { apparmor_confined: true, ..docker };
-        for (errno, host, part) in [
-            (Errno::PERM, docker, "docker run --security-opt seccomp=docker-nested.json`"),
-            (Errno::PERM, docker, "docker run --cap-add SYS_ADMIN`"),
-            (Errno::PERM, both, "SYS_ADMIN --security-opt apparmor=unconfined"),
-            (Errno::PERM, of(Engine::Podman), "podman run --security-opt seccomp="),
-            (Errno::PERM, of(Engine::Kubernetes), "seccompProfile: {type: Unconfined}"),
-            (Errno::PERM, Host { filtered: true, ..plain }, "RestrictNamespaces="),
-            (Errno::PERM, plain, "chroot"),
-            (Errno::PERM, Host { unprivileged_off: true, ..plain }, "unprivileged_userns_clone=1"),
-            (Errno::PERM, Host { apparmor_restricts: true, ..plain }, "/etc/apparmor.d/sandbox"),
-            (Errno::ACCESS, Host { apparmor_restricts: true, ..plain }, "userns, }"),
-            (
-                Errno::NOSPC,
-                Host { none_allowed: Some("max_pid_namespaces"), ..plain },
-                "max_pid_namespaces=15000",
-            ),
-            (Errno::NOSPC, plain, "32"),
-            (Errno::INVAL, plain, "CONFIG_USER_NS"),
-        ] {
-            let text = user_namespace(errno, host);
-            assert!(text.contains(part), "{errno:?} {host:?}: {text}");
-        }
-    }
-
-    #[test]
-    fn what_comes_later_is_told_apart_too() {
-        let plain = Host::default();
-        let docker = of(Engine::Docker);
-        for (text, part) in [
-            (mounts(Errno::ACCESS, docker), "apparmor=unconfined"),
-            (mounts(Errno::PERM, docker), "seccomp=docker-nested.json"),
-            (mounts(Errno::PERM, plain), "Linux 5.12 or newer"),
-            (mounts(Errno::NODEV, plain), "modprobe overlay"),
-            (proc(docker), "systempaths=unconfined"),
-            (proc(of(Engine::Podman)), "unmask=ALL"),
-            (proc(of(Engine::Kubernetes)), "procMount: Unmasked"),
-            (base_dir("/s", docker), "docker run -v sandbox:/s"),
-            (base_dir("/s", of(Engine::Kubernetes)), "mountPath: /s"),
-            (base_dir("/s", docker), "--base-dir"),
-            (base_dir("/s", plain), "a directory of another file system with --base-dir"),
-            (network(Errno::NOSPC, plain), "max_net_namespaces"),
-            (id_map(plain), "SETFCAP"),
-            (pivot_root(plain), "docker-nested.json"),
-        ] {
-            assert!(text.contains(part), "{text}");
-        }
-    }
-
-    #[test]
-    fn where_apparmor_restricts_it_is_the_profile_whatever_fails_first() {
-        // Ubuntu 23.10 refuses the namespace; 24.04 lets it be made and takes its capabilities, so that the id map or a
-        // mount is what fails.
-        let host = Host { apparmor_restricts: true, ..Host::default() };
-        let shipped = include_str!("../profiles/apparmor/sandbox");
-        for text in [
-            user_namespace(Errno::ACCESS, host),
-            user_namespace(Errno::PERM, host),
-            id_map(host),
-            mounts(Errno::PERM, host),
-            mounts(Errno::ACCESS, host),
-        ] {
-            for part in [
-                "abi <abi/4.0>,",
-                "profile sandbox /usr{/local,}/bin/sandbox flags=(unconfined) {",
-                "userns,",
-            ] {
-                assert!(text.contains(part) && shipped.contains(part), "{part}: {text}");
-            }
-            assert!(text.ends_with("`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"));
-        }
-    }
-
-    #[test]
-    fn a_hint_is_one_line() {
-        let text = in_one_line(&user_namespace(Errno::PERM, of(Engine::Docker)));
-        assert!(!text.contains('\n') && text.contains("; or as root inside"), "{text}");
-    }
-}
+mod tests;

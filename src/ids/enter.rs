@@ -13,6 +13,7 @@ use super::map::{IdMap, Mode};
 use super::refused::{map_refused, step_refused};
 use super::write::write_own_map;
 use crate::fault::{Context, Fault, Result};
+use crate::remedy::{Refused, Spaces};
 use crate::sys::namespace::unshare_mounts;
 use crate::sys::process::{NEW_MOUNT, NEW_USER, Namespaces};
 
@@ -91,7 +92,7 @@ pub(super) fn become_root<P>(
     hide()?;
     if powers == Powers::Mounts {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        mount_change("/", private).context("make the mounts private", "/")?;
+        mount_change("/", private).mounting("make the mounts private", "/")?;
     }
     let prepared = before()?;
     take_root_ids()?;
@@ -99,7 +100,7 @@ pub(super) fn become_root<P>(
     if powers == Powers::Everything && !process::getuid().is_root() {
         keep_over_exec(powers.capabilities())?;
     }
-    thread::set_no_new_privs(true).context("set no_new_privs", "a job")?;
+    thread::set_no_new_privs(true).calling("set no_new_privs", "a job")?;
     // The change of ids has taken both back (prctl(2)).
     hide()?;
     tether(parent)?;
@@ -110,7 +111,7 @@ pub(super) fn become_root<P>(
 /// Has this process killed when its parent ends. Call it again after a change of credentials.
 pub(super) fn tether(parent: Pid) -> Result<()> {
     process::set_parent_process_death_signal(Some(Signal::KILL))
-        .context("bind the life of a job", "to its parent")?;
+        .calling("bind the life of a job", "to its parent")?;
     if process::getppid() == Some(parent) {
         return Ok(());
     }
@@ -123,13 +124,15 @@ fn join(namespace: BorrowedFd<'_>, powers: Powers) -> Result<()> {
         .context("join the user namespace", "of a run")?;
     match powers {
         Powers::Files | Powers::Everything => Ok(()),
-        Powers::Mounts => unshare_mounts().context("make a mount namespace", "for a job"),
+        Powers::Mounts => {
+            unshare_mounts().making(Spaces::MOUNTS, "make a mount namespace", "for a job")
+        }
     }
 }
 
 fn hide() -> Result<()> {
     process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .context("hide a job from ptrace", "prctl")
+        .calling("hide a job from ptrace", "prctl")
 }
 
 fn take_root_ids() -> Result<()> {
@@ -178,11 +181,11 @@ fn drop_capabilities(keep: CapabilitySet) -> Result<()> {
         match thread::remove_capability_from_bounding_set(one) {
             // Beyond the last one that this kernel knows.
             Err(Errno::INVAL) => break,
-            other => other.context(WHAT, "bounding set")?,
+            other => other.calling(WHAT, "bounding set")?,
         }
     }
-    thread::clear_ambient_capability_set().context(WHAT, "ambient set")?;
+    thread::clear_ambient_capability_set().calling(WHAT, "ambient set")?;
     let sets =
         CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
-    thread::set_capabilities(None, sets).context(WHAT, "permitted set")
+    thread::set_capabilities(None, sets).calling(WHAT, "permitted set")
 }

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use crate::fault::{Fault, Kind, why};
-use crate::remedy::{self, Host};
+use crate::remedy::{self, Host, Spaces};
 
 /// The fault of a clone(2) or unshare(2) with CLONE_NEWUSER that said `errno`: kind host, with the remedy
 /// that fits the settings of this machine.
@@ -15,7 +15,7 @@ pub fn namespace_refused(errno: Errno) -> Fault {
     let host = Host::read();
     Fault::host(format!(
         "make a user namespace: this host: {}",
-        remedy::why_no_namespace(errno, host)
+        remedy::why_no_namespace(errno, Spaces::OF_BIRTH, host)
     ))
     .of(errno)
     .hint(remedy::in_one_line(&remedy::user_namespace(errno, host)))

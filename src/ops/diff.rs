@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::owners::Known;
 use crate::fault::{Context, Fault, Result, is_of_the_disk, why};
 use crate::ids::{self, Entry, IdMap, Powers};
+use crate::remedy::Refused;
 use crate::rootfs::overlay::{Base, assemble};
 use crate::store::{BoxName, LayerId, LayerRecord, Resolved, Run, RunRecord, Store};
 use crate::tree::change::{Change, View, compare};
@@ -235,7 +236,7 @@ pub(super) fn merged(base: &Base, lowers: &[OwnedFd]) -> Result<OwnedFd> {
         lowers => {
             let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
             let root = assemble(base, lowers, None, attributes, None)
-                .context("mount overlay of", format!("{} layers", lowers.len()))?;
+                .mounting("mount overlay of", &format!("{} layers", lowers.len()))?;
             readable(&root)
         }
     }

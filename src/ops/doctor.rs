@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use crate::fault::{Fault, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
-use crate::remedy::Host;
+use crate::remedy::{self, Host};
 
 mod calls;
 mod probes;
+mod trial;
 
 use probes::Scratch;
 
@@ -63,30 +64,43 @@ pub fn doctor(base_dir: &Path) -> Result<Findings> {
         let (probe, _) = probes::base_dir(base_dir, host);
         all.push(probe);
         // What else is wrong shows when that is mended: everything needs a user namespace.
-        all.extend(["id-map", "overlay", "proc", "network"].map(not_tried));
+        all.extend(["id-map", "overlay", "proc", "network", "run"].map(not_tried));
         return Ok(Findings { probes: all, id_map: None, overlay: None, proc: "none" });
     }
+    all.push(probes::namespaces(host)?);
     all.push(calls::clone3());
     let id_map = ids::choose(None).ok();
     all.push(sub_ids(id_map.as_ref()));
     all.push(id_mode(id_map.as_ref()));
-    all.push(calls::mount_api(host)?);
+    let mount_api = calls::mount_api(host)?;
     let (place, scratch) = probes::base_dir(base_dir, host);
     let (probe, overlay) = probes::overlay(scratch.as_ref().map(Scratch::dir), &place, host)?;
-    all.extend([place, probe]);
-    all.push(calls::upper_in_memory()?);
-    let (probe, proc) = probes::proc(host)?;
-    all.push(probe);
-    all.push(probes::pivot_root(host)?);
-    all.push(probes::seccomp()?);
+    let trial = trial::run(scratch.as_ref(), &place, id_map.as_ref())?;
+    let in_memory = calls::upper_in_memory()?;
+    let (proc_probe, proc) = probes::proc(host)?;
+    let mounts = [probe, in_memory, proc_probe, probes::pivot_root(host)?];
+    let mounts = mounts.map(|probe| for_want_of(&mount_api, probe));
+    all.extend([mount_api, place]);
+    all.extend(mounts);
+    all.push(probes::seccomp(host)?);
     all.push(probes::network(host)?);
     all.extend([
         calls::tun(host),
         calls::network_program(),
         calls::landlock(),
         calls::cgroup(host),
+        trial,
     ]);
     Ok(Findings { probes: all, id_map, overlay, proc })
+}
+
+/// What cannot be had without a call of the mount API that is refused is no other thing to mend.
+fn for_want_of(mount_api: &Probe, probe: Probe) -> Probe {
+    let refused = |probe: &Probe| matches!(probe.errno.as_deref(), Some("EPERM" | "ENOSYS"));
+    match !mount_api.ok && refused(&probe) && refused(mount_api) {
+        true => Probe { remedy: mount_api.remedy.clone(), ..probe },
+        false => probe,
+    }
 }
 
 fn not_tried(name: &'static str) -> Probe {
@@ -125,7 +139,7 @@ fn sub_ids(best: Option<&IdMap>) -> Probe {
             needed: false,
             detail: format!("{}; other owners are remembered beside the files", fault.message),
             errno: errno_of(&fault),
-            remedy: fault.hint,
+            remedy: fault.hint.as_deref().map(remedy::in_lines),
         },
     }
 }
@@ -140,7 +154,7 @@ fn id_mode(map: Option<&IdMap>) -> Probe {
         Ok(detail) => (true, detail, None, None),
         Err(fault) => {
             let errno = errno_of(&fault);
-            (false, fault.message, errno, fault.hint)
+            (false, fault.message, errno, fault.hint.as_deref().map(remedy::in_lines))
         }
     };
     Probe { name: "id-map", ok, needed: true, detail, errno, remedy }

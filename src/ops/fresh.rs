@@ -11,6 +11,7 @@ use super::diff::open_tree;
 use super::snapshot::refuse_taken;
 use crate::fault::{Context, Result};
 use crate::ids::{self, IdMap};
+use crate::remedy::Refused;
 use crate::rootfs::overlay::{Base, Writable, assemble};
 use crate::store::{BoxName, LayerRecord, Run, RunId, RunRecord, RunState, SnapshotName, Store};
 
@@ -135,7 +136,7 @@ impl Opened {
         let upper = Writable { dir: self.run.as_fd(), upper: "layer/fs", work: "work" };
         let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
         assemble(&self.base, &self.lowers, Some(upper), attributes, None)
-            .context("mount overlay of", "the snapshot")
+            .mounting("mount overlay of", "the snapshot")
     }
 }
 

@@ -26,6 +26,7 @@ use super::fresh::{Fresh, Opened};
 use super::run::candidates;
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, Entry, Powers};
+use crate::remedy::{Refused, Spaces};
 use crate::rootfs::overlay::attach;
 use crate::run::outcome::{Ended, NOT_EXECUTABLE, NOT_FOUND};
 use crate::store::{BoxName, LayerId, SnapshotName, Store};
@@ -84,9 +85,9 @@ pub fn unshare(store: &Store, box_name: &BoxName, options: &UnshareOptions) -> R
     // A key of the terminal is meant for the command: we stay to keep what it decides is to be kept, and to clean up.
     let held = Held::back();
     let open = || {
-        unshare_mounts().context("make a mount namespace", "for a command")?;
+        unshare_mounts().making(Spaces::MOUNTS, "make a mount namespace", "for a command")?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        mount_change("/", private).context("make the mounts private", "/")?;
+        mount_change("/", private).mounting("make the mounts private", "/")?;
         fresh.open()
     };
     let entry = Entry::Map(fresh.map());

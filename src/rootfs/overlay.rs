@@ -25,6 +25,7 @@ use rustix::mount::{
 };
 
 use crate::fault::{Fault, Result};
+use crate::remedy::Refused;
 use crate::sys::exec::leave_open;
 
 /// How the layers are handed to the kernel.
@@ -129,10 +130,11 @@ impl Base {
     /// # Errors
     /// The fault of it.
     pub fn clone_store(expected: BorrowedFd<'_>, nested: bool) -> Result<Self, Fault> {
-        Self::clone_cwd(expected, nested).map_err(|errno| {
-            let fault = Fault::errno("clone the mount of", "the store", errno);
-            if errno == Errno::INVAL { fault.hint(MOUNTED_BENEATH) } else { fault }
-        })
+        let cloned = Self::clone_cwd(expected, nested);
+        let nothing_beneath = cloned.as_ref().err() != Some(&Errno::INVAL);
+        cloned
+            .mounting("clone the mount of", "the store")
+            .map_err(|fault| if nothing_beneath { fault } else { fault.hint(MOUNTED_BENEATH) })
     }
 
     /// The clone's root.

@@ -8,7 +8,7 @@ use super::spec::RunSpec;
 use super::user::Part;
 use super::wire::{Failure, Stage};
 use crate::fault::{FREE_SPACE, Fault, Kind, MORE_FILES, printable, why};
-use crate::remedy::{self, Host};
+use crate::remedy::{self, Host, Spaces};
 use crate::rootfs::copy_up::MOST_ENTRIES;
 use crate::rootfs::overlay::MOUNTED_BENEATH;
 use crate::rootfs::plan::Op;
@@ -44,6 +44,11 @@ impl Told {
 
     /// The exit code of ours and the fault for a failure.
     pub fn explain(&self, failure: Failure) -> (u8, Fault) {
+        let (code, fault) = self.told(failure);
+        (code, fault.of(failure.errno))
+    }
+
+    fn told(&self, failure: Failure) -> (u8, Fault) {
         let Failure { stage, detail, errno } = failure;
         let reason = why(errno);
         match stage {
@@ -132,12 +137,16 @@ impl Told {
         };
         let what = step.describe();
         let fault = Fault::failed(format!("mount: {what}: {reason}"));
+        let of_caller = matches!(step, Op::Bind { required: true, .. } | Op::OverlayBind { .. });
         match (step, errno) {
             (_, Errno::MFILE | Errno::NFILE) => fault.hint(MORE_FILES),
             (Op::Proc, Errno::PERM) => Fault { kind: Kind::Host, ..fault }.hint(format!(
                 "the outer /proc is masked: {}; or run without --strict",
                 remedy::in_one_line(&remedy::proc(Host::read()))
             )),
+            // What of ours is refused is refused by the host; with a bind it may be the place.
+            (_, Errno::NOSYS) => refused(fault, errno),
+            (_, Errno::PERM | Errno::ACCESS | Errno::NODEV) if !of_caller => refused(fault, errno),
             (Op::Bind { .. } | Op::OverlayBind { .. } | Op::Tmpfs { .. }, Errno::NOENT)
                 if stage == Stage::Mount =>
             {
@@ -171,6 +180,12 @@ impl Told {
     }
 }
 
+/// A mount that the host refuses.
+fn refused(fault: Fault, errno: Errno) -> Fault {
+    let remedy = remedy::mounts(errno, Host::read());
+    Fault { kind: Kind::Host, ..fault }.hint(remedy::in_one_line(&remedy))
+}
+
 /// A stage that fails because of the host, not of what was asked for.
 fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
     let what = match stage {
@@ -179,12 +194,15 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         Stage::Base => "clone the mount of: the store",
         Stage::Upper => "prepare the upper: in the store",
         Stage::Overlay => "mount overlay: of the layers",
+        Stage::Place => "put in place: the overlay",
         Stage::Root => "switch the root: to the overlay",
+        Stage::OldRoot => "unmount: the old root",
         Stage::Namespaces => "make: namespaces of IPC and of the host name",
         Stage::Network => "make: a network namespace",
         Stage::Hostname => "set: the host name",
         Stage::Loopback => "bring up: the loopback device",
         Stage::Terminal => "open: a terminal in the sandbox",
+        Stage::Life => "bind the life of the sandbox: to that of its supervisor",
         Stage::Fork => "make: the payload's process",
         Stage::Session => "make: a session",
         Stage::Limits => "set: resource limits",
@@ -196,46 +214,67 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         Stage::Join => "join: the run",
         _ => "set up: the sandbox",
     };
+    let spaces = match stage {
+        Stage::Namespaces => Some(Spaces::OTHERS),
+        Stage::Cgroup => Some(Spaces::CGROUP),
+        Stage::Network => Some(Spaces::NETWORK),
+        _ => None,
+    };
+    let reason = spaces.map_or_else(
+        || reason.to_owned(),
+        |spaces| remedy::why_no_namespace(errno, spaces, Host::read()),
+    );
     let message = format!("{what}: {reason}");
     match errno {
         Errno::OPNOTSUPP if stage == Stage::Upper => Fault::host(
             "prepare the upper: in memory: the tmpfs of this kernel has no user xattrs (Linux 6.6 has)",
         )
         .hint("leave out --upper tmpfs"),
-        Errno::PERM | Errno::NOSYS if stage == Stage::Root => Fault::host(message).hint(format!(
-            "pivot_root is refused: {}; or run without --strict and without CAP_SYS_ADMIN inside",
-            remedy::in_one_line(&remedy::pivot_root(Host::read()))
-        )),
-        Errno::PERM | Errno::NOSYS if stage == Stage::Hostname => Fault::host(message)
-            .hint(remedy::in_one_line(&remedy::pivot_root(Host::read()))),
-        Errno::ROFS if stage == Stage::Ids => {
-            Fault::host(message).hint(remedy::in_one_line(&remedy::proc(Host::read())))
-        }
-        Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::NOSYS
-            if matches!(stage, Stage::Private | Stage::Base | Stage::Upper | Stage::Overlay) =>
-        {
-            Fault::host(message).hint(remedy::in_one_line(&remedy::mounts(errno, Host::read())))
-        }
         Errno::INVAL if stage == Stage::Base => Fault::host(message).hint(MOUNTED_BENEATH),
         Errno::BUSY if stage == Stage::Seccomp => Fault::host(message).hint(
             "a sandbox around this one has the listener of system calls: owners outside the id map are remembered \
              by that one alone; run without --strict, or with a profile that does not remember them",
         ),
-        Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Network => Fault::host(message)
-            .hint(remedy::in_one_line(&remedy::network(errno, Host::read()))),
-        Errno::NOSPC | Errno::USERS | Errno::PERM if stage == Stage::Namespaces => Fault::host(message)
-            .hint(remedy::in_one_line(&remedy::other_namespaces(errno, Host::read()))),
         Errno::ACCESS | Errno::PERM if stage == Stage::Cgroup => Fault::host(message).hint(
             "join from a cgroup beneath one that is yours, as the run is: `systemd-run --user --scope sandbox ...`",
         ),
-        Errno::NOSPC | Errno::DQUOT => {
+        Errno::NOSPC | Errno::DQUOT if spaces.is_none() => {
             Fault::failed(message).hint(FREE_SPACE)
         }
         Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM => {
             Fault::failed(message).hint("end other programs, or raise the limit (`ulimit -a`)")
         }
-        _ => Fault::host(message).hint("`sandbox doctor` tells what this host allows"),
+        _ => match remedy_of(stage, errno, Host::read()) {
+            Some(remedy) => Fault::host(message).hint(remedy::in_one_line(&remedy)),
+            None => Fault::host(message).hint("`sandbox doctor` tells what this host allows"),
+        },
     }
+}
+
+/// What to do about it, if that is known.
+fn remedy_of(stage: Stage, errno: Errno, host: Host) -> Option<String> {
+    let refused = matches!(errno, Errno::PERM | Errno::ACCESS | Errno::NOSYS);
+    Some(match stage {
+        Stage::Ids if errno == Errno::ROFS => remedy::proc(host),
+        Stage::Ids if refused || errno == Errno::NOENT => remedy::id_map(host),
+        Stage::Namespaces => remedy::namespaces(errno, Spaces::OTHERS, host),
+        Stage::Cgroup => remedy::namespaces(errno, Spaces::CGROUP, host),
+        Stage::Network => remedy::network(errno, host),
+        Stage::Private | Stage::Base | Stage::Upper | Stage::Overlay
+            if refused || errno == Errno::NODEV =>
+        {
+            remedy::mounts(errno, host)
+        }
+        Stage::Place | Stage::OldRoot if refused => remedy::mounts(errno, host),
+        Stage::Root if refused => format!(
+            "pivot_root is refused: {}; or run without --strict and without CAP_SYS_ADMIN inside",
+            remedy::in_one_line(&remedy::pivot_root(host))
+        ),
+        Stage::Hostname if refused => remedy::pivot_root(host),
+        Stage::Seccomp => remedy::filter(errno, host),
+        _ if refused => remedy::seccomp(host),
+        _ => return None,
+    })
 }
 
 /// The fault of a child that ended without a word.

@@ -46,6 +46,8 @@ use crate::tree::xattr;
 pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd, entered: bool) -> ! {
     // Before anybody inside can see this process, or one that it makes.
     title::hide_arguments();
+    // By which those inside know what they are in ([`crate::remedy::Host`]), whatever the program is called.
+    rustix::thread::set_name(c"sandbox").ok();
     let begun = enter_cgroup(&spec, entered);
     if let Err(failure) = begun.and_then(|()| stages(&mut spec, store, wire)) {
         send_up(wire.as_fd(), &Up::Failed(failure));
@@ -54,7 +56,7 @@ pub fn child(mut spec: RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd, entered: 
 }
 
 fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(), Failure> {
-    die_with_parent().map_err(Failure::at(Stage::Ids))?;
+    die_with_parent().map_err(Failure::at(Stage::Life))?;
     // Modes in the plan are meant as they stand; the payload gets its usual mask back.
     rustix::process::umask(Mode::empty());
     weaker::keyring(spec, wire).map_err(Failure::at(Stage::Session))?;
@@ -92,10 +94,10 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
     weaker::proc(spec, &mut given, wire)?;
     let prepared = apply::prepare(&spec.plan.ops, given, &base, run.as_fd(), spec.way)
         .map_err(|failed| at_step(Stage::Prepare, failed))?;
-    weaker::enter_root(&base, &root).map_err(Failure::at(Stage::Root))?;
+    weaker::enter_root(&base, &root).map_err(Failure::at(Stage::Place))?;
     let done = apply::apply_devices(&spec.plan.ops, &prepared)
         .map_err(|failed| at_step(Stage::Mount, failed))?;
-    let switched = switch_root(spec, &root, wire, done).map_err(Failure::at(Stage::Root))?;
+    let switched = switch_root(spec, &root, wire, done)?;
     let done = match &switched {
         Switched::Pivoted(old_root) if old_root.is_mounted() => {
             apply::cover(&spec.plan.ops, done).map_err(|failed| at_step(Stage::Mount, failed))?
@@ -126,7 +128,7 @@ fn stages(spec: &mut RunSpec, store: BorrowedFd<'_>, wire: &OwnedFd) -> Result<(
         await_go(wire).map_err(Failure::at(Stage::Network))?;
     }
     if let Switched::Pivoted(old_root) = switched {
-        old_root.unmount().map_err(Failure::at(Stage::Root))?;
+        old_root.unmount().map_err(Failure::at(Stage::OldRoot))?;
     }
     let started = match early {
         Some(started) => started,
@@ -174,8 +176,8 @@ fn switch_root(
     root: &OwnedFd,
     wire: &OwnedFd,
     done: usize,
-) -> Result<Switched, Errno> {
-    let aside = apply::beneath_devpts(&spec.plan.ops, done)?;
+) -> Result<Switched, Failure> {
+    let aside = apply::beneath_devpts(&spec.plan.ops, done).map_err(Failure::at(Stage::Place))?;
     weaker::switch_root(spec, root, wire, aside.as_deref())
 }
 

@@ -245,24 +245,26 @@ pub(super) fn switch_root(
     root: &OwnedFd,
     wire: &OwnedFd,
     aside: Option<&Path>,
-) -> Result<Switched, Errno> {
+) -> Result<Switched, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let old_root = aside.map(|_| openat(CWD, "/", flags, Mode::empty())).transpose()?;
+    let old_root = aside.map(|_| openat(CWD, "/", flags, Mode::empty())).transpose();
+    let old_root = old_root.map_err(Failure::at(Stage::Place))?;
     match rustix::process::pivot_root(".", aside.unwrap_or(Path::new("."))) {
         Err(Errno::PERM | Errno::NOSYS)
             if spec.may_lose && !spec.capabilities.holds(CAP_SYS_ADMIN) =>
         {
-            move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-            rustix::process::chroot(".")?;
-            rustix::process::chdir("/")?;
+            move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .and_then(|()| rustix::process::chroot("."))
+                .and_then(|()| rustix::process::chdir("/"))
+                .map_err(Failure::at(Stage::Place))?;
             send_up(wire.as_fd(), &Up::Weaker(Weaker::Root));
             return Ok(Switched::Moved);
         }
-        other => other?,
+        other => other.map_err(Failure::at(Stage::Root))?,
     }
     if old_root.is_none() {
         // It lies on top of the new one. The working directory stays what it was: the new root.
-        unmount(".", UnmountFlags::DETACH)?;
+        unmount(".", UnmountFlags::DETACH).map_err(Failure::at(Stage::OldRoot))?;
     }
     Ok(Switched::Pivoted(OldRoot(old_root)))
 }

@@ -80,9 +80,15 @@ pub enum Stage {
     Over,
     /// Landlock's scope.
     Scope,
+    /// Putting the overlay where it can become the root, or over the old one.
+    Place,
+    /// Taking the old root away.
+    OldRoot,
+    /// Binding the child's life to the supervisor's.
+    Life,
 }
 
-const STAGES: [Stage; 29] = [
+const STAGES: [Stage; 32] = [
     Stage::Ids,
     Stage::Private,
     Stage::Base,
@@ -112,6 +118,9 @@ const STAGES: [Stage; 29] = [
     Stage::Join,
     Stage::Over,
     Stage::Scope,
+    Stage::Place,
+    Stage::OldRoot,
+    Stage::Life,
 ];
 
 /// A stage that failed.

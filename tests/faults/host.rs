@@ -9,7 +9,9 @@ use crate::world::{Place, Said, ids, program, tree};
 
 pub(crate) const CASES: &[Case] = &[
     ("no_user_namespaces", no_user_namespaces),
+    ("no_namespaces_of_a_kind", no_namespaces_of_a_kind),
     ("no_ranges", no_ranges),
+    ("same_words", same_words),
     ("missing_system_calls", missing_system_calls),
     ("ways_to_look", ways_to_look),
     ("as_who_asks", as_who_asks),
@@ -43,6 +45,78 @@ fn no_user_namespaces() {
     let fresh = Place::empty();
     line(&fresh, &[], &format!("{off} init --from \"$TREE\"")).refused(6, "max_user_namespaces");
     assert!(!fresh.base.exists(), "a store is left of a failed init");
+}
+
+/// Each kind has a limit of its own, which is named whoever meets it.
+fn no_namespaces_of_a_kind() {
+    let place = Place::empty();
+    line(&place, &[], "\"$SANDBOX\" init --from \"$TREE\"").code(0);
+    for kind in ["mnt", "pid", "ipc", "uts", "cgroup", "net"] {
+        let limit = format!("user.max_{kind}_namespaces");
+        let off = format!("echo 0 >/proc/sys/user/max_{kind}_namespaces && exec \"$SANDBOX\"");
+        let remedy = format!("sysctl -w {limit}=15000");
+        let said = line(&place, &[], &format!("{off} run -- true"));
+        assert!(said.err.contains(&format!("{limit} is 0")), "{said:?}");
+        said.refused(125, &remedy);
+        let said = line(&place, &[], &format!("{off} doctor"));
+        assert_eq!(said.code, 6, "{said:?}");
+        for row in said.out.split("\nno ").skip(1).filter(|row| !row.contains("not tried")) {
+            assert!(row.contains(&format!("remedy: as root: `{remedy}`")), "{row}: {said:?}");
+        }
+    }
+}
+
+/// What is refused is what doctor says, with the same remedy.
+fn same_words() {
+    nested::inside("same_words");
+}
+
+pub(crate) fn same_words_inside() {
+    let place = Place::new();
+    let json = |text: &str| -> serde_json::Value {
+        let line = text.lines().find(|line| line.starts_with("{\"error\"")).unwrap_or(text);
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let denied = |names: &str, words: &[&str]| -> Said {
+        nested::denied(names, &place.command(words)).output().expect("run").into()
+    };
+    for names in [
+        "unshare=1",
+        "unshare",
+        "umount2=1",
+        "seccomp=1",
+        "mount_setattr=1",
+        "mount_setattr",
+        "move_mount=1",
+        "move_mount",
+        "open_tree=1",
+        "fsopen=1",
+        "mount=1",
+        "setsid=1",
+        "capset=1",
+    ] {
+        let said = denied(names, &["doctor", "--json"]);
+        assert_eq!(said.code, 6, "{names}: {said:?}");
+        let found = json(&said.out);
+        let rows = found["probes"].as_array().expect("probes").iter();
+        let remedies = rows.filter_map(|row| row["remedy"].as_str());
+        let remedies: Vec<_> = remedies.map(|text| text.replace('\n', "; or ")).collect();
+        let said = denied(names, &["run", "--json", "--", "true"]);
+        assert_eq!(said.code, 125, "{names}: {said:?}");
+        let fault = json(&format!("{}{}", said.out, said.err));
+        assert_eq!(fault["error"]["kind"], "host", "{names}: {fault}");
+        let hint = fault["error"]["hint"].as_str().expect("a hint");
+        assert!(!hint.contains("tells what this host allows"), "{names}: {fault}");
+        assert!(remedies.iter().any(|remedy| remedy == hint), "{names}: {fault} {remedies:?}");
+    }
+    let said = denied("open_tree=1", &["diff", "postinit"]);
+    said.refused(6, "clone the mount of: the store: operation not permitted");
+    // For these there are others.
+    for names in ["mknodat=1", "mknodat", "openat2=1", "openat2"] {
+        denied(names, &["doctor"]).code(0);
+        denied(names, &["run", "--bind", "/usr:/mnt/usr", "--", "sh", "-c", "ls /mnt/usr"]).code(0);
+    }
+    place.pristine();
 }
 
 fn no_ranges() {

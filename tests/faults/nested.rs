@@ -20,6 +20,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("read_only", crate::full::read_only_inside),
     ("no_user_xattrs", crate::full::no_user_xattrs_inside),
     ("filtered", crate::host::filtered_inside),
+    ("same_words", crate::host::same_words_inside),
     ("no_pivot_root", crate::weaker::no_pivot_root_inside),
     ("no_listener", crate::weaker::no_listener_inside),
 ];
@@ -61,7 +62,7 @@ pub(crate) fn inside(name: &str) {
     assert!(command.status().expect("run unshare").success(), "{name} failed inside");
 }
 
-/// A command whose words are run where these system calls answer ENOSYS.
+/// A command whose words are run where these system calls answer ENOSYS, or with another number: `unshare=1`.
 pub(crate) fn denied(names: &str, command: &Command) -> Command {
     let mut wrapped = Command::new(env::current_exe().expect("own path"));
     wrapped.args(["--deny", names]).arg(command.get_program()).args(command.get_args());
@@ -90,8 +91,12 @@ fn deny(names: &str, words: &[String]) -> ExitCode {
             filter.add_rule_conditional(busy, call, &[flag]).expect("rule");
             continue;
         }
+        let (name, errno) = match name.split_once('=') {
+            Some((name, errno)) => (name, errno.parse().expect("an errno")),
+            None => (name, ENOSYS),
+        };
         let call = ScmpSyscall::from_name(name).expect("system call");
-        filter.add_rule(ScmpAction::Errno(ENOSYS), call).expect("rule");
+        filter.add_rule(ScmpAction::Errno(errno), call).expect("rule");
     }
     filter.load().expect("load filter");
     panic!("{}", Command::new(&words[0]).args(&words[1..]).exec());

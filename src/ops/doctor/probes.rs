@@ -15,12 +15,14 @@ use rustix::process::{WaitOptions, chdir, fchdir, getegid, geteuid, pivot_root a
 use super::Probe;
 use crate::fault::{Context, Result, why};
 use crate::ids::{self, Extent, IdMap};
-use crate::remedy::{self, Host};
+use crate::remedy::{self, Host, Spaces};
 use crate::rootfs::overlay::{Base, WAYS, Way, Writable, assemble};
 use crate::store::Store;
 use crate::store::place::file_system_for_sure;
+use crate::sys;
 use crate::sys::process::{
-    NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, Namespaces, Side, clone, exit_now,
+    NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_NET, NEW_PID, NEW_USER, NEW_UTS, Namespaces, Side, clone,
+    exit_now,
 };
 use crate::tree::xattr;
 
@@ -51,7 +53,7 @@ pub(super) fn attempt(
     }
 }
 
-fn own_map() -> Result<IdMap> {
+pub(super) fn own_map() -> Result<IdMap> {
     let one = |outside| vec![Extent { inside: 0, outside, count: 1 }];
     IdMap::new(ids::Mode::Single, one(geteuid().as_raw()), one(getegid().as_raw()))
 }
@@ -86,8 +88,20 @@ pub(super) fn name_of(errno: Errno) -> String {
 pub(super) fn user_namespace(host: Host) -> Result<Probe> {
     // Ubuntu's restriction lets the namespace be made and refuses everything in it: so try something.
     let found = attempt(NEW_MOUNT, private_mounts)?;
-    let made = found == Some(Errno::ACCESS) && attempt(NEW_MOUNT, || Ok(()))?.is_none();
+    let made = found.is_some() && attempt(NEW_MOUNT, || Ok(()))?.is_none();
     Ok(namespace(found, made, host))
+}
+
+/// All that a run is born into.
+pub(super) fn namespaces(host: Host) -> Result<Probe> {
+    let all = NEW_MOUNT | NEW_PID | NEW_IPC | NEW_UTS | NEW_CGROUP;
+    let found = attempt(all, || Ok(()))?;
+    let (good, bad) = ("of pids, IPC, the host name and cgroups, too", "cannot be made");
+    let remedy = |errno| remedy::user_namespace(errno, host);
+    let probe = row("namespaces", true, good, bad, found, remedy);
+    let Some(errno) = found else { return Ok(probe) };
+    let why = remedy::why_no_namespace(errno, Spaces::OF_BIRTH, host);
+    Ok(Probe { detail: format!("{bad}: {why}"), ..probe })
 }
 
 /// `made`: the namespace can be had, and what is refused is the mount in it, as beneath the AppArmor profile of an engine.
@@ -98,9 +112,10 @@ fn namespace(found: Option<Errno>, made: bool, host: Host) -> Probe {
         if made { remedy::mounts(errno, host) } else { remedy::user_namespace(errno, host) }
     });
     match found.filter(|_| !made) {
-        Some(errno) => {
-            Probe { detail: format!("{bad}: {}", remedy::why_no_namespace(errno, host)), ..probe }
-        }
+        Some(errno) => Probe {
+            detail: format!("{bad}: {}", remedy::why_no_namespace(errno, Spaces::OF_BIRTH, host)),
+            ..probe
+        },
         None => probe,
     }
 }
@@ -135,9 +150,10 @@ impl Scratch {
 impl Drop for Scratch {
     /// overlay's own directories beneath a work directory have mode 0000, which stops their removal.
     fn drop(&mut self) {
-        for way in WAYS {
+        let of_ways = WAYS.map(|way| format!("work-{}", way.name()));
+        for work in of_ways.iter().map(String::as_str).chain(["work"]) {
             for own in ["work", "work/incompat", "work/incompat/volatile"] {
-                let path = format!("work-{}/{own}", way.name());
+                let path = format!("{work}/{own}");
                 // They are there only for the ways that were tried and worked.
                 chmodat(&self.dir, path, Mode::RWXU, AtFlags::empty()).ok();
             }
@@ -278,7 +294,11 @@ pub(super) fn proc(host: Host) -> Result<(Probe, &'static str)> {
         None => (false, "bound", "a fresh one is refused, so the outer one is bound"),
         Some(_) => (true, "none", "neither a fresh one nor the outer one"),
     };
-    Ok((row("proc", needed, "", bad, Some(errno), |_| remedy::proc(host)), word))
+    let remedy = |errno| match errno {
+        Errno::NOSPC | Errno::USERS => remedy::user_namespace(errno, host),
+        _ => remedy::proc(host),
+    };
+    Ok((row("proc", needed, "", bad, Some(errno), remedy), word))
 }
 
 pub(super) fn pivot_root(host: Host) -> Result<Probe> {
@@ -297,14 +317,16 @@ pub(super) fn pivot_root(host: Host) -> Result<Probe> {
     Ok(row("pivot-root", false, "works", bad, found, |_| remedy::pivot_root(host)))
 }
 
-pub(super) fn seccomp() -> Result<Probe> {
+pub(super) fn seccomp(host: Host) -> Result<Probe> {
+    // BPF_RET, SECCOMP_RET_ALLOW: a filter that allows all is a filter all the same.
+    let mut all = [0; 8];
+    all[..2].copy_from_slice(&6_u16.to_ne_bytes());
+    all[4..].copy_from_slice(&0x7fff_0000_u32.to_ne_bytes());
     let found = attempt(0, || {
-        use libseccomp::{ScmpAction, ScmpFilterContext};
-        // libseccomp sets no_new_privs by itself; a filter that allows all is a filter all the same.
-        let filter = ScmpFilterContext::new(ScmpAction::Allow);
-        filter.and_then(|filter| filter.load()).map_err(|_| Errno::INVAL)
+        rustix::thread::set_no_new_privs(true)?;
+        sys::seccomp::load(&all)
     })?;
-    let remedy = |_| "a kernel with CONFIG_SECCOMP_FILTER".to_owned();
+    let remedy = |errno| remedy::filter(errno, host);
     Ok(row("seccomp", true, "filters load", "a filter is refused", found, remedy))
 }
 

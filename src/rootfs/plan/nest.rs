@@ -2,8 +2,7 @@
 
 use super::{MountPlan, Op, Source};
 
-/// Where a sandbox inside the sandbox finds its store.
-pub const NEST: &str = "/run/sandbox";
+pub use crate::remedy::NEST;
 
 impl MountPlan {
     /// Adds the store of a sandbox inside: the directory `nest` of the run, and in it `layers`, the names of
