@@ -84,6 +84,9 @@ constructors! {
 /// What to do where a process may open no more files.
 pub const MORE_FILES: &str = "end other programs, or raise the limit (`ulimit -n`)";
 
+/// What to do where nothing can be written.
+pub const WRITABLE: &str = "choose a writable place with --base-dir";
+
 /// What to do about a full disk, in a store.
 pub const FREE_SPACE: &str = "free some space (`sandbox gc`), then try again";
 
@@ -120,7 +123,8 @@ impl Fault {
         match errno {
             Errno::NOSPC | Errno::DQUOT => fault.hint(FREE_SPACE),
             Errno::MFILE | Errno::NFILE => fault.hint(MORE_FILES),
-            Errno::ROFS => fault.hint("choose a writable place with --base-dir"),
+            // No other attempt mends that, and no other command.
+            Errno::ROFS => Self { kind: Kind::Host, ..fault }.hint(WRITABLE),
             _ => fault,
         }
     }

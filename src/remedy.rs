@@ -196,6 +196,9 @@ pub fn proc(host: Host) -> String {
 
 /// A base directory on a file system that cannot hold an upper. A container, too, may have another one already.
 pub fn base_dir(place: &str, host: Host) -> String {
+    if let Some(remedy) = before_all(host).filter(|_| host.in_run) {
+        return remedy;
+    }
     let other = "a directory of another file system with --base-dir: a local disk (ext4, xfs, btrfs) or a tmpfs";
     match host.engine {
         Some(Engine::Docker) => format!("a volume: `docker run -v sandbox:{place}`\n{other}"),

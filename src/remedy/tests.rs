@@ -89,3 +89,45 @@ fn a_hint_is_one_line() {
     let text = in_one_line(&user_namespace(Errno::PERM, of(Engine::Docker)));
     assert!(!text.contains('\n') && text.contains("; or as root inside"), "{text}");
 }
+
+#[test]
+fn what_is_around_us_counts_first() {
+    let docker = of(Engine::Docker);
+    for (host, part) in [
+        (Host { no_proc: true, ..docker }, "/proc is not mounted"),
+        (Host { in_run: true, filtered: true, ..Host::default() }, "with `--nest`"),
+    ] {
+        for text in [
+            user_namespace(Errno::PERM, host),
+            seccomp(host),
+            mounts(Errno::PERM, host),
+            id_map(host),
+            pivot_root(host),
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!base_dir("/s", host).contains("/proc is not mounted"));
+    }
+}
+
+#[test]
+fn limits_are_named_by_kind() {
+    let zero = |names: &'static [&str]| Host {
+        none_allowed: Spaces::where_limit(|name| names.contains(&name)),
+        ..Host::default()
+    };
+    let both = zero(&["max_ipc_namespaces", "max_net_namespaces"]);
+    let (why, all) = (
+        |spaces| why_no_namespace(Errno::NOSPC, spaces, both),
+        "as root: `sysctl -w user.max_ipc_namespaces=15000 user.max_net_namespaces=15000`",
+    );
+    assert_eq!(why(Spaces::OTHERS), "user.max_ipc_namespaces is 0");
+    assert_eq!(why(Spaces::NETWORK), "user.max_net_namespaces is 0");
+    assert_eq!(why(Spaces::MOUNTS), "there are too many (user.max_user_namespaces)");
+    assert_eq!(namespaces(Errno::NOSPC, Spaces::OF_BIRTH, both), all);
+    // That of the network stops nobody else.
+    let network = zero(&["max_net_namespaces"]);
+    assert!(user_namespace(Errno::NOSPC, network).contains("too many"));
+    // Nor is a refusal for another reason one of theirs.
+    assert!(user_namespace(Errno::PERM, both).contains("something forbids it"));
+}

@@ -204,14 +204,24 @@ fn on_a_read_only_filesystem() {
     let line = format!(
         "mount -t tmpfs -o ro none {dir}/ro && exec \"$0\" --base-dir {dir}/ro/store init --from scratch"
     );
-    drop(with_mounts(&env, &line).fault(1, "read-only", "--base-dir"));
+    drop(with_mounts(&env, &line).fault(6, "read-only", "--base-dir"));
     // A store that became read-only can be read, and says so when it is to be written.
     let line = "\"$0\" --base-dir \"$1\" init --from \"$2\" >/dev/null && mount --bind \"$1\" \"$1\" && \
                 mount -o remount,bind,ro \"$1\" && cd / && \"$0\" --base-dir \"$1\" list >/dev/null; echo list $?; \
-                \"$0\" --base-dir \"$1\" run -- true; echo run $?";
+                \"$0\" --base-dir \"$1\" run -- true; echo run $?; \
+                \"$0\" --base-dir \"$1\" doctor; echo doctor $?; \"$0\" --base-dir \"$1\" snapshot x; echo snapshot $?";
     let out = with_mounts(&env, line).ok();
     let text = out.text();
-    drop(out.check(text.contains("run 125"), "a run on a read-only store").warns("ead-only"));
+    let hint = "choose a writable place with --base-dir";
+    let rows =
+        [format!("remedy: {hint}"), "remedy: the store as it is: `run --upper tmpfs`".into()];
+    drop(
+        out.check(text.contains("run 125"), "a run on a read-only store")
+            .check(rows.iter().all(|row| text.contains(row)), "what doctor says")
+            .check(text.contains("doctor 6") && text.ends_with("snapshot 6\n"), "the codes")
+            .warns("ead-only")
+            .warns(&format!("hint: {hint}")),
+    );
 }
 
 /// A layer comes from the file system of base_dir and from no other, be it FUSE: what is mounted on it is not looked at.

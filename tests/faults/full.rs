@@ -298,16 +298,16 @@ pub(crate) fn read_only_inside() {
     place.said(&[memory, &["--", "nosuch"][..]].concat()).code(127);
     place.said(&["start", "--upper", "tmpfs", "--", "true"]).refused(125, REASON);
     place.said(&["run", "--commit", "two", "--", "true"]).refused(125, REASON);
-    place.said(&["snapshot", "three"]).refused(1, REASON);
-    place.said(&["rm", "one"]).refused(1, REASON);
-    place.init(&["other"]).refused(1, REASON);
+    place.said(&["snapshot", "three"]).refused(6, REASON);
+    place.said(&["rm", "one"]).refused(6, REASON);
+    place.init(&["other"]).refused(6, REASON);
     place.said(&["gc"]).code(0);
     remount("rw", &disk);
     assert_eq!(place.snapshots().len(), 2);
     place.pristine();
     fs::remove_dir_all(&place.base).expect("remove store");
     remount("ro", &disk);
-    place.init(&[]).refused(1, REASON);
+    place.init(&[]).refused(6, REASON);
 }
 
 /// Where overlayfs can keep no notes, it would say EIO in the midst of a run.

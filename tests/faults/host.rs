@@ -12,6 +12,8 @@ pub(crate) const CASES: &[Case] = &[
     ("no_namespaces_of_a_kind", no_namespaces_of_a_kind),
     ("no_ranges", no_ranges),
     ("same_words", same_words),
+    ("no_proc", no_proc),
+    ("in_a_run", in_a_run),
     ("missing_system_calls", missing_system_calls),
     ("ways_to_look", ways_to_look),
     ("as_who_asks", as_who_asks),
@@ -63,6 +65,41 @@ fn no_namespaces_of_a_kind() {
         for row in said.out.split("\nno ").skip(1).filter(|row| !row.contains("not tried")) {
             assert!(row.contains(&format!("remedy: as root: `{remedy}`")), "{row}: {said:?}");
         }
+    }
+}
+
+fn no_proc() {
+    let place = Place::empty();
+    let off = "mount -t tmpfs none /proc && exec \"$SANDBOX\"";
+    let said = line(&place, &["--mount"], &format!("{off} doctor"));
+    assert!(said.code == 6 && said.out.contains("cannot be made: there is no /proc"), "{said:?}");
+    assert!(said.out.contains("remedy: /proc is not mounted"), "{said:?}");
+    line(&place, &[], "\"$SANDBOX\" init --from \"$TREE\"").code(0);
+    line(&place, &["--mount"], &format!("{off} run -- true")).refused(125, "/proc is not mounted");
+    let other = Place::empty();
+    let init = format!("{off} init --from \"$TREE\"");
+    line(&other, &["--mount"], &init).refused(6, "/proc is not mounted");
+}
+
+/// Where no sandbox may be inside the sandbox, it is the one around that has to allow it.
+fn in_a_run() {
+    let place = Place::new();
+    let program = program().canonicalize().expect("the program");
+    let program = program.to_str().expect("text");
+    std::fs::create_dir(place.work().join("source")).expect("mkdir");
+    let bind = format!("{program}:/srv/sandbox");
+    let flags = ["run", "--bind", &bind, "--tmpfs", "/srv/store"];
+    // As the program is one that wants libraries, they are the host's.
+    let host = ["/usr", "/lib", "/lib64"].iter().filter(|path| std::path::Path::new(path).exists());
+    let binds: Vec<_> =
+        host.flat_map(|path| ["--bind".to_owned(), format!("{path}:{path}")]).collect();
+    let binds: Vec<&str> = binds.iter().map(String::as_str).collect();
+    for words in ["--base-dir /srv/store/s doctor", "--base-dir /tmp/s doctor"] {
+        let line = format!("/srv/sandbox {words}");
+        let said = place.said(&[&flags[..], &binds, &["--", "sh", "-c", &line]].concat());
+        let remedy = "start the run around this one with `--nest`";
+        assert!(said.code == 6 && said.out.contains(remedy), "{words}: {said:?}");
+        assert!(!said.out.contains("seccomp=docker"), "{words}: {said:?}");
     }
 }
 

@@ -74,7 +74,7 @@ fn told(path: &[u8], fault: Fault) -> Fault {
     if fault.errno != Some(Errno::ROFS.raw_os_error()) {
         return fault;
     }
-    Fault::errno("copy to", show(path), Errno::ROFS)
+    Fault { kind: FaultKind::Failed, ..Fault::errno("copy to", show(path), Errno::ROFS) }
         .hint("that place is read-only: copy to another one")
 }
 

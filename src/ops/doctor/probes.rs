@@ -13,7 +13,7 @@ use rustix::mount::{
 use rustix::process::{WaitOptions, chdir, fchdir, getegid, geteuid, pivot_root as pivot, waitpid};
 
 use super::Probe;
-use crate::fault::{Context, Result, why};
+use crate::fault::{Context, Result, WRITABLE, why};
 use crate::ids::{self, Extent, IdMap};
 use crate::remedy::{self, Host, Spaces};
 use crate::rootfs::overlay::{Base, WAYS, Way, Writable, assemble};
@@ -170,7 +170,12 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
         let errno = errno.map(name_of);
         (Probe { name, ok: false, needed: true, detail, errno, remedy }, None)
     };
-    let elsewhere = || Some(remedy::base_dir(&shown.to_string(), host));
+    // What is there can be used in memory, wherever it lies.
+    let as_it_is = |remedy: String| match Store::open_for_memory(base_dir) {
+        Ok(_) => format!("{remedy}\nthe store as it is: `run --upper tmpfs`, which keeps nothing"),
+        Err(_) => remedy,
+    };
+    let elsewhere = || Some(as_it_is(remedy::base_dir(&shown.to_string(), host)));
     let kind = match openat(CWD, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .and_then(file_system_for_sure)
     {
@@ -184,8 +189,7 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
     // What tempfile says has no errno any more.
     if let Err(errno) = access(place, Access::WRITE_OK | Access::EXEC_OK) {
         let detail = format!("write to: {}: {}", place.display(), why(errno));
-        let remedy = "--base-dir with a place that you can write to".to_owned();
-        return no(detail, Some(errno), Some(remedy));
+        return no(detail, Some(errno), Some(as_it_is(WRITABLE.to_owned())));
     }
     // As every other command says it; before our own directory is in there.
     let refused = Store::check(base_dir);
@@ -195,8 +199,7 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
             let errno = Errno::from_io_error(&error);
             let reason = errno.map_or_else(|| error.to_string(), why);
             let detail = format!("make a directory: {}: {reason}", place.display());
-            let remedy = "--base-dir with a place that you can write to".to_owned();
-            return no(detail, errno, Some(remedy));
+            return no(detail, errno, Some(WRITABLE.to_owned()));
         }
     };
     if let Err(errno) = xattr::try_user(scratch.dir()) {
