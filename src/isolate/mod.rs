@@ -26,3 +26,4 @@ mod scmp;
 mod search;
 pub mod seccomp;
 pub mod ulimit;
+pub mod vital;

@@ -13,6 +13,7 @@ use super::run::{candidates, checks};
 use crate::fault::{Fault, Result};
 use crate::isolate::lost::Lost;
 use crate::isolate::remember::programs;
+use crate::isolate::vital;
 use crate::rootfs::plan::MountPlan;
 use crate::run::explain::Told;
 use crate::run::join::Door;
@@ -148,6 +149,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
     let user = typed.map(user::parse).transpose()?;
     checks::user(user.as_ref(), &confinement.map_inside())?;
     checks::no_directory(&[])?;
+    vital::check(&confinement.seccomp.0, true)?;
     let terminal = match (options.terminal, terminal::inspect()) {
         (Some(false), _) => None,
         (Some(true), None) => {

@@ -9,6 +9,7 @@ use crate::isolate::caps::CapSet;
 use crate::isolate::change::Changes;
 use crate::isolate::profile::{Network, Profile, Root, Tmp, read_text};
 use crate::isolate::seccomp::{self, Request};
+use crate::isolate::vital;
 
 /// A built-in profile.
 #[derive(Debug, Serialize)]
@@ -111,5 +112,6 @@ fn checked(file: String, kind: &'static str, profile: &Profile) -> Result<Checke
     let (allowed, mut notes) = (seccomp::allowed(&program), profile.notes().to_vec());
     let unrefused = |name: &String| format!("seccomp: {name}: unknown system call, NOT refused");
     notes.extend(profile.unrefused().iter().map(unrefused));
+    notes.extend(vital::notes(&program));
     Ok(Checked { file, kind, allowed, notes })
 }

@@ -8,6 +8,7 @@ use super::spec::RunSpec;
 use super::user::Part;
 use super::wire::{Failure, Stage};
 use crate::fault::{FREE_SPACE, Fault, Kind, MORE_FILES, printable, why};
+use crate::isolate::vital;
 use crate::remedy::{self, Host, Spaces};
 use crate::rootfs::copy_up::MOST_ENTRIES;
 use crate::rootfs::overlay::MOUNTED_BENEATH;
@@ -280,6 +281,16 @@ fn remedy_of(stage: Stage, errno: Errno, host: Host) -> Option<String> {
 /// The fault of a child that ended without a word.
 pub fn vanished() -> Fault {
     Fault::failed("run: the sandbox: ended without telling how, killed from outside")
+}
+
+/// [`vanished`], with what may have been the reason and what to do.
+pub fn vanished_from(spec: &RunSpec) -> Fault {
+    let refused = vital::ours(&spec.seccomp);
+    if refused.is_empty() {
+        return vanished().hint("run it again; `sandbox doctor` tells what this host allows");
+    }
+    let message = "run: the sandbox: its seccomp rules refuse what it takes to execute a command";
+    Fault::failed(message).hint(format!("allow also {}", refused.join(", ")))
 }
 
 #[cfg(test)]

@@ -121,9 +121,10 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         supervisor.ended = Some(Ok(Ended::Signal(9)));
     }
     Ok(Outcome {
-        ended: supervisor.ended.or(supervisor.cut_short()).ok_or_else(|| {
-            explain::vanished().hint("run it again; `sandbox doctor` tells what this host allows")
-        })?,
+        ended: supervisor
+            .ended
+            .or(supervisor.cut_short())
+            .ok_or_else(|| explain::vanished_from(&spec))?,
         reason: supervisor.reason,
         journal: supervisor.journal,
         root: supervisor.root,

@@ -91,6 +91,38 @@ fn files_are_checked() {
     drop(env.sandbox(&["profile", "check", &file]).run().ok().says(told));
 }
 
+/// Rules under which nothing can be executed, or nothing can end, leave no process behind that tries for ever.
+#[test]
+fn rules_that_let_nothing_run_are_refused() {
+    let env = Env::filled();
+    let rules = |default: &str, names: &str| {
+        let rule = format!(r#"{{"names":[{names}],"action":"SCMP_ACT_ALLOW"}}"#);
+        let text = format!(r#"{{"defaultAction":"SCMP_ACT_{default}","syscalls":[{rule}]}}"#);
+        env.file("few.json", text)
+    };
+    let state = env.state();
+    for default in ["ERRNO", "KILL_PROCESS", "KILL_THREAD", "TRAP"] {
+        let file = rules(default, r#""read""#);
+        for command in ["run", "start"] {
+            let out = env.sandbox(&[command, "--seccomp", &file, "--", "true"]).run();
+            drop(out.fault(125, "it does not allow execve", "profile check"));
+        }
+        let checked = env.sandbox(&["profile", "check", &file]).run().ok();
+        let checked = checked.says("execve: refused").says("exit: refused");
+        drop(checked.says("exit_group: refused"));
+        // What we need ourselves is not all there.
+        for names in [
+            r#""execve","execveat","exit_group""#,
+            r#""execve","execveat","exit","read","poll","ppoll""#,
+        ] {
+            let file = rules(default, names);
+            let out = env.sandbox(&["run", "--seccomp", &file, "--", "true"]).run();
+            drop(out.fault(125, "its seccomp rules refuse", "allow also"));
+        }
+        assert_eq!(env.state(), state);
+    }
+}
+
 /// To allow what nobody knows is harmless; to refuse it is a protection that is not had.
 #[test]
 fn a_call_that_is_refused_by_an_unknown_name_is_a_lost_protection() {

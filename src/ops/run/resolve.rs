@@ -13,7 +13,7 @@ use super::{
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Profile, Root};
-use crate::isolate::{caps, env, lost, remember, seccomp};
+use crate::isolate::{caps, env, lost, remember, seccomp, vital};
 use crate::ops::snapshot::free_it;
 use crate::rootfs::apply;
 use crate::rootfs::copy_up::{self, CopyUp, TouchRpmdb};
@@ -190,6 +190,7 @@ pub(super) fn settings(
     let single = who::pretends(&base.id_map, options.as_user);
     let request = seccomp::Request { single, nesting: options.nest };
     let seccomp = seccomp::program(&profile, &request, cache.as_fd())?;
+    vital::check_profile(&profile, &seccomp, binds::shares(&plan))?;
     let mut lowers: Vec<String> =
         base.layer.mount.iter().rev().map(|id| format!("layers/{id}/fs")).collect();
     lowers.extend(scaffold.iter().map(|name| format!("cache/{name}")));

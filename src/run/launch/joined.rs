@@ -111,7 +111,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         drop(supervisor.wait_gone());
         return Err(fault);
     }
-    let ended = supervisor.ended.ok_or_else(explain::vanished)?;
+    let ended = supervisor.ended.ok_or_else(|| explain::vanished_from(&spec))?;
     let outcome = Outcome { ended, reason: None, journal: None, root: None, unwritten: None };
     Ok(Joined { outcome, lost: waits.lost })
 }
