@@ -160,6 +160,9 @@ pub(super) fn execute(
     if let Ok(finished) = &answer {
         tell(finished, common);
     }
+    if common.wait_trash {
+        ops::run::may_be_ended();
+    }
     // A run that could not begin may have left something, too.
     if !answer.as_ref().is_ok_and(|finished| finished.tidy) {
         trash::tidy(store, common);

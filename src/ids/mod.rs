@@ -31,7 +31,7 @@ pub use map::{Extent, IdMap, Mode};
 pub use refused::namespace_refused;
 pub use select::{Picked, check, choose, pick};
 pub use span::Span;
-pub use work::{beside, inside, inside_prepared};
+pub use work::{aside, beside, inside, inside_prepared, inside_unless, unless_ended};
 pub use write::{number_in_proc, start_maps, write_maps, write_own_map};
 
 /// The user and the group, inside, of who is an ordinary user there (`run --as-user`).

@@ -2,15 +2,18 @@
 //!
 //! Two pipes: over `go` the parent says that the maps are written, over `answer` the child sends the JSON
 //! of its `Result`, and the errno of a fault, which has none in JSON. No descriptor is closed for a job of [`inside`]: it works with the caller's.
+//!
+//! A job that may take long can be given up ([`inside_unless`]): its child is killed, as if the machine had stopped there.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +22,7 @@ use super::refused::namespace_refused;
 use super::write::write_maps;
 use crate::fault::{Context, Fault, Result};
 use crate::sys::process::{Side, clone, exit_now};
+use crate::sys::signal::Deferred;
 
 const WHAT: &str = "work in a user namespace";
 
@@ -42,6 +46,59 @@ where
     inside_prepared(entry, powers, || Ok(()), |()| job())
 }
 
+/// As [`inside`]; a signal that was deferred, and comes, kills the child. The job must be one that may be killed.
+///
+/// # Errors
+/// As [`inside`] and [`unless_ended`].
+pub fn inside_unless<T>(
+    signals: Option<&Deferred>,
+    entry: Entry<'_>,
+    powers: Powers,
+    job: impl FnOnce() -> Result<T>,
+) -> Result<T>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let prepare = || Ok(());
+    inside_watched(
+        entry,
+        powers,
+        prepare,
+        |()| job(),
+        |child, answer| watch(signals, child, answer),
+    )
+}
+
+/// Does `job` in a child that is what we are, for a job that may take long and can be given up as that of
+/// [`inside_unless`].
+///
+/// # Errors
+/// As there.
+pub fn aside<T>(signals: Option<&Deferred>, job: impl FnOnce() -> Result<T>) -> Result<T>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let (answer, reply) = pipe()?;
+    let parent = getpid();
+    let child = match clone(0).context("make a process", "for a job")? {
+        Side::Child => last_breath(|| send(&reply, &tether(parent).and_then(|()| job()))),
+        Side::Parent { pidfd, .. } => pidfd,
+    };
+    drop(reply);
+    hear(&child, &answer, |child, answer| watch(signals, child, answer))
+}
+
+/// Whether to go on: nobody has sent a signal that was deferred and would have ended this process.
+///
+/// # Errors
+/// A failed fault that names the signal.
+pub fn unless_ended(signals: Option<&Deferred>) -> Result<()> {
+    match signals.and_then(Deferred::come) {
+        Some(signal) => Err(Fault::failed(format!("ended by {signal}"))),
+        None => Ok(()),
+    }
+}
+
 /// As [`inside`], for a job that needs directories which only the caller may enter, in mounts of the job's
 /// own mount namespace (overlay takes no descriptor of another one): `prepare` is called in that
 /// namespace, before the child becomes uid 0 inside, with the rights of the caller to files. The working
@@ -58,14 +115,58 @@ pub fn inside_prepared<P, T>(
 where
     T: Serialize + DeserializeOwned,
 {
+    inside_watched(entry, powers, prepare, job, |_, _| Ok(()))
+}
+
+/// As [`inside_prepared`]; `watch` gets the child and what its answer is read from, before that is read.
+fn inside_watched<P, T>(
+    entry: Entry<'_>,
+    powers: Powers,
+    prepare: impl FnOnce() -> Result<P>,
+    job: impl FnOnce(P) -> Result<T>,
+    watch: impl FnOnce(&OwnedFd, &OwnedFd) -> Result<()>,
+) -> Result<T>
+where
+    T: Serialize + DeserializeOwned,
+{
     let (answer, reply) = pipe()?;
     let child = start(entry, powers, prepare, |entered| {
         send(&reply, &entered.and_then(job));
     })?;
     drop(reply);
-    let text = read_all(&answer);
-    let end = reap(&child);
+    hear(&child, &answer, watch)
+}
+
+fn hear<T: DeserializeOwned>(
+    child: &OwnedFd,
+    answer: &OwnedFd,
+    watch: impl FnOnce(&OwnedFd, &OwnedFd) -> Result<()>,
+) -> Result<T> {
+    let watched = watch(child, answer);
+    let text = read_all(answer);
+    let end = reap(child);
+    watched?;
     decode(&text?, &end)
+}
+
+/// Waits for the first word of the answer, or kills the child for the sake of a signal.
+fn watch(signals: Option<&Deferred>, child: &OwnedFd, answer: &OwnedFd) -> Result<()> {
+    let Some(signal) = signals.and_then(Deferred::fd) else { return Ok(()) };
+    loop {
+        let mut fds =
+            [PollFd::new(answer, PollFlags::IN), PollFd::from_borrowed_fd(signal, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("wait for", "a job"),
+        }
+        if !fds[0].revents().is_empty() {
+            return Ok(());
+        }
+        if let Err(fault) = unless_ended(signals) {
+            pidfd_send_signal(child, rustix::process::Signal::KILL).ok();
+            return Err(fault);
+        }
+    }
 }
 
 /// Starts a child that does `job` as uid 0 of the user namespace while the caller goes on, and ends with the

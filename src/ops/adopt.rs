@@ -23,6 +23,7 @@ use crate::store::{
     BoxName, Claim, Claims, Expected, LayerId, LayerRecord, Lent, LogEntry, Run, RunId, RunRecord,
     SharedLock, SnapshotName, Store,
 };
+use crate::sys::signal::Deferred;
 use crate::tree::Totals;
 
 /// What was taken in.
@@ -69,7 +70,7 @@ pub fn adopt(store: &Store, id: &RunId, prefix: Option<&SnapshotName>) -> Result
     // Else the next command would take what was killed for trash.
     run.mark_kept(&record)?;
     ids::check(&record.id_map)?;
-    let adopted = take_in(store, &mut run, &mut record, prefix)?;
+    let adopted = take_in(store, &mut run, &mut record, prefix, None)?;
     // It is done: the names are given. What cannot be thrown away now goes with the run.
     store.discard_nest(&run).ok();
     run.keep(&RunRecord { nest: None, ..record }).ok();
@@ -77,25 +78,26 @@ pub fn adopt(store: &Store, id: &RunId, prefix: Option<&SnapshotName>) -> Result
 }
 
 /// The same for whoever holds the run, whose record says of the store inside it. What is on its way is noted in
-/// `record`: with that it can be tried again.
+/// `record`: with that it can be tried again. A signal of these ends it as long as nothing is named.
 pub(super) fn take_in(
     store: &Store,
     run: &mut Run,
     record: &mut RunRecord,
     prefix: Option<&SnapshotName>,
+    signals: Option<&Deferred>,
 ) -> Result<Adopted> {
     let (id, box_name) = (record.run, record.box_name.clone());
     let mut adopted = Adopted { run: id, box_name, snapshots: Vec::new(), left: Vec::new() };
     let (Some(nest), Some(lent)) = (run.nest()?, record.nest.clone()) else { return Ok(adopted) };
     let map = record.id_map.clone();
-    let claims = ids::inside(Entry::Map(&map), Powers::Files, || {
+    let claims = ids::inside_unless(signals, Entry::Map(&map), Powers::Files, || {
         Claims::read(nest.as_fd(), &record.box_name, &lent)
     })?;
     let wanted = wanted(&claims, &lent, prefix, &mut adopted.left)?;
     if wanted.is_empty() {
         return Ok(adopted);
     }
-    let mut job = Job { store, claims, lent, wanted, order: Vec::new() };
+    let mut job = Job { store, claims, lent, wanted, order: Vec::new(), signals };
     job.put_in_order();
     job.refuse_taken(record)?;
     job.draw_ids()?;
@@ -149,6 +151,7 @@ struct Job<'s> {
     wanted: Vec<Wanted>,
     /// The layers to take in by their ids inside, each after the one it was made on.
     order: Vec<LayerId>,
+    signals: Option<&'s Deferred>,
 }
 
 /// What is published until it is named.
@@ -217,7 +220,7 @@ impl Job<'_> {
                 stages.push((*layer, run.stage_taken(&record.id_map, &self.here(layer))?));
             }
         }
-        ids::inside(Entry::Map(&record.id_map), Powers::Files, || {
+        ids::inside_unless(self.signals, Entry::Map(&record.id_map), Powers::Files, || {
             let look = |(layer, stage): &(LayerId, OwnedFd)| {
                 let tree = look(nest, layer, stage.as_fd(), record).map_err(|fault| Fault {
                     message: format!("adopt layer {layer}: {}", fault.message),
@@ -236,7 +239,9 @@ impl Job<'_> {
         record: &RunRecord,
         trees: &BTreeMap<LayerId, Tree>,
     ) -> Result<Vec<TakenIn>> {
+        ids::unless_ended(self.signals)?;
         self.store.sync_taken(run)?;
+        ids::unless_ended(self.signals)?;
         let lock = self.store.lock_shared()?;
         let mut new = New::default();
         let named =
@@ -301,7 +306,7 @@ impl Job<'_> {
         if let Some(fold) = self.store.find_fold(&record.box_name, &plan).unwrap_or_default() {
             return Ok(plan.mount(fold));
         }
-        let fold = fold::stage(self.store, record, &plan)?;
+        let fold = fold::stage(self.store, record, &plan, self.signals)?;
         let published = fold.publish(self.store, lock);
         let mount = plan.mount(fold.layer());
         new.folds.push(fold);
@@ -328,6 +333,7 @@ impl Job<'_> {
             entry = LogEntry { name: Some(one.name.clone()), new: layer, layer, ..entry };
         }
         home.update(lock, |state| {
+            ids::unless_ended(self.signals)?;
             let mut named = Vec::new();
             for wanted in &self.wanted {
                 let layer = self.here(&wanted.layer);

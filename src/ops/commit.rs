@@ -16,6 +16,7 @@ use crate::ids::{self, Entry, Powers};
 use crate::store::{
     Expected, LayerId, LayerRecord, LogEntry, Run, RunRecord, SharedLock, SnapshotName, Store,
 };
+use crate::sys::signal::Deferred;
 use crate::tree::dir::open_file;
 use crate::tree::measure::is_fresh;
 use crate::tree::owners::Remembered;
@@ -48,6 +49,8 @@ pub(super) struct Commit<'a> {
     pub(super) read: bool,
     /// Whether digests of all files are made, which reads them, too.
     pub(super) digest: bool,
+    /// Signals that end it as long as nothing is named.
+    pub(super) signals: Option<&'a Deferred>,
 }
 
 /// What shall name the layer.
@@ -95,8 +98,8 @@ struct Found {
 /// names the parent. What is left of the run is to be discarded.
 ///
 /// # Errors
-/// Conflict if the target has moved meanwhile; what must not be in a layer; what the system calls say. The
-/// run then is as it was.
+/// Conflict if the target has moved meanwhile; what must not be in a layer; a signal that has come; what the system
+/// calls say. The run then is as it was.
 pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
     let upper = Upper::open(job.store, job.run, job.record)?;
     let map = &job.record.id_map;
@@ -106,7 +109,8 @@ pub(super) fn commit(job: &Commit<'_>) -> Result<Committed> {
         false => job.run.drop_manifest().map(|()| None)?,
     };
     let memory = Memory::of_run(job.store, job.run, job.record, job.journal)?;
-    let found = ids::inside(Entry::Map(map), Powers::Files, || {
+    job.go_on()?;
+    let found = ids::inside_unless(job.signals, Entry::Map(map), Powers::Files, || {
         look(job, &upper, memory.as_ref(), manifest.as_ref())
     })?;
     drop(upper);
@@ -154,6 +158,10 @@ fn look(
 }
 
 impl Commit<'_> {
+    fn go_on(&self) -> Result<()> {
+        ids::unless_ended(self.signals)
+    }
+
     /// What the layer is mounted on, and the store lock that keeps all of it. A chain that has no room for
     /// one more is folded, unless another snapshot has a fold layer that serves.
     fn beneath(&self) -> Result<(SharedLock, Vec<LayerId>, Option<Staged>)> {
@@ -167,7 +175,7 @@ impl Commit<'_> {
             return Ok((lock, plan.mount(fold), None));
         }
         drop(lock);
-        let staged = fold::stage(self.store, self.record, &plan)?;
+        let staged = fold::stage(self.store, self.record, &plan, self.signals)?;
         match self.store.lock_shared() {
             Ok(lock) => Ok((lock, plan.mount(staged.layer()), Some(staged))),
             Err(fault) => {
@@ -186,12 +194,13 @@ impl Commit<'_> {
         remembered: Option<&[u8]>,
         staged: Option<&Staged>,
     ) -> Result<()> {
-        let store = self.store;
+        let (store, run) = (self.store, self.run);
         staged.map_or(Ok(()), |staged| staged.publish(store, lock))?;
+        let go_on = || self.go_on();
         let done =
-            store.publish(lock, self.run, layer, remembered, self.run.dir()).and_then(|id| {
+            store.publish_unless(lock, run, layer, remembered, run.dir(), &go_on).and_then(|id| {
                 self.name(lock, &id, Some(id)).or_else(|fault| {
-                    store.take_back(lock, self.run, &id)?;
+                    store.take_back(lock, run, &id)?;
                     Err(fault)
                 })
             });
@@ -245,6 +254,8 @@ impl Commit<'_> {
         // It may have been removed and made again, with other ids, since the run began.
         home.require_owners(&self.record.id_map, &format!("run {}", self.record.run))?;
         home.update(lock, |state| {
+            // From here on it is done.
+            self.go_on()?;
             match self.target {
                 Target::Name(name) => {
                     state.set(name, layer, Expected::Absent, None)?;

@@ -120,6 +120,7 @@ impl<'a> Fresh<'a> {
             journal: journal.as_bytes(),
             read: false,
             digest: false,
+            signals: None,
         })
         .map(Some)
     }

@@ -63,7 +63,7 @@ fn adopt_first(store: &Store, run: &mut Run, record: &mut RunRecord) -> Result<(
     if record.nest.is_some() {
         ids::check(&record.id_map)?;
         run.mark_kept(record)?;
-        take_in(store, run, record, None)?;
+        take_in(store, run, record, None, None)?;
         record.nest = None;
     }
     Ok(())
@@ -90,6 +90,7 @@ fn save(
         read: true,
         // Every file is read anyway.
         digest: true,
+        signals: None,
     })?;
     Ok(Recovered {
         run: record.run,

@@ -23,7 +23,6 @@ mod stay;
 mod who;
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -45,7 +44,7 @@ use crate::run::explain::{self, Told};
 use crate::run::launch;
 use crate::run::outcome::OURS;
 use crate::store::{BoxName, LayerId, RunId, Store};
-use crate::sys::signal::Blocked;
+use crate::sys::signal::{self, Blocked, Deferred};
 
 pub(super) use resolve::candidates;
 
@@ -94,16 +93,27 @@ pub struct Finished {
 /// A fault for everything of ours: nothing was run, or (the message says so) the command ran and its
 /// changes could not be committed. A command that cannot be found or executed is no fault: its exit code
 /// and message are in [`Finished`].
+///
+/// From the command's end on the signals that end a process wait, also when this has returned: what is told is
+/// what has happened. [`may_be_ended`] is the end of that.
 pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Finished> {
     let report = report::Report::open(options.report.as_deref())?;
     let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
+    let mut signals = None;
     let answer = checks::may_keep(store, box_name, &options)
-        .and_then(|()| execute(store, box_name, &options, &report, status, None));
+        .and_then(|()| execute(store, box_name, &options, &report, status, None, &mut signals));
     if let Err(fault) = &answer {
         status.failed(fault);
     }
-    report.write(&answer)?;
+    let written = report.write(&answer);
+    signals.into_iter().for_each(Deferred::to_the_end);
+    written?;
     answer.map(|(finished, _)| finished)
+}
+
+/// Lets the signals that end a process do so again: for who has told how a run ended, and does something else now.
+pub fn may_be_ended() {
+    signal::unblock(&ENDING);
 }
 
 /// The same for a run that stays: `caller` hears of its birth, and all else is asked for on its socket.
@@ -115,15 +125,18 @@ pub(crate) fn supervise(
     caller: OwnedFd,
 ) {
     let mut staying = Staying::new(stay, caller);
+    let mut signals = None;
     let answer = report::Report::open(options.report.as_deref()).and_then(|report| {
         let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
-        let answer = execute(store, box_name, &options, &report, status, Some(&mut staying));
+        let staying = Some(&mut staying);
+        let answer = execute(store, box_name, &options, &report, status, staying, &mut signals);
         if let Err(fault) = &answer {
             status.failed(fault);
         }
         report.write(&answer)?;
         answer.map(|(finished, _)| finished)
     });
+    signals.into_iter().for_each(Deferred::to_the_end);
     staying.finish(store, answer);
 }
 
@@ -137,10 +150,11 @@ fn execute(
     report: &report::Report,
     status: status::Status,
     mut staying: Option<&mut Staying>,
+    signals: &mut Option<Deferred>,
 ) -> Result<(Finished, report::Facts)> {
     let started = Timestamp::now();
-    let begun = Instant::now();
     checks::answers(options)?;
+    out::check(&options.outs)?;
     let (lock, base) = checks::resolve_verified(store, box_name, options)?;
     let options = &*defaults::fill_in(options, &base)?;
     let mut settings = resolve::settings(store, &lock, &base, options, false)?;
@@ -163,7 +177,6 @@ fn execute(
     if fleeting && staying.is_some() {
         return Err(Fault::errno("start: write to", store.path().display(), Errno::ROFS));
     }
-    facts.setup_us = begun.elapsed().as_micros() as u64;
     if let Some(staying) = &mut staying {
         staying.prepare(&mut spec, &base.id_map)?;
     }
@@ -172,7 +185,10 @@ fn execute(
         .fleeting(fleeting)
         .staying(staying.as_deref_mut());
     let launched = launch::run(spec, store.dir(), &mut around);
+    // What comes now ends what is still to be done, if nothing is decided by then, and not what is to be told.
+    let signals = &*signals.insert(Deferred::new(blocked, &ENDING));
     facts.also_without(around.lost());
+    facts.setup_us = around.setup().as_micros() as u64;
     let (tidy, lent, made) = (around.is_tidy(), around.lent(), around.made());
     let (run, gone) = around.into_run();
     record.made = made;
@@ -185,11 +201,6 @@ fn execute(
             return Err(fault);
         }
     };
-    // To copy or to keep something may take long, and may be ended: nothing is lost by that.
-    let keeps = options.keep_on_failure || options.kept_run.is_some() || staying.is_some();
-    let copies = !options.outs.is_empty() || options.nest;
-    let succeeded = outcome.ended.as_ref().is_ok_and(|ended| ended.success());
-    let _blocked = (!succeeded && !keeps && !copies).then_some(blocked);
     let mut finished = Finished {
         code: OURS,
         messages: Vec::new(),
@@ -202,10 +213,10 @@ fn execute(
     };
     let mut out_failed = None;
     if let Some(root) = &outcome.root {
-        match out::copy(root, &options.outs, &base.id_map) {
-            Ok(lines) => finished.messages.extend(lines),
-            Err(fault) => out_failed = Some(fault),
-        }
+        let (lines, failed) = out::copy(root, &options.outs, &base.id_map, signals);
+        finished.messages.extend(lines);
+        failed.iter().for_each(|fault| status.failed(fault));
+        out_failed = failed;
     }
     // The overlay lives as long as its descriptor; a commit needs it unmounted.
     drop(outcome.root);
@@ -225,17 +236,37 @@ fn execute(
             finished.code = ended.exit_code();
             let resumed = options.kept_run.is_some();
             let journal = journal::read(shared.or(outcome.journal), resumed, known.as_ref())?;
-            let end = nest::End { store, options, said: said.as_ref(), ended, held: &held };
+            let out_failed = out_failed.as_ref();
+            let end = nest::End {
+                store,
+                options,
+                said: said.as_ref(),
+                ended,
+                held: &held,
+                out_failed: out_failed.is_some(),
+                signals,
+            };
             if let Some(run) = &mut run {
                 end.adopt(run, &mut record, &mut finished)?;
             }
             status.adopted(&finished.adopted);
             facts.adopted.clone_from(&finished.adopted);
             let (base, record, journal) = (&base, &record, &journal[..]);
-            let after = finish::After { store, base, options, record, said, journal, held };
+            let after = finish::After {
+                store,
+                base,
+                options,
+                record,
+                said,
+                journal,
+                held,
+                out_failed,
+                signals,
+            };
             if let Some(run) = &mut run {
                 after.finish(run, ended, &mut finished, &mut facts)?;
             }
+            after.tell(ended, &mut finished, &mut facts);
             if let Some(layer) = finished.committed {
                 status.committed(layer, facts.name());
             }
@@ -251,21 +282,24 @@ fn execute(
             finished.code = code;
             finished.kept = options.kept_run.is_some();
             facts.failed(&fault);
+            if let Some(fault) = out_failed {
+                facts.out_failed(&fault, false);
+                finished.messages.push(fault.message);
+            }
             status.failed(&fault);
             finished.fault = Some(fault);
         }
     }
     if let Some(run) = run.filter(|_| !finished.kept && !gone) {
         let leaving = leave::Leaving { store, record: &record, staying: staying.as_deref() };
-        leaving.finished(&run, &mut finished, facts.error(), out_failed.as_ref());
+        // A fault says it all.
+        let reason = facts.error().filter(|_| finished.fault.is_none());
+        leaving.finished(&run, &mut finished, reason);
         let discarded = finish::discard(store, run);
         // Once names were given the command has not failed: what cannot go now is left to the reaper.
         if finished.adopted.is_empty() {
             discarded?;
         }
-    }
-    if let Some(fault) = out_failed {
-        return Err(fault);
     }
     Ok((finished, facts))
 }

@@ -172,6 +172,8 @@ fn alone(store: &Store) -> Result<(), Errno> {
     chdir("/")?;
     release_all_but_directories(store.dir())?;
     idle_priority();
+    // The command may have put off its end.
+    super::run::may_be_ended();
     Ok(())
 }
 

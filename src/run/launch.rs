@@ -324,6 +324,7 @@ impl Supervisor {
             }
             Some(Up::Begun) => {
                 self.begun = true;
+                moments.begun();
                 if self.ended.is_none() {
                     moments.meanwhile();
                 }

@@ -20,6 +20,9 @@ pub trait Moments {
     /// Then nothing is run.
     fn ready(&mut self) -> Result<()>;
 
+    /// All is made, and the command is let go.
+    fn begun(&mut self) {}
+
     /// The command begins, on another processor: there is time for what can also be left undone. (While the root is made,
     /// it would take a processor from those who make it.)
     fn meanwhile(&mut self) {}

@@ -27,11 +27,27 @@ impl Store {
     /// What the system calls say. The run then is as it was: it may be kept, published again or discarded.
     pub fn publish(
         &self,
+        lock: &SharedLock,
+        run: &Run,
+        record: &LayerRecord,
+        remembered: Option<&[u8]>,
+        sync: BorrowedFd<'_>,
+    ) -> Result<LayerId> {
+        self.publish_unless(lock, run, record, remembered, sync, &|| Ok(()))
+    }
+
+    /// The same if `go_on` says so, which is asked before what may take long and after it.
+    ///
+    /// # Errors
+    /// As [`Store::publish`], and those of `go_on`.
+    pub fn publish_unless(
+        &self,
         _lock: &SharedLock,
         run: &Run,
         record: &LayerRecord,
         remembered: Option<&[u8]>,
         sync: BorrowedFd<'_>,
+        go_on: &dyn Fn() -> Result<()>,
     ) -> Result<LayerId> {
         self.require_writable()?;
         if !record.is_sound() {
@@ -49,7 +65,9 @@ impl Store {
             })
             .context("write owners of layer", record.id)?;
         }
+        go_on()?;
         step("publish.syncfs", || syncfs(sync)).context("write layer to disk", record.id)?;
+        go_on()?;
         write_record(run, &bytes).context("write record of layer", record.id)?;
         if run.kept {
             run.announce(&record.id).context("publish layer", record.id)?;

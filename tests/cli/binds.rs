@@ -319,6 +319,81 @@ fn results_come_out_on_success_and_on_failure() {
     assert!(!fresh.exists());
 }
 
+/// What cannot be copied out hides nothing of how the command ended, and nothing is committed for it.
+#[test]
+fn a_result_that_is_missing_is_told_beside_how_the_command_ended() {
+    let env = Env::filled();
+    let (path, missing) = (env.path("report.json"), format!("/nope:{}", env.path("o").display()));
+    let report = path.to_str().unwrap();
+    let read = || serde_json::from_slice::<serde_json::Value>(&fs::read(&path).unwrap()).unwrap();
+    let run = |flags: &[&str], line: &str| {
+        let flags = [&["--report", report, "--out", &missing], flags].concat();
+        env.line(&flags, line).run().warns("copy out: /nope: no such file inside")
+    };
+    // The command has failed: its own exit code, and all that there is to say.
+    drop(run(&[], "exit 3").code(3));
+    let json = read();
+    assert!(json["run"].as_str().unwrap().starts_with("r-"), "{json}");
+    assert_eq!((&json["exit"], &json["error"]), (&3.into(), &serde_json::Value::Null));
+    assert_eq!(json["out_error"], "copy out: /nope: no such file inside");
+    drop(run(&["--timeout", "1"], "sleep 1000").code(143).warns("--timeout"));
+    assert_eq!((&read()["signal"], &read()["error"]), (&15.into(), &"timeout".into()));
+    drop(run(&["--commit", "made"], "exit 4").code(4).warns("nothing kept: the command ended"));
+    drop(env.sandbox(&["run", "--out", &missing, "--", "nosuch"]).run().code(127).warns("nosuch"));
+    drop(run(&["--keep-on-failure"], "exit 3").code(3).warns("kept as r-"));
+    // It has not, and nothing is committed for that.
+    for flags in [&["--commit", "made"][..], &["--keep"], &["--keep=force"]] {
+        let line = "nothing kept: a result could not be copied out";
+        drop(run(flags, "touch /qq").code(125).warns(line));
+        let json = read();
+        assert_eq!((&json["exit"], &json["kind"]), (&0.into(), &"not-found".into()), "{json}");
+        assert!(json["run"].is_string() && json["committed"].is_null(), "{json}");
+        assert_eq!(json["error"], json["out_error"]);
+        assert_eq!(env.snapshots(), ["postinit"]);
+    }
+    let id = only_kept(&env);
+    drop(env.sandbox(&["rm", "--run", &id]).run().ok());
+    drop(
+        run(&["--commit", "made", "--keep-on-failure"], "touch /qq").code(125).warns("kept as r-"),
+    );
+    let id = only_kept(&env);
+    assert_eq!(read()["run"], id.as_str());
+    drop(env.sandbox(&["recover", &id, "--as", "made"]).run().ok());
+    drop(env.sandbox(&["run", "--from", "made", "--", "ls", "/qq"]).run().ok());
+}
+
+/// The id of the one run that is there.
+fn only_kept(env: &Env) -> String {
+    let all = env.json(&["ps"]);
+    assert_eq!(all["runs"].as_array().unwrap().len(), 1, "{all}");
+    assert_eq!(all["runs"][0]["state"], "kept");
+    all["runs"][0]["run"].as_str().unwrap().to_owned()
+}
+
+/// What is in the way of a result is said before the command has worked for it.
+#[test]
+fn a_directory_in_the_way_of_a_result_is_said_first() {
+    let env = Env::filled();
+    let (out, host) = (env.folder("out"), env.folder("host"));
+    env.folder("out/tree");
+    env.file("file", "");
+    let bind = format!("{host}:/host:rw");
+    let in_way = [format!("/work/tree:{out}"), format!("/work/x:{}", env.path("file").display())];
+    for (flag, why) in in_way.iter().zip(["exists already", "not a directory"]) {
+        let flags = ["--bind", &bind, "--out", flag];
+        drop(env.line(&flags, "touch /host/ran").run().fault(125, why, ""));
+        assert!(!env.path("host/ran").exists());
+    }
+    // One that appears meanwhile is found as well.
+    let place = format!("{out}/new:/new:rw");
+    env.folder("out/new");
+    let flag = format!("/work/sub:{out}/new");
+    let line = "mkdir -p /work/sub; mkdir /new/sub";
+    let flags = ["--bind", &place, "--out", &flag, "--commit", "made"];
+    drop(env.line(&flags, line).run().code(125).warns("sub exists already"));
+    assert_eq!(env.snapshots(), ["postinit"]);
+}
+
 #[test]
 fn a_directory_comes_out_and_links_lead_nowhere() {
     let env = Env::filled();

@@ -17,6 +17,10 @@ pub(crate) const CASES: &[Case] = &[
     ("stop_and_continue", stop_and_continue),
     ("supervisor_stopped", supervisor_stopped),
     ("before_the_payload", before_the_payload),
+    ("end_at_any_moment", end_at_any_moment),
+    ("end_of_a_commit", end_of_a_commit),
+    ("end_of_a_result", end_of_a_result),
+    ("set_up_is_measured", set_up_is_measured),
     ("timeout_after_grace", timeout_after_grace),
     ("daemons_end", daemons_end),
     ("orphans_are_reaped", orphans_are_reaped),
@@ -209,5 +213,161 @@ fn orphans_are_reaped() {
         done
         exit 1";
     start(&place, &[], line).end().code(0);
+    place.pristine();
+}
+
+/// What is told of a run.
+struct Told {
+    said: Said,
+    report: serde_json::Value,
+    made: bool,
+}
+
+impl Told {
+    /// Of a command with `--report` and `--commit NAME` that has ended by itself, whatever came.
+    #[track_caller]
+    fn of(place: &Place, child: Child, name: &str) -> Self {
+        let out = child.wait_with_output().expect("wait");
+        assert_eq!(out.status.signal(), None, "{}", String::from_utf8_lossy(&out.stderr));
+        let report = std::fs::read_to_string(place.work().join("report")).expect("report");
+        let report = serde_json::from_str(&report).expect("a whole report");
+        let made = place.snapshots().iter().any(|(one, _)| one == name);
+        Self { said: Said::from(out).decent(), report, made }
+    }
+
+    /// Whether all agree on what has happened.
+    #[track_caller]
+    fn agrees(&self, name: &str) {
+        let Self { said, report, made } = self;
+        let seen = format!("{said:?} {report} {made}");
+        assert!(report["run"].is_string(), "{seen}");
+        assert_eq!(report["committed"].is_string(), *made, "{seen}");
+        assert_eq!(said.err.contains(&format!("{name} -> ")), *made, "{seen}");
+        assert_eq!(said.code == 0, *made, "{seen}");
+        if !made {
+            assert!(said.err.contains("nothing kept"), "{seen}");
+        }
+        if said.code > 128 && report["signal"].is_null() {
+            assert_eq!((&report["exit"], &report["error"]), (&0.into(), &"interrupted".into()));
+            assert!(said.err.contains("before the commit: nothing kept"), "{seen}");
+        }
+    }
+}
+
+/// Whatever comes when, what the exit code says is true of the snapshots and of the report.
+fn end_at_any_moment() {
+    let place = Place::new();
+    let line = "mkdir /many; i=0; while [ $i -lt 500 ]; do echo $i >/many/$i; i=$((i+1)); done; echo ready";
+    let (mut whole, mut codes) = (100_000, std::collections::BTreeSet::new());
+    for round in 0..12 * soak() {
+        let name = format!("s{round}");
+        let words =
+            ["run", "--digest", "--report", "report", "--commit", &name, "--", "sh", "-c", line];
+        let mut command = place.command(words);
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+        let mut text = String::new();
+        let stdout = child.stdout.as_mut().expect("stdout");
+        BufReader::new(stdout).read_line(&mut text).expect("read");
+        let begun = std::time::Instant::now();
+        let signal = [Signal::TERM, Signal::INT, Signal::HUP][round as usize % 3];
+        if round > 0 {
+            std::thread::sleep(std::time::Duration::from_micros(random() % whole));
+            // It may have ended.
+            let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("pid");
+            rustix::process::kill_process(pid, signal).ok();
+        }
+        let told = Told::of(&place, child, &name);
+        told.agrees(&name);
+        assert!([0, 128 + signal.as_raw()].contains(&told.said.code), "{:?}", told.said);
+        codes.insert(told.said.code);
+        if round == 0 {
+            whole = begun.elapsed().as_micros() as u64;
+        }
+    }
+    assert!(codes.len() > 1, "nothing was ended: {codes:?}");
+    place.pristine();
+}
+
+/// A commit is ended by a signal until its name is given, and not after that.
+fn end_of_a_commit() {
+    let place = Place::new();
+    let steps = [
+        ("publish.syncfs.before", true),
+        ("publish.rename.after", true),
+        ("ref.temp.fsync.after", false),
+        ("ref.rename.after", false),
+        ("discard.record.before", false),
+    ];
+    for (at, (step, ended)) in steps.into_iter().enumerate() {
+        for keeps in [&[][..], &["--keep-on-failure"]] {
+            let name = format!("s{at}{}", keeps.len());
+            let words = ["run", "--report", "report", "--commit", &name];
+            let words = [&words, keeps, &["--", "touch", "/x"]].concat();
+            let mut command = place.command(words);
+            command.env("SANDBOX_FAIL", format!("{step}:stop"));
+            let child =
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+            let pid = child.id() as i32;
+            until("it stands", || (state(pid) == Some('T')).then_some(()));
+            send(pid, Signal::TERM);
+            send(pid, Signal::CONT);
+            let told = Told::of(&place, child, &name);
+            assert_eq!(told.said.code, if ended { 143 } else { 0 }, "{step}: {:?}", told.said);
+            if !ended || keeps.is_empty() {
+                told.agrees(&name);
+                assert_eq!(crate::watch::names(&place.base.join("runs")), Vec::<String>::new());
+                continue;
+            }
+            assert!(!told.made, "{step}: {:?}", told.said);
+            for line in ["ended by SIGTERM before the commit\n", "kept as r-"] {
+                assert!(told.said.err.contains(line), "{step}: {:?}", told.said);
+            }
+            let run = told.report["run"].as_str().expect("run");
+            place.said(&["recover", run, "--as", &name]).code(0);
+            place.line(&["--from", &name], "[ -e /x ]").code(0);
+        }
+    }
+    place.pristine();
+}
+
+/// A result that takes long to be copied out can be given up; nothing half-made is left of a file.
+fn end_of_a_result() {
+    let place = Place::new();
+    let line = "dd if=/dev/zero of=/large bs=1M count=300 2>/dev/null; echo ready";
+    for round in 0..4 {
+        let name = format!("s{round}");
+        let words = ["run", "--out", "/large:out", "--report", "report", "--commit", &name, "--"];
+        let mut command = place.command([&words[..], &["sh", "-c", line]].concat());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+        let out = place.work().join("out");
+        until("it is copied", || out.exists().then_some(()));
+        send(child.id() as i32, Signal::TERM);
+        let told = Told::of(&place, child, &name);
+        told.agrees(&name);
+        let left = watch::names(&out);
+        match told.said.code {
+            0 => assert_eq!(left, ["large"]),
+            143 => assert!(left.is_empty() || left == ["large"], "{left:?}"),
+            _ => panic!("{:?}", told.said),
+        }
+        std::fs::remove_dir_all(&out).ok();
+    }
+    place.pristine();
+}
+
+/// What the report says of the set-up lasts until the command begins.
+fn set_up_is_measured() {
+    let place = Place::new();
+    let mut command =
+        place.command(["run", "--report", "report", "--commit", "made", "--", "true"]);
+    command.env("SANDBOX_FAIL", "run.record.before:stop");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
+    let pid = child.id() as i32;
+    until("it stands", || (state(pid) == Some('T')).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    send(pid, Signal::CONT);
+    let told = Told::of(&place, child, "made");
+    assert!(told.report["setup_us"].as_u64().expect("a number") >= 300_000, "{}", told.report);
     place.pristine();
 }

@@ -15,6 +15,7 @@ use crate::ops::owners::{self, Memory};
 use crate::store::{
     FoldPlan, LayerId, LayerRecord, Run, RunRecord, RunState, SharedLock, Store, reached,
 };
+use crate::sys::signal::Deferred;
 use crate::tree::owners::Remembered;
 use crate::tree::{Totals, fold};
 
@@ -28,8 +29,13 @@ pub(in crate::ops) struct Staged {
 }
 
 /// Fills a fold layer for what came of the run `of`. Takes as long as it takes to link every file that was changed
-/// since the base: better called without the store lock.
-pub(in crate::ops) fn stage(store: &Store, of: &RunRecord, plan: &FoldPlan) -> Result<Staged> {
+/// since the base: better called without the store lock. A signal of these ends it.
+pub(in crate::ops) fn stage(
+    store: &Store,
+    of: &RunRecord,
+    plan: &FoldPlan,
+    signals: Option<&Deferred>,
+) -> Result<Staged> {
     let lock = store.lock_shared()?;
     let mut run = store.new_run(&lock, &of.id_map)?;
     let record = RunRecord {
@@ -49,7 +55,7 @@ pub(in crate::ops) fn stage(store: &Store, of: &RunRecord, plan: &FoldPlan) -> R
     };
     let written = run.write_record(&record);
     drop(lock);
-    match written.and_then(|()| fill(store, of, plan, &run)) {
+    match written.and_then(|()| fill(store, of, plan, &run, signals)) {
         Ok((totals, remembered)) => {
             let remembered = owners::file(&remembered)?;
             Ok(Staged { record: record_of(plan, totals)?, run, remembered })
@@ -66,12 +72,13 @@ fn fill(
     of: &RunRecord,
     plan: &FoldPlan,
     run: &Run,
+    signals: Option<&Deferred>,
 ) -> Result<(Totals, Vec<Remembered>)> {
     let top_first: Vec<_> = plan.layers.iter().rev().copied().collect();
     let layers: Vec<_> = top_first.iter().map(|id| open(store, id)).collect::<Result<_>>()?;
     let memory = Memory::of_folded(store, &of.id_map, &top_first)?;
     let (ground, place) = (open(store, &plan.ground)?, run.fs_dir()?);
-    ids::inside(Entry::Map(&of.id_map), Powers::Files, || {
+    ids::inside_unless(signals, Entry::Map(&of.id_map), Powers::Files, || {
         let layers: Vec<_> = layers.iter().map(AsFd::as_fd).collect();
         let totals = fold(&layers, ground.as_fd(), place.as_fd(), &mut reached)?;
         Ok((totals, memory.gather_folded(place.as_fd(), &layers)?))

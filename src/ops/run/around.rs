@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -36,6 +37,7 @@ pub(super) struct Around<'a> {
     lost: Vec<Lost>,
     lent: u64,
     made: Vec<Made>,
+    setup: Duration,
     staying: Option<&'a mut Staying>,
     /// Whether it has no directory; what it stands on is kept by the lock.
     fleeting: bool,
@@ -65,6 +67,7 @@ impl<'a> Around<'a> {
             lost: Vec::new(),
             lent: 0,
             made: Vec::new(),
+            setup: Duration::ZERO,
             staying: None,
             child: None,
             fleeting: false,
@@ -112,6 +115,11 @@ impl<'a> Around<'a> {
         self.lent
     }
 
+    /// From when the run was asked for until its command was let go; nothing if it never was.
+    pub(super) fn setup(&self) -> Duration {
+        self.setup
+    }
+
     /// Whether the store was seen to have no trash since the command ended.
     pub(super) fn is_tidy(&self) -> bool {
         self.tidy
@@ -157,6 +165,10 @@ impl Moments for Around<'_> {
             (Some(staying), Some(run)) => staying.serve(run),
             _ => Ok(()),
         }
+    }
+
+    fn begun(&mut self) {
+        self.setup = self.options.begun.elapsed();
     }
 
     fn meanwhile(&mut self) {

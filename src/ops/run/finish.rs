@@ -16,8 +16,9 @@ use crate::ops::commit::{self, Commit, Committed, News, Target};
 use crate::ops::copyup;
 use crate::ops::diff;
 use crate::ops::words::amount;
-use crate::run::outcome::Ended;
+use crate::run::outcome::{Ended, OURS};
 use crate::store::{LayerId, Run, RunRecord, Store};
+use crate::sys::signal::Deferred;
 use crate::tree;
 
 /// What decides about the changes of a run.
@@ -33,6 +34,10 @@ pub(super) struct After<'a> {
     pub(super) journal: &'a [u8],
     /// Whether nobody else holds what is to be committed.
     pub(super) held: Result<()>,
+    /// Why a result could not be copied out.
+    pub(super) out_failed: Option<&'a Fault>,
+    /// Signals that end a commit as long as nothing is named.
+    pub(super) signals: &'a Deferred,
 }
 
 impl After<'_> {
@@ -48,24 +53,35 @@ impl After<'_> {
         let commits = after != Wanted::Discard;
         // What a person has just said about a shell does not hang on its exit code.
         let said = commits && (self.said.is_some() || self.options.after == Wanted::Discard);
-        if commits && (ended.success() || said) {
+        let code = i32::from(ended.exit_code());
+        if commits && (said || (ended.success() && self.out_failed.is_none())) {
             let begun = std::time::Instant::now();
-            let code = i32::from(ended.exit_code());
-            let committed = self.commit(run, &after, code, finished);
-            let layer = committed.map_err(|fault| self.rescue(run, fault))?;
-            facts.commit_us = begun.elapsed().as_micros() as u64;
-            facts.named(match &after {
-                Wanted::Commit(name) => Some(name.to_string()),
-                _ => None,
-            });
-            facts.committed = layer;
-            finished.committed = layer;
-            return Ok(());
+            match self.commit(run, &after, code, finished) {
+                Ok(layer) => {
+                    facts.commit_us = begun.elapsed().as_micros() as u64;
+                    facts.named(match &after {
+                        Wanted::Commit(name) => Some(name.to_string()),
+                        _ => None,
+                    });
+                    facts.committed = layer;
+                    finished.committed = layer;
+                    return Ok(());
+                }
+                // It was given up.
+                Err(_) if self.signals.heard().is_some() => {}
+                Err(fault) => return Err(self.rescue(run, fault)),
+            }
         }
         let resumed = self.options.kept_run.is_some();
         let keeps = self.options.keep_on_failure && self.said.is_none();
-        if resumed || (!ended.success() && keeps) {
-            let code = i32::from(ended.exit_code());
+        let spoilt = self.spoilt(ended, said);
+        let kept = resumed || ((spoilt.is_some() || !ended.success()) && keeps);
+        let ended_by = self.signals.heard().filter(|_| commits && (said || ended.success()));
+        if let Some(signal) = ended_by {
+            let rest = if kept { "" } else { ": nothing kept" };
+            finished.messages.push(format!("ended by {signal} before the commit{rest}"));
+        }
+        if kept {
             if !self.record.made.is_empty() {
                 // It is no change that `diff --run` should show; if that fails it is seen there, and no more.
                 copyup::settle(self.store, run, self.record).ok();
@@ -73,15 +89,47 @@ impl After<'_> {
             self.keep_journal(run)?;
             // What lies at these places from now on was made by a command.
             let made = Vec::new();
-            run.mark_kept(&RunRecord { exit: Some(code), made, ..self.record.clone() })?;
+            let (exit, fault) = (Some(code), spoilt);
+            run.mark_kept(&RunRecord { exit, made, fault, ..self.record.clone() })?;
             finished.kept = true;
             let id = run.id();
             finished.messages.push(format!("kept as {id}: `sandbox shell --run {id}`"));
-        } else if commits {
-            let code = ended.exit_code();
+        } else if commits && !ended.success() && ended_by.is_none() {
             finished.messages.push(format!("nothing kept: the command ended with {code}"));
+        } else if commits && ended_by.is_none() {
+            finished.messages.push("nothing kept: a result could not be copied out".to_owned());
         }
         Ok(())
+    }
+
+    /// Why what a command has changed that returned 0, or that somebody wants, is not committed.
+    fn spoilt(&self, ended: Ended, said: bool) -> Option<Fault> {
+        if !ended.success() && !said {
+            return None;
+        }
+        let given_up = |signal| Fault::failed(format!("commit: ended by {signal}"));
+        self.out_failed.cloned().or_else(|| self.signals.heard().map(given_up))
+    }
+
+    /// What there is to say, beside how the command ended, of what has gone wrong since: a command that failed keeps its
+    /// exit code.
+    pub(super) fn tell(&self, ended: Ended, finished: &mut Finished, facts: &mut Facts) {
+        let failed = !ended.success();
+        let given_up = finished.committed.is_none() && self.said.is_some();
+        let signal = self.signals.heard().filter(|_| !failed || given_up);
+        if let Some(signal) = signal {
+            finished.code = 128_u8.saturating_add(signal as u8);
+            facts.interrupted();
+        }
+        let Some(fault) = self.out_failed else { return };
+        let alone = !failed && signal.is_none();
+        facts.out_failed(fault, alone);
+        if alone {
+            finished.code = OURS;
+            finished.fault = Some(fault.clone());
+        } else {
+            finished.messages.push(fault.message.clone());
+        }
     }
 
     /// What was asked for or, of a shell that changed something, what its person says now.
@@ -99,7 +147,11 @@ impl After<'_> {
         if changes.is_empty() {
             return Ok(Wanted::Discard);
         }
-        Ok(ask(&changes).map_or(Wanted::Discard, Wanted::Commit))
+        if self.signals.come().is_some() {
+            return Ok(Wanted::Discard);
+        }
+        let name = self.signals.meanwhile(|| ask(&changes));
+        Ok(name.map_or(Wanted::Discard, Wanted::Commit))
     }
 
     fn commit(
@@ -125,6 +177,8 @@ impl After<'_> {
             journal: self.journal,
             read: false,
             digest: self.options.digest,
+            // What was made inside has its names by now, and the command has not failed.
+            signals: Some(self.signals).filter(|_| finished.adopted.is_empty()),
         })?;
         let name = match after {
             Wanted::Commit(name) => name.as_str(),

@@ -18,21 +18,15 @@ pub(super) struct Leaving<'a> {
 }
 
 impl Leaving<'_> {
-    /// The command has ended, and its changes were dealt with. `reason` is why we ended it; `failed` what went wrong
-    /// nevertheless. That nothing could be left is one message more: it ended as it did.
-    pub(super) fn finished(
-        &self,
-        run: &Run,
-        finished: &mut Finished,
-        reason: Option<&str>,
-        failed: Option<&Fault>,
-    ) {
+    /// The command has ended, and its changes were dealt with. `reason` is why we ended it. That nothing could be left is
+    /// one message more: it ended as it did.
+    pub(super) fn finished(&self, run: &Run, finished: &mut Finished, reason: Option<&str>) {
         let ended = EndedRun {
-            exit: failed.map_or(finished.code, |_| OURS),
+            exit: finished.code,
             reason: reason.map(str::to_owned),
             messages: finished.messages.clone(),
             committed: finished.committed,
-            ..self.ended(failed)
+            ..self.ended(finished.fault.as_ref())
         };
         finished.messages.extend(self.leave(run, &ended));
     }

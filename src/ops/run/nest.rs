@@ -3,10 +3,12 @@
 use super::stay::Said;
 use super::{After, Finished, RunOptions};
 use crate::fault::{Fault, Kind, Result};
+use crate::ids;
 use crate::isolate::lost::Lost;
 use crate::ops::adopt;
 use crate::run::outcome::Ended;
 use crate::store::{Run, RunRecord, Store};
+use crate::sys::signal::Deferred;
 
 /// The protections that the flag costs.
 pub(super) fn given_up(options: &RunOptions) -> Vec<Lost> {
@@ -29,6 +31,10 @@ pub(super) struct End<'a> {
     pub(super) ended: Ended,
     /// Whether nobody else holds what is to be taken in.
     pub(super) held: &'a Result<()>,
+    /// Whether a result could not be copied out.
+    pub(super) out_failed: bool,
+    /// Signals that end it as long as nothing is named.
+    pub(super) signals: &'a Deferred,
 }
 
 impl End<'_> {
@@ -50,8 +56,14 @@ impl End<'_> {
             finished.messages.extend(self.goes());
             return Ok(());
         }
-        let held = self.held.clone();
-        match held.and_then(|()| adopt::take_in(self.store, run, record, None)) {
+        if self.out_failed && self.said.is_none() {
+            let line = "nothing taken in from inside: a result could not be copied out";
+            finished.messages.push(line.to_owned());
+            return Ok(());
+        }
+        let signals = Some(self.signals);
+        let held = self.held.clone().and_then(|()| ids::unless_ended(signals));
+        match held.and_then(|()| adopt::take_in(self.store, run, record, None, signals)) {
             Ok(adopted) => {
                 let told =
                     |one: &adopt::TakenIn| format!("{} -> {}: made inside", one.name, one.layer);
@@ -60,6 +72,10 @@ impl End<'_> {
                 finished.adopted = adopted.snapshots;
                 // From here on it is a run like any other; what is left inside goes with it.
                 record.nest = None;
+                Ok(())
+            }
+            Err(fault) if self.signals.heard().is_some() => {
+                finished.messages.push(format!("nothing taken in from inside: {}", fault.message));
                 Ok(())
             }
             Err(fault) => Err(rescue(run, record, self.ended, fault)),

@@ -39,6 +39,9 @@ pub(super) struct Facts {
     /// Of an error that is ours, what `--json` says, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<Kind>,
+    /// Why a result could not be copied out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_error: Option<String>,
     pub(super) committed: Option<LayerId>,
     snapshot: Option<String>,
     /// What a sandbox inside has made, if it has.
@@ -77,6 +80,7 @@ impl Report {
             signal: None,
             error: None,
             kind: None,
+            out_error: None,
             committed: None,
             snapshot: None,
             adopted: Vec::new(),
@@ -163,6 +167,19 @@ impl Facts {
     /// The command could not be started.
     pub(super) fn failed(&mut self, fault: &Fault) {
         (self.error, self.kind) = (Some(fault.message.clone()), Some(fault.kind));
+    }
+
+    /// A result could not be copied out; `alone` if nothing else went wrong.
+    pub(super) fn out_failed(&mut self, fault: &Fault, alone: bool) {
+        self.out_error = Some(fault.message.clone());
+        if alone {
+            self.failed(fault);
+        }
+    }
+
+    /// A signal came after the command's end and before the end of what was due then.
+    pub(super) fn interrupted(&mut self) {
+        self.error = Some("interrupted".to_owned());
     }
 
     /// Why we ended the command, or could not start it.
