@@ -95,6 +95,7 @@ impl<'a> Chain<'a> {
             state: RunState::Running,
             exit: Some(0),
             copy_up: Vec::new(),
+            plain: false,
             made: Vec::new(),
             nest: None,
             fault: None,
