@@ -373,6 +373,11 @@ fn prepared(store: &Store, plan: &MountPlan, base: &Base) -> Result<Vec<Option<O
     plan.ops.iter().map(detach).collect()
 }
 
+/// Whether somebody answers for owners and devices that the map does not hold.
+pub(super) fn remembers(profile: &Profile, map: &IdMap, options: &RunOptions) -> bool {
+    profile.remember_ids && who::remembers(map, options.as_user)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,9 +389,4 @@ mod tests {
         assert_eq!(found, [c"/a/x".into(), c"./x".into(), CString::from(c"/b/x")]);
         assert_eq!(candidates(&c"./x".into(), &environment), [CString::from(c"./x")]);
     }
-}
-
-/// Whether somebody answers for owners and devices that the map does not hold.
-pub(super) fn remembers(profile: &Profile, map: &IdMap, options: &RunOptions) -> bool {
-    profile.remember_ids && who::remembers(map, options.as_user)
 }
