@@ -156,12 +156,13 @@ pub fn show(store: &Store, box_name: &BoxName) -> Result<Shown> {
     })
 }
 
-/// The runs of a box that go on or were kept, oldest first; without those whose record is damaged, which `fsck`
+/// The runs of a box that go on, were kept or are left to be recovered, oldest first; without those whose record is damaged, which `fsck`
 /// tells.
 pub(super) fn runs(store: &Store, box_name: &BoxName) -> Result<Vec<BoxRun>> {
     let all = store.readable_runs()?.into_iter();
     let own = all.filter(|(record, state)| {
-        record.box_name == *box_name && *state != RunState::Dead && record.layer.is_some()
+        let there = *state != RunState::Dead || store.is_left(record);
+        record.box_name == *box_name && there && record.layer.is_some()
     });
     Ok(own.map(|(record, state)| BoxRun { run: record.run, state }).collect())
 }

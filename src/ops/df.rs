@@ -138,7 +138,7 @@ fn names(store: &Store) -> Result<(Vec<Named>, Needs)> {
         }
     }
     for (run, state) in store.runs()? {
-        if state != RunState::Dead {
+        if state != RunState::Dead || store.is_left(&run) {
             let lent =
                 run.nest.iter().flat_map(|lent| lent.layers.iter().chain(lent.taken.values()));
             need(&run.chain.iter().chain(lent).copied().collect::<Vec<_>>());

@@ -90,7 +90,7 @@ pub fn scrub(store: &Store, box_name: &BoxName, request: &Request) -> Result<Scr
     };
     for run in runs(store, box_name)? {
         match run.state {
-            RunState::Kept => done.kept.push(run.run),
+            RunState::Kept | RunState::Dead => done.kept.push(run.run),
             _ => done.running.push(run.run),
         }
     }

@@ -105,6 +105,7 @@ impl Run {
         file::rmdir(self.dir(), layout::NEXT_WORK)?;
         file::rmdir(self.dir(), layout::NEXT_FS)?;
         file::unlink(self.dir(), layout::RUN_RECORD_NEW)?;
+        file::unlink(self.dir(), layout::RUN_DEAD)?;
         file::unlink(self.dir(), layout::RUN_LOG)?;
         file::unlink(self.dir(), layout::RUN_JOURNAL)?;
         file::unlink(self.dir(), layout::RUN_SOCKET)?;

@@ -203,7 +203,7 @@ impl Store {
         lost
     }
 
-    fn is_absent(&self, path: &str) -> bool {
+    pub(super) fn is_absent(&self, path: &str) -> bool {
         matches!(statat(self.dir(), path, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
     }
 }

@@ -71,6 +71,8 @@ pub(crate) const RUN_RECORD_NEW: &str = ".new-run.json";
 pub(crate) const RUN_BECOMES: &str = "becomes";
 /// In a kept run: what the handler of remembered owners has written down.
 pub(crate) const RUN_JOURNAL: &str = "journal";
+/// In a run that stayed and is dead: empty, made when that was first seen.
+pub(crate) const RUN_DEAD: &str = "dead";
 /// In a run: its output, if it is a run that stays.
 pub(crate) const RUN_LOG: &str = "log";
 /// In a run that stays: the socket of its supervisor.

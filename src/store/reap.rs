@@ -1,4 +1,5 @@
-//! What killed runs leave: found by a lock that nobody holds, moved to the trash.
+//! What killed runs leave: found by a lock that nobody holds, moved to the trash. What one leaves that stayed is nobody's to
+//! see at once, so it lies there for a while.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,11 +10,14 @@ use rustix::io::Errno;
 use super::discard::trash_name;
 use super::failpoint::step;
 use super::runs::Probe;
-use super::{RunId, RunRecord, RunState, Store, layout};
+use super::{RunId, RunRecord, RunState, Store, file, layout};
 use crate::fault::{Context, Fault, Result};
 
 /// A run without a lock is being made or removed for this long; then its maker is dead.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What a dead run has left that stayed is left for so long since that was first seen.
+const LEFT_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Whether a kept run has what it was kept for, or [`Store::settle`] has to find out. Without either it has
 /// become a layer.
@@ -30,6 +34,8 @@ pub(super) enum Fate {
     Live(Option<RunRecord>),
     /// It was kept.
     Kept(RunRecord),
+    /// It stayed, and its supervisor is dead: it is left for who recovers it.
+    Left(RunRecord),
     /// Its supervisor is dead; we hold its lock, if it has one.
     Dead(Corpse),
     /// It is not there any more.
@@ -54,7 +60,7 @@ impl Corpse {
 impl Store {
     /// Moves what killed runs have left to the trash, and says how many there were. Safe against runs that
     /// are being made, and against other reapers. A run whose record cannot be read is left alone, since it
-    /// may be one that was kept.
+    /// may be one that was kept; so is, for a week, one that stayed.
     ///
     /// # Errors
     /// What the system calls say.
@@ -63,6 +69,7 @@ impl Store {
         for name in self.names(layout::RUNS)? {
             match self.fate(&name, GRACE) {
                 Ok(Fate::Dead(corpse)) => count += usize::from(self.bury(&corpse)?),
+                Ok(Fate::Left(record)) => self.note_dead(&record.run),
                 Ok(_) => {}
                 // gc and fsck tell; here it would only stand in the way of another command.
                 Err(_) => {}
@@ -101,8 +108,29 @@ impl Store {
             {
                 Ok(Fate::Kept(record.clone()))
             }
+            Ok(Some(record)) if self.is_left(record) => Ok(Fate::Left(record.clone())),
             Ok(_) => Ok(Fate::Dead(Corpse { id, name, probe: Some(probe) })),
             Err(fault) => Err(fault.clone()),
+        }
+    }
+
+    /// Whether a run that is dead stayed, and is left for now to whoever wants to recover it: nobody has seen it die. One that is
+    /// over, or a layer, is only on its way out.
+    pub fn is_left(&self, record: &RunRecord) -> bool {
+        let (id, run) = (record.run, layout::run(&record.run));
+        let has = |name: &str| !self.is_absent(&format!("{run}/{name}"));
+        record.layer.is_some()
+            && has(layout::LAYER_FS)
+            && (has(layout::RUN_LOG) || !self.is_absent(&layout::ended_log(&id)))
+            && self.ended_run(&id).is_none()
+            && !self.is_older(&format!("{run}/{}", layout::RUN_DEAD), LEFT_AGE).unwrap_or(false)
+    }
+
+    /// From when on the time of a dead run counts. Without it, it counts from the next time.
+    fn note_dead(&self, id: &RunId) {
+        let name = format!("{}/{}", layout::run(id), layout::RUN_DEAD);
+        if self.is_absent(&name) {
+            file::create(self.dir(), &name).ok();
         }
     }
 

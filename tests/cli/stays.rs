@@ -435,12 +435,35 @@ fn a_killed_supervisor_takes_all_with_it_and_leaves_what_can_be_recovered() {
         let name = format!("saved{}", signal.as_raw());
         drop(env.sandbox(&["recover", &id, "--as", &name]).run().ok());
         drop(env.sandbox(&["run", "--from", &name, "--", "ls", "/file"]).run().ok());
-        // The name is free again, and the next command takes away what nobody recovers.
-        start_ready(&env, &["--name", "s"], FOR_EVER);
+        // The name is free again, and other commands leave alone what nobody has recovered yet.
+        let id = start_ready(&env, &["--name", "s", "--from", &name], FOR_EVER);
         kill_process(pid(&only(&env)), signal).unwrap();
         left::eventually("processes", || left::processes(env.dir()));
-        drop(env.sandbox(&["list"]).run().ok());
-        assert!(listed(&env).is_empty());
+        drop(env.sandbox(&["rm", &name]).run().ok());
+        for words in [&["list"][..], &["run", "--", "true"], &["gc", "--all"], &["df"], &["fsck"]] {
+            drop(env.sandbox(words).run().ok());
+            assert_eq!(only(&env)["state"], "dead", "{words:?}");
+        }
+        drop(env.sandbox(&["scrub", "--all"]).run().fault(4, &id, "recover"));
+        drop(env.sandbox(&["logs", "s"]).run().ok().stdout("ready\n"));
+        drop(env.sandbox(&["recover", &id, "--as", &name]).run().ok());
+        drop(env.sandbox(&["run", "--from", &name, "--", "ls", "/file"]).run().ok());
+        // After a week since that was seen, or when it is told to, it goes.
+        for rm in [true, false] {
+            let id = start_ready(&env, &["--name", "s"], FOR_EVER);
+            kill_process(pid(&only(&env)), signal).unwrap();
+            left::eventually("processes", || left::processes(env.dir()));
+            drop(env.sandbox(&["list"]).run().ok());
+            let seen = std::fs::File::open(env.base().join(format!("runs/{id}/dead"))).unwrap();
+            if rm {
+                drop(env.sandbox(&["rm", "--run", "s"]).run().ok());
+            } else {
+                let days = Duration::from_secs(8 * 24 * 60 * 60);
+                seen.set_modified(std::time::SystemTime::now() - days).unwrap();
+                drop(env.sandbox(&["list"]).run().ok());
+            }
+            assert!(listed(&env).is_empty());
+        }
     }
 }
 

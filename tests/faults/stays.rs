@@ -183,6 +183,10 @@ fn supervisor_is_killed() {
         gone(&mark);
         place.no_mount_left();
         assert_eq!(states(&place), ["dead"]);
+        // Other commands leave it alone.
+        place.said(&["run", "--", "true"]).code(0);
+        place.said(&["gc"]).code(0);
+        assert_eq!(states(&place), ["dead"]);
         place.said(&["recover", &run, "--as", "saved"]).code(0);
         place.line(&["--from", "saved"], "[ -e /file ]").code(0);
         place.pristine();
@@ -335,6 +339,13 @@ fn killed_at_its_end() {
             seen.insert((states[0].as_str().map(str::to_owned), step));
             place.said(&["fsck"]).code(0);
             place.said(&["gc"]).code(0);
+            if states[0] == "dead" {
+                // Nobody takes it away but who is told to.
+                assert_eq!(runs(&place), [run], "{at}");
+                place.said(&["rm", "--run", run]).code(0);
+                // Its log may lie in the store by now.
+                place.said(&["gc"]).code(0);
+            }
             crate::disk::Disk::read(&place.base).clean(&at);
             place.said(&["fsck"]).code(0);
         }

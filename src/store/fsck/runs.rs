@@ -52,7 +52,7 @@ impl Store {
             Ok(Some(record)) if record.run != *id => {
                 survey.record(None, &file, "it is of another run", Remedy::Run(*id));
             }
-            Ok(Some(record)) if live || record.state == RunState::Kept => {
+            Ok(Some(record)) if live || record.state == RunState::Kept || self.is_left(&record) => {
                 let tree = format!("{path}/{}", layout::LAYER_FS);
                 if !live && self.look(&tree)?.is_none() {
                     survey.note(&tree, "is a layer already: the run is removed, or gets it back");

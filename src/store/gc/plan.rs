@@ -93,7 +93,7 @@ impl<'s> Plan<'s> {
         let (mut dead, mut scaffolds) = (Vec::new(), BTreeSet::new());
         for name in self.store.names(layout::RUNS)? {
             let record = match self.store.fate(&name, Duration::ZERO)? {
-                Fate::Live(Some(record)) | Fate::Kept(record) => record,
+                Fate::Live(Some(record)) | Fate::Kept(record) | Fate::Left(record) => record,
                 // It is being removed: whoever makes a run holds the store lock until it has a record.
                 Fate::Live(None) | Fate::Gone => continue,
                 Fate::Dead(corpse) => {
