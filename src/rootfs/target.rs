@@ -106,7 +106,7 @@ pub(super) fn resolve_or_make(
 /// /run if the link leads there, or else the link itself, which can be mounted over like a file.
 pub(super) fn resolve_ours(target: &Path) -> Result<Place, Errno> {
     resolve(target, IN_LAYERS)
-        .or_else(|_| make_in_ours(target, false, LINKS))
+        .or_else(|_| make_in_ours(target, false, &["/run"], LINKS))
         .or_else(|_| resolve_link(target))
         .map(Place::there)
         .or_else(|_| make(target, false))
@@ -120,7 +120,9 @@ pub(super) fn resolve_link(target: &Path) -> Result<OwnedFd, Errno> {
 
 /// Makes a target that is not there: in a file system of ours, if the way leads there, or else in the layers.
 pub(super) fn make_missing(target: &Path, directory: bool) -> Result<Place, Errno> {
-    make_in_ours(target, directory, LINKS).map(Place::there).or_else(|_| make(target, directory))
+    make_in_ours(target, directory, &FRESH, LINKS)
+        .map(Place::there)
+        .or_else(|_| make(target, directory))
 }
 
 /// Makes a target that a whiteout of a layer hides from the scaffold, with what is missing above it: in the layers, and
@@ -169,9 +171,14 @@ fn make_in_layers(target: &Path, directory: bool) -> Result<Place, Errno> {
 /// How many symlinks to nowhere may be met on the way to one place.
 const LINKS: u32 = 8;
 
-/// The same in a file system of ours ([`FRESH`]), where a symlink of a layer leads there: /var/run and /var/lock do in most
+/// The same in one of these file systems of ours ([`FRESH`]), where a symlink of a layer leads there: /var/run and /var/lock do in most
 /// trees, and to nowhere as long as /run is empty.
-fn make_in_ours(target: &Path, directory: bool, links: u32) -> Result<OwnedFd, Errno> {
+fn make_in_ours(
+    target: &Path,
+    directory: bool,
+    ours: &[&str],
+    links: u32,
+) -> Result<OwnedFd, Errno> {
     let target = relative(target);
     let mut dir = resolve(Path::new("."), INSIDE)?;
     let mut place = PathBuf::from("/");
@@ -183,9 +190,9 @@ fn make_in_ours(target: &Path, directory: bool, links: u32) -> Result<OwnedFd, E
                 match readlinkat(&dir, name, Vec::new()) {
                     Ok(link) if links > 0 => {
                         let link = link.to_str().map_err(|_| Errno::NOENT)?;
-                        make_in_ours(&beside(&place, Path::new(link)), directory, links - 1)?;
+                        make_in_ours(&beside(&place, Path::new(link)), directory, ours, links - 1)?;
                     }
-                    Err(_) if is_ours(&dir)? => make_one(&dir, name, directory)?,
+                    Err(_) if is_one_of(ours, &dir)? => make_one(&dir, name, directory)?,
                     _ => return Err(Errno::NOENT),
                 }
                 resolve(&place, INSIDE)
@@ -193,13 +200,14 @@ fn make_in_ours(target: &Path, directory: bool, links: u32) -> Result<OwnedFd, E
             other => other,
         }?;
     }
-    Ok(dir)
+    // What was there before may be the host's, or one of our devices.
+    if is_one_of(ours, &dir)? { Ok(dir) } else { Err(Errno::NOENT) }
 }
 
 /// Whether it lies on a file system that we have mounted, empty; what is bound into that is somebody else's.
-fn is_ours(dir: &OwnedFd) -> Result<bool, Errno> {
+fn is_one_of(ours: &[&str], dir: &OwnedFd) -> Result<bool, Errno> {
     let mount = mount_of(dir.as_fd())?;
-    for fresh in FRESH {
+    for fresh in ours {
         match resolve(Path::new(fresh), INSIDE) {
             Ok(root) if mount_of(root.as_fd())? == mount => return Ok(true),
             _ => {}

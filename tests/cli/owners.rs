@@ -767,9 +767,9 @@ fn an_ordinary_user_forges_nothing() {
             syscall $n, $path, $name, $value, length $value, 0;
         }'; true";
     let words =
-        ["run", "--from", "nodes", "--as-user", "--commit", "forged", "--", "sh", "-c", forge];
+        ["run", "--from", "nodes", "--as-user", "--commit", "plain", "--", "sh", "-c", forge];
     drop(env.sandbox(&words).run().ok());
-    let lines = taken_out(env, "forged:/srv/d");
+    let lines = taken_out(env, "plain:/srv/d");
     let of = |name: &str| {
         let found = lines.iter().find(|line| line.ends_with(&format!("d/{name}")));
         found.unwrap_or_else(|| panic!("{name}: {lines:?}")).clone()
