@@ -45,7 +45,7 @@ pub(crate) fn filled() -> Option<Env> {
 fn works(env: &Env) -> bool {
     let works = ids() != Ids::Identity || !real_root();
     if !works {
-        let (state, why) = (env.state(), "where root inside is root of this machine");
+        let (state, why) = (env.state(), "root inside is root of this machine");
         drop(env.sandbox(&["run", "--nest", "--", "true"]).run().fault(125, why, "--ids range"));
         assert_eq!(env.state(), state);
     }
