@@ -51,10 +51,6 @@ pub fn namespaces(errno: Errno, spaces: Spaces, host: Host) -> String {
         return remedy;
     }
     match errno {
-        Errno::NOSPC | Errno::USERS if !spaces.has_user() => {
-            let name = spaces.limits().next().unwrap_or_default();
-            format!("too many such namespaces: end some, or as root raise `sysctl user.{name}`")
-        }
         Errno::NOSPC | Errno::USERS => {
             "too many user namespaces, or more than 32 in one another: end some, or as root raise \
              `sysctl user.max_user_namespaces`"

@@ -124,11 +124,6 @@ impl Spaces {
         Self(bits.fold(0, |bits, (index, _)| bits | 1 << index))
     }
 
-    /// Whether user namespaces are among them.
-    pub(super) fn has_user(self) -> bool {
-        self.0 & 1 != 0
-    }
-
     /// Those of both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
