@@ -33,7 +33,12 @@ pub fn why_no_namespace(errno: Errno, spaces: Spaces, host: Host) -> String {
     match host.none_allowed.and(spaces).limits().next() {
         _ if host.no_proc && errno == Errno::NOENT => "there is no /proc".to_owned(),
         Some(name) if is_limit(errno) => format!("user.{name} is 0"),
-        None if is_limit(errno) => "there are too many (user.max_user_namespaces)".to_owned(),
+        None if is_limit(errno) => {
+            // Of those of birth it is nearly always the first.
+            let most = if spaces == Spaces::OF_BIRTH { 1 } else { usize::MAX };
+            let names = spaces.limits().take(most).map(|name| format!("user.{name}"));
+            format!("there are too many ({})", names.collect::<Vec<_>>().join(", "))
+        }
         _ => why(errno),
     }
 }
@@ -41,10 +46,13 @@ pub fn why_no_namespace(errno: Errno, spaces: Spaces, host: Host) -> String {
 /// Namespaces that cannot be made, for this error of clone(2) or unshare(2). Of which kind it is, if one alone is refused,
 /// these calls do not tell; those of which there may be none do.
 pub fn namespaces(errno: Errno, spaces: Spaces, host: Host) -> String {
-    let refused: Vec<_> = host.none_allowed.and(spaces).limits().collect();
-    if is_limit(errno) && !refused.is_empty() {
-        // The others would be next.
-        let all = host.none_allowed.limits().map(|name| format!(" user.{name}=15000"));
+    // The others would be next. A limit of a namespace around ours does not show.
+    let raised = match host.none_allowed.and(spaces).limits().next() {
+        Some(_) => Some(host.none_allowed),
+        None => Some(spaces).filter(|spaces| *spaces != Spaces::OF_BIRTH),
+    };
+    if let Some(raised) = raised.filter(|_| is_limit(errno)) {
+        let all = raised.limits().map(|name| format!(" user.{name}=15000"));
         return format!("as root: `sysctl -w{}`", all.collect::<String>());
     }
     if let Some(remedy) = before_all(host) {

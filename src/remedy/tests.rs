@@ -123,7 +123,9 @@ fn limits_are_named_by_kind() {
     );
     assert_eq!(why(Spaces::OTHERS), "user.max_ipc_namespaces is 0");
     assert_eq!(why(Spaces::NETWORK), "user.max_net_namespaces is 0");
-    assert_eq!(why(Spaces::MOUNTS), "there are too many (user.max_user_namespaces)");
+    assert_eq!(why(Spaces::MOUNTS), "there are too many (user.max_mnt_namespaces)");
+    let named = "there are too many (user.max_user_namespaces)";
+    assert_eq!(why_no_namespace(Errno::NOSPC, Spaces::OF_BIRTH, Host::default()), named);
     assert_eq!(namespaces(Errno::NOSPC, Spaces::OF_BIRTH, both), all);
     // That of the network stops nobody else.
     let network = zero(&["max_net_namespaces"]);

@@ -107,7 +107,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
     if let Err(fault) = supervisor.make_ready(&spec, store, moments) {
         supervisor.kill();
         drop(supervisor.wait_gone());
-        return Err(fault);
+        return Err(supervisor.cause(&spec).unwrap_or(fault));
     }
     moments.born(child);
     if let Err(fault) = supervisor.serve(&spec, moments) {

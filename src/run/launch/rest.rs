@@ -10,11 +10,12 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::{Supervisor, session};
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::run::companion::{Companion, FINE, OVER, refusal};
+use crate::run::explain::Told;
 use crate::run::outcome::{Ended, Reason};
 use crate::run::spec::{GRACE, RunSpec};
-use crate::run::wire::{Down, send_down};
+use crate::run::wire::{Down, Up, receive_up, send_down};
 use crate::run::{disk, early, network, pump};
 use crate::sys::process::{
     NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
@@ -73,6 +74,17 @@ impl Supervisor {
         self.companions.push(companion);
         send_down(self.wire.as_fd(), Down::Go).ok();
         Ok(())
+    }
+
+    /// Why a child that is gone could not go on, if it has told: the map of a dead process cannot be written (EACCES),
+    /// which is no reason of its own.
+    pub(super) fn cause(&self, spec: &RunSpec) -> Option<Fault> {
+        while let Ok(Some(message)) = receive_up(self.wire.as_fd()) {
+            if let Up::Failed(failure) = message {
+                return Some(Told::of(spec).explain(failure).1);
+            }
+        }
+        None
     }
 
     /// A companion has ended.
