@@ -2,7 +2,7 @@
 //!
 //! The host's terminal never gets inside. Where a standard descriptor is a terminal, the payload has a pty
 //! of the sandbox's own devpts there, and this file carries bytes between the two. (Without one it has pipes:
-//! [`super::veil`].)
+//! `veil`.)
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -55,7 +55,7 @@ pub struct Request {
     pub resolver: Option<String>,
     /// More names for /etc/hosts.
     pub hosts: Vec<(String, IpAddr)>,
-    /// Whether apt is told not to become another user ([`APT_CONFIG`]).
+    /// Whether apt is told not to become another user ([`super::APT_CONFIG`]).
     pub apt_as_root: bool,
     /// Whether the command's user is an ordinary one, who has to be known.
     pub ordinary_user: bool,
