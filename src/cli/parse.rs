@@ -36,7 +36,8 @@ pub(super) fn tmpfs(text: &OsStr) -> Result<Memory> {
     let [target] = <[Vec<u8>; 1]>::try_from(parts).map_err(|_| {
         Fault::usage("write DST or DST:size=SIZE,mode=MODE; a colon of a path is written `\\:`")
     })?;
-    let mut memory = Memory { target: inside(target)?, size: None, mode: 0o755 };
+    // As Docker and podman have it: also a user who is not root can use it, and cannot remove what others made.
+    let mut memory = Memory { target: inside(target)?, size: None, mode: 0o1777 };
     let options = options.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     for option in options.iter().flat_map(|text| text.split(',')) {
         match option.split_once('=') {

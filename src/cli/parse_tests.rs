@@ -20,12 +20,12 @@ fn caches_and_outs() {
 #[test]
 fn memory_has_options() {
     let read = |text: &str| tmpfs(OsStr::new(text));
-    let plain = |target: &str| Memory { target: target.into(), size: None, mode: 0o755 };
+    let plain = |target: &str| Memory { target: target.into(), size: None, mode: 0o1777 };
     assert_eq!(read("/x").unwrap(), plain("/x"));
     assert_eq!(read("/a\\:b").unwrap(), plain("/a:b"));
     assert_eq!(read("/x:rw,exec").unwrap(), plain("/x"));
-    let wanted = Memory { size: Some(1 << 20), mode: 0o1777, ..plain("/x") };
-    assert_eq!(read("/x:size=1M,mode=1777").unwrap(), wanted);
+    let wanted = Memory { size: Some(1 << 20), mode: 0o750, ..plain("/x") };
+    assert_eq!(read("/x:size=1M,mode=750").unwrap(), wanted);
     for bad in [
         "",
         "x",

@@ -39,7 +39,7 @@ pub(super) struct RunFlags {
     )]
     bind: Vec<Bind>,
 
-    /// Mount an empty directory in memory, with size=SIZE at most, and a mode= of its own
+    /// Mount an empty directory in memory, with size=SIZE at most, and a mode= (1777 if not)
     #[arg(
         long,
         value_name = "DST[:OPTIONS]",
