@@ -40,3 +40,5 @@ mod store;
 mod terminal;
 #[path = "escape/users.rs"]
 mod users;
+#[path = "escape/wall.rs"]
+mod wall;

@@ -27,3 +27,4 @@ mod search;
 pub mod seccomp;
 pub mod ulimit;
 pub mod vital;
+pub mod wall;

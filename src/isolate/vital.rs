@@ -6,7 +6,7 @@ use super::{bpf, compile};
 use crate::fault::{Fault, Result};
 
 /// A call by its name and its number.
-type Call = (&'static str, libc::c_long);
+pub(super) type Call = (&'static str, libc::c_long);
 
 const EXECVE: Call = ("execve", libc::SYS_execve);
 const EXECVEAT: Call = ("execveat", libc::SYS_execveat);
@@ -35,7 +35,7 @@ const OURS: [Call; 9] = [
 const PERMITS: [u32; 2] = [0x7fff_0000, 0x7ffc_0000];
 
 /// Whether a program never lets this call through, whatever its arguments are.
-fn refuses(program: &[u8], (_, number): Call) -> bool {
+pub(super) fn refuses(program: &[u8], (_, number): Call) -> bool {
     let Some(arch) = compile::native() else { return false };
     let verdict =
         u32::try_from(number).ok().and_then(|number| bpf::constant(program, arch, number));

@@ -165,7 +165,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         id_map: confinement.id_map.clone(),
         own_network: false,
         outside: None,
-        scoped: confinement.scoped,
+        wall: confinement.wall,
         lowers: Vec::new(),
         scaffold: None,
         run_dir: String::new(),
@@ -269,6 +269,7 @@ fn environment(
 mod tests {
     use super::*;
     use crate::ids::{Extent, IdMap, Mode};
+    use crate::isolate::wall::Wall;
     use crate::run::supervisor::held::Bytes;
 
     fn confinement() -> Confinement {
@@ -288,7 +289,7 @@ mod tests {
                 (Resource::Core as u32, Some(0), Some(0)),
                 (Resource::Nofile as u32, None, None),
             ],
-            scoped: false,
+            wall: Wall::default(),
             own_network: Some(true),
         }
     }

@@ -207,7 +207,7 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         Stage::Fork => "make: the payload's process",
         Stage::Session => "make: a session",
         Stage::Limits => "set: resource limits",
-        Stage::Scope => "close: abstract sockets of the host",
+        Stage::Wall => "restrict: the command by Landlock",
         Stage::Cgroup => "enter: the cgroup of the run",
         Stage::Capabilities => "drop: capabilities",
         Stage::NoNewPrivs => "set: no_new_privs",

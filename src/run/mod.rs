@@ -30,5 +30,6 @@ pub mod supervisor;
 pub mod terminal;
 pub mod user;
 mod veil;
+mod wall;
 pub mod weaker;
 pub mod wire;

@@ -22,6 +22,7 @@ use super::outcome::{NOT_EXECUTABLE, NOT_FOUND};
 use super::reap;
 use super::spec::RunSpec;
 use super::user::{self, Part, Resolved};
+use super::wall;
 use super::weaker;
 use super::wire::{Failure, Stage, Up, send_ready, send_up};
 use crate::isolate::{caps, limits};
@@ -145,6 +146,8 @@ fn give_up(
     user: Option<&Resolved>,
     joined: Option<Option<GateEnd>>,
 ) -> Result<Option<OwnedFd>, Failure> {
+    // Before a limit of descriptors, because it takes two.
+    wall::put_up(spec).map_err(Failure::at(Stage::Wall))?;
     limits::apply(&spec.limits).map_err(Failure::at(Stage::Limits))?;
     if let Some(user) = user {
         change_user(user).map_err(Part::Change.failed())?;
@@ -163,9 +166,6 @@ fn give_up(
         reap::hide().map_err(Failure::at(Stage::Join))?;
     }
     default_signals().map_err(Failure::at(Stage::Session))?;
-    if spec.scoped {
-        sys::landlock::scope_abstract_sockets().map_err(Failure::at(Stage::Scope))?;
-    }
     let listener =
         spec.remember.as_ref().map_or(Ok(None), |asked| weaker::listen(spec, asked, wire));
     let listener = listener.map_err(Failure::at(Stage::Seccomp))?;

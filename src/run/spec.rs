@@ -14,6 +14,7 @@ use crate::ids::{IdMap, Mode, ORDINARY};
 use crate::isolate::caps::CapSet;
 use crate::isolate::cgroup::live::Entrance;
 use crate::isolate::remember::Programs;
+use crate::isolate::wall::Wall;
 use crate::rootfs::copy_up::CopyUp;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::MountPlan;
@@ -30,8 +31,8 @@ pub struct RunSpec {
     pub own_network: bool,
     /// What fills that network, if it shall reach the outside.
     pub outside: Option<Outside>,
-    /// Whether abstract sockets of the host's network are out of reach.
-    pub scoped: bool,
+    /// What Landlock keeps the payload from.
+    pub wall: Wall,
     /// Paths of the lowers' trees beneath base_dir, top first, the scaffold last.
     pub lowers: Vec<String>,
     /// The scaffold, if it is none of these.

@@ -78,8 +78,8 @@ pub enum Stage {
     Join,
     /// The run that was joined has ended, and the command with it.
     Over,
-    /// Landlock's scope.
-    Scope,
+    /// Landlock.
+    Wall,
     /// Putting the overlay where it can become the root, or over the old one.
     Place,
     /// Taking the old root away.
@@ -117,7 +117,7 @@ const STAGES: [Stage; 32] = [
     Stage::Cgroup,
     Stage::Join,
     Stage::Over,
-    Stage::Scope,
+    Stage::Wall,
     Stage::Place,
     Stage::OldRoot,
     Stage::Life,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// A vector of C strings with the null-terminated pointer array that execve(2) wants.
@@ -148,6 +149,13 @@ pub fn is_directory(fd: RawFd) -> bool {
     let answer = unsafe { libc::fstat(fd, stat.as_mut_ptr()) };
     // SAFETY: the kernel has filled it in when it answers 0.
     answer == 0 && unsafe { stat.assume_init() }.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// How a descriptor was opened, as F_GETFL of fcntl(2) tells; none if nothing is open there.
+pub fn opened_for(fd: RawFd) -> Option<OFlags> {
+    // SAFETY: a number that is no descriptor is an error, which is an answer.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    u32::try_from(flags).ok().map(OFlags::from_bits_retain)
 }
 
 /// Whether a descriptor number stands for a terminal; a closed one does not.

@@ -8,12 +8,12 @@ use crate::common::{Ids, ids, left, mode};
 use crate::host::{Host, refused, rounds, text};
 
 /// A run that stays, with a shell line; it is ended with the value.
-struct Stays<'a> {
+pub(crate) struct Stays<'a> {
     host: &'a Host,
 }
 
 impl<'a> Stays<'a> {
-    fn new(host: &'a Host, flags: &[&str], line: &str) -> Self {
+    pub(crate) fn new(host: &'a Host, flags: &[&str], line: &str) -> Self {
         let words = ["start", "--name", "web", "--bind", "/usr:/usr"];
         let mut start = host.sandbox(&words);
         let out = start.args(flags).args(["--", "/bin/sh", "-c", line]).output().unwrap();
@@ -51,7 +51,7 @@ impl Drop for Stays<'_> {
     }
 }
 
-fn profiles() -> &'static [&'static str] {
+pub(crate) fn profiles() -> &'static [&'static str] {
     let identity = ids() == Ids::Identity && mode::real_root();
     if identity { &["build", "dev"] } else { &["build", "dev", "strict"] }
 }

@@ -23,6 +23,7 @@ const INSIDE: &[(&str, fn())] = &[
     ("same_words", crate::host::same_words_inside),
     ("no_pivot_root", crate::weaker::no_pivot_root_inside),
     ("no_listener", crate::weaker::no_listener_inside),
+    ("no_landlock", crate::weaker::no_landlock_inside),
 ];
 
 /// Does what the harness asks of itself, if these words are of that kind.

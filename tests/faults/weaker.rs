@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ("no_pivot_root", no_pivot_root),
     ("no_sys_admin", no_sys_admin),
     ("no_listener", no_listener),
+    ("no_landlock", no_landlock),
 ];
 
 /// Ways out of a chroot that others have had, in Perl, whose `chdir` takes a descriptor, too. Each goes up as far
@@ -217,6 +218,32 @@ pub(crate) fn no_listener_inside() {
     denied(&["run", "--strict", "--", "true"]).refused(125, hint);
     let said = place.said(&["run", "--", "true"]).code(0);
     assert!(!said.err.contains("not enforced: owners"), "{said:?}");
+    place.pristine();
+}
+
+/// Where a filter around it, or the kernel, has no Landlock.
+fn no_landlock() {
+    nested::inside("no_landlock");
+}
+
+pub(crate) fn no_landlock_inside() {
+    let place = Place::new();
+    let calls = "landlock_create_ruleset,landlock_add_rule,landlock_restrict_self";
+    let denied = |words: &[&str]| -> Said {
+        nested::denied(calls, &place.command(words)).output().expect("run").into()
+    };
+    for (flags, gone) in [
+        (&[][..], &["landlock"][..]),
+        (&["--net", "host"], &["abstract sockets", "landlock"]),
+        (&["--profile", "dev", "--net", "none"], &[]),
+    ] {
+        let words = [&["run", "--report", "report"], flags, &["--", "true"]].concat();
+        let said = denied(&words).code(0);
+        assert_eq!(said.err.matches("not enforced: ").count(), gone.len(), "{said:?}");
+        assert_eq!(lost(&place), gone);
+    }
+    let hint = if ids() == "identity" { "" } else { "sandbox doctor" };
+    denied(&["run", "--strict", "--", "true"]).refused(125, hint);
     place.pristine();
 }
 

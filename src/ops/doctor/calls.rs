@@ -96,7 +96,7 @@ pub(super) fn upper_in_memory() -> Result<Probe> {
     Ok(row("upper-tmpfs", false, "works", bad, found, remedy))
 }
 
-/// Landlock, which keeps a run with the host's network from its abstract sockets.
+/// Landlock, which keeps a run from files outside, and one with the host's network from its abstract sockets.
 pub(super) fn landlock() -> Probe {
     let name = "landlock";
     let remedy = |_: Errno| {
@@ -109,7 +109,12 @@ pub(super) fn landlock() -> Probe {
             name,
             ok: false,
             needed: false,
-            detail: format!("ABI {version} cannot hold abstract sockets back (6 can)"),
+            detail: match version {
+                2.. => format!("ABI {version} cannot hold abstract sockets back (6 can)"),
+                _ => format!(
+                    "ABI {version} is no second wall around files (2 is), and cannot hold abstract sockets back (6 can)"
+                ),
+            },
             errno: None,
             remedy: Some(remedy(Errno::NOSYS)),
         },

@@ -10,6 +10,7 @@ use super::probes::{Scratch, own_map};
 use crate::fault::{Context, Fault, Result};
 use crate::ids::{self, IdMap};
 use crate::isolate::profile::{Profile, Root, Tmp};
+use crate::isolate::wall::Wall;
 use crate::isolate::{caps, env, limits, remember, seccomp};
 use crate::remedy;
 use crate::rootfs::copy_up::{self, TouchRpmdb};
@@ -22,6 +23,7 @@ use crate::run::outcome::{Ended, OURS};
 use crate::run::spec::{GRACE, RunSpec, Upper};
 use crate::run::weaker::Weaker;
 use crate::sys::exec::Strings;
+use crate::sys::landlock;
 
 /// The layer, of the directories that are made for every try, and where a database of rpm's is copied up.
 const LAYER: &str = "a";
@@ -98,7 +100,7 @@ fn spec(scratch: &Scratch, id_map: IdMap) -> Result<RunSpec> {
     Ok(RunSpec {
         own_network: true,
         outside: None,
-        scoped: false,
+        wall: Wall::plan(&program, true, landlock::version()).0,
         lowers: vec![LAYER.to_owned()],
         scaffold: Some(Fleeting { places: plan.places(|_| true), home: false }),
         run_dir: ".".to_owned(),

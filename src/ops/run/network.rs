@@ -4,11 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::{Net, RunOptions};
 use crate::fault::{Context, Fault, Result, printable};
-use crate::isolate::lost::Lost;
 use crate::isolate::outside::{self, Publish};
 use crate::isolate::profile::{Network, Profile};
 use crate::run::network::Outside;
-use crate::sys::landlock;
 
 /// What was typed about the network besides its kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,10 +23,6 @@ pub(super) struct Plan {
     pub(super) net: Net,
     /// What fills it.
     pub(super) outside: Option<Outside>,
-    /// Whether abstract sockets of the host are put out of reach.
-    pub(super) scoped: bool,
-    /// What of the host stays open.
-    pub(super) lost: Option<Lost>,
 }
 
 /// Whether a port can be had: the programs differ in what they say of one that cannot, and some say nothing.
@@ -54,7 +48,7 @@ pub(super) fn plan(options: &RunOptions, profile: &Profile) -> Result<Plan> {
         Network::Host => Net::Host,
     });
     let published = &options.network.published;
-    let mut plan = Plan { net, outside: None, scoped: false, lost: None };
+    let mut plan = Plan { net, outside: None };
     match net {
         Net::Outside(helper) => {
             let program = helper.find()?;
@@ -66,17 +60,7 @@ pub(super) fn plan(options: &RunOptions, profile: &Profile) -> Result<Plan> {
             return Err(Fault::usage("--publish: this network has no ports of its own to lead to")
                 .hint("add --net pasta, or --net slirp4netns"));
         }
-        Net::None => {}
-        Net::Host => {
-            // A network of its own has its own abstract sockets; the host's are reached by name from here.
-            plan.scoped = landlock::version() >= landlock::SCOPES;
-            plan.lost = (!plan.scoped).then(|| {
-                Lost::new(
-                    "abstract sockets",
-                    "those of the host can be reached in its network: no Landlock scopes here (Linux 6.12)",
-                )
-            });
-        }
+        Net::None | Net::Host => {}
     }
     Ok(plan)
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, IdMap, Mode as IdMode};
 use crate::isolate::profile::{Profile, Root};
+use crate::isolate::wall::Wall;
 use crate::isolate::{caps, env, lost, remember, seccomp, vital};
 use crate::ops::snapshot::free_it;
 use crate::rootfs::apply;
@@ -26,6 +27,7 @@ use crate::store::{
     Store,
 };
 use crate::sys::exec::Strings;
+use crate::sys::landlock;
 
 /// What a run stands on.
 #[derive(Debug)]
@@ -118,6 +120,7 @@ pub(super) struct Settings {
     pub(super) network: network::Plan,
     pub(super) user: Option<user::User>,
     pub(super) seccomp: Vec<u8>,
+    pub(super) wall: Wall,
     pub(super) limits: limits::Plan,
     /// Protections that it goes without.
     pub(super) lost: Vec<lost::Lost>,
@@ -166,11 +169,15 @@ pub(super) fn settings(
     let mut lost = limits.lost.clone();
     lost.extend(options.changes.given_up(&profile));
     lost.extend(nest::given_up(options));
-    lost.extend(network.lost.clone());
+    let cache = store.cache_dir()?;
+    let single = who::pretends(&base.id_map, options.as_user);
+    let request = seccomp::Request { single, nesting: options.nest };
+    let seccomp = seccomp::program(&profile, &request, cache.as_fd())?;
+    let (wall, open) = Wall::plan(&seccomp, network.net != Net::Host, landlock::version());
+    lost.extend(open);
     if options.strict {
         lost::refuse(&lost)?;
     }
-    let cache = store.cache_dir()?;
     let caches = binds::caches(store, lock, base, options, dry)?;
     let lent = options.nest.then(|| store.lend(lock, &base.box_name, &base.layer)).transpose()?;
     let (mut plan, directories) =
@@ -187,9 +194,6 @@ pub(super) fn settings(
             Ok(who::scaffold(cache, &places, &base.id_map, options.as_user)?)
         }
     };
-    let single = who::pretends(&base.id_map, options.as_user);
-    let request = seccomp::Request { single, nesting: options.nest };
-    let seccomp = seccomp::program(&profile, &request, cache.as_fd())?;
     vital::check_profile(&profile, &seccomp, binds::shares(&plan))?;
     let mut lowers: Vec<String> =
         base.layer.mount.iter().rev().map(|id| format!("layers/{id}/fs")).collect();
@@ -211,6 +215,7 @@ pub(super) fn settings(
         network,
         user,
         seccomp,
+        wall,
         limits,
         lost,
         caches,
@@ -286,7 +291,7 @@ pub(super) fn spec(
         id_map: base.id_map.clone(),
         own_network: settings.network.net != Net::Host,
         outside: settings.network.outside,
-        scoped: settings.network.scoped,
+        wall: settings.wall,
         lowers: settings.lowers,
         run_dir: match &settings.scaffold {
             Ok(_) => format!("runs/{run}"),

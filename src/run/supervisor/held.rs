@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::super::spec::RunSpec;
 use crate::ids::{IdMap, ORDINARY};
 use crate::isolate::caps::CapSet;
+use crate::isolate::wall::Wall;
 
 /// What a descriptor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,9 +114,9 @@ pub struct Confinement {
     pub at_home: bool,
     /// Resource limits: number, soft, hard.
     pub limits: Vec<(u32, Option<u64>, Option<u64>)>,
-    /// Whether abstract sockets of the host's network are out of reach.
+    /// What Landlock keeps it from; older supervisors do not say.
     #[serde(default)]
-    pub scoped: bool,
+    pub wall: Wall,
     /// Whether it has a network of its own; older supervisors do not say.
     #[serde(default)]
     pub own_network: Option<bool>,
@@ -139,7 +140,7 @@ impl Confinement {
             ordinary: spec.ordinary.is_some(),
             at_home: spec.ordinary.as_ref().is_some_and(|ordinary| ordinary.at_home),
             limits: spec.limits.iter().map(limit).collect(),
-            scoped: spec.scoped,
+            wall: spec.wall,
             own_network: Some(spec.own_network),
         }
     }
@@ -248,7 +249,7 @@ mod tests {
             ordinary: true,
             at_home: true,
             limits: vec![(Resource::Nofile as u32, Some(9), None)],
-            scoped: true,
+            wall: Wall { files: 7, sockets: true },
             own_network: Some(true),
         };
         let file = confinement.seal().unwrap();
