@@ -37,6 +37,10 @@ expect /data/d1 sandbox diff s3 s4
 ! sandbox run --profile strict -- /bin/vm-guest fill /data 9
 expect deep sandbox run --from s4 --keep=force -- /bin/sh -c \
     '/bin/busybox mkdir -p /a/b && cd /a && /bin/busybox mv b c && echo deep >c/f && cat /a/c/f'
+# No protection is missing, and Landlock of either version keeps what is given to be read.
+echo given >"$TMPDIR/given"
+sandbox run --strict -- /bin/sh -c 'echo bad >>/dev/stdin || exit 0; exit 1' <"$TMPDIR/given"
+expect given cat "$TMPDIR/given"
 sandbox rm s4
 sandbox gc --all
 expect '"s3"' sandbox list --json
