@@ -261,8 +261,8 @@ fn end_at_any_moment() {
     let (mut whole, mut codes) = (100_000, std::collections::BTreeSet::new());
     for round in 0..12 * soak() {
         let name = format!("s{round}");
-        let words =
-            ["run", "--digest", "--report", "report", "--commit", &name, "--", "sh", "-c", line];
+        let flags = ["run", "--digest", "--report", "report", "--commit", &name];
+        let words = [&flags[..], &["--out", "/many:out", "--", "sh", "-c", line]].concat();
         let mut command = place.command(words);
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
@@ -279,6 +279,12 @@ fn end_at_any_moment() {
         }
         let told = Told::of(&place, child, &name);
         told.agrees(&name);
+        // A result is whole, or not there.
+        let out = place.work().join("out");
+        let there = |dir: &std::path::Path| std::fs::read_dir(dir).map_or(0, Iterator::count);
+        let whole_or_none = [(0, 0), (1, 500)].contains(&(there(&out), there(&out.join("many"))));
+        assert!(whole_or_none && (there(&out) == 1 || !told.made), "{:?}", told.said);
+        std::fs::remove_dir_all(&out).ok();
         assert!([0, 128 + signal.as_raw()].contains(&told.said.code), "{:?}", told.said);
         codes.insert(told.said.code);
         if round == 0 {

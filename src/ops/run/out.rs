@@ -8,8 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
-use rustix::fs::{fstat, mkdirat, openat, renameat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{fstat, mkdirat, openat, renameat, renameat_with, statat};
 use rustix::io::Errno;
 
 use crate::fault::{Context, Fault, Result, printable};
@@ -94,8 +94,8 @@ fn copy_one(
         IdMode::Range | IdMode::Identity => ids::aside(signals, job),
     };
     if copied.is_err() {
-        // Of one that was killed.
-        rustix::fs::unlinkat(&target, &temporary, AtFlags::empty()).ok();
+        // Half made, also by one that was killed.
+        tree::remove::remove_tree(target.as_fd(), &temporary).ok();
     }
     if copied.is_err() && fresh {
         // Only if there is nothing in it.
@@ -120,7 +120,7 @@ fn transfer(
         errno => Fault::errno("copy out", &shown, errno),
     })?;
     match FileType::from_raw_mode(fstat(&source).context("read", &shown)?.st_mode) {
-        FileType::Directory => directory(source.as_fd(), target, name, &shown),
+        FileType::Directory => directory(source.as_fd(), target, [name, temporary], &shown),
         FileType::RegularFile => file(source, target, [name, temporary], &shown),
         _ => Err(Fault::failed(format!("copy out: {shown}: neither a file nor a directory"))),
     }
@@ -131,20 +131,35 @@ fn open_inside(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     tree::inside::open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
 }
 
+/// By a temporary name, too: a directory that is there is whole.
 fn directory(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
-    name: &OsStr,
+    [name, temporary]: [&OsStr; 2],
     shown: &str,
 ) -> Result<()> {
-    match mkdirat(target, name, Mode::from_raw_mode(0o755)) {
-        Err(Errno::EXIST) => return Err(exists(shown, name)),
-        other => other.context("copy out", shown)?,
+    // Not after all has been copied.
+    if is_there(target, name) {
+        return Err(exists(shown, name));
     }
+    mkdirat(target, temporary, Mode::from_raw_mode(0o755)).context("copy out", shown)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = openat(target, name, flags, Mode::empty()).context("copy out", shown)?;
+    let made = openat(target, temporary, flags, Mode::empty()).context("copy out", shown)?;
     let everything_is_ours = only_root()?;
-    tree::copy::copy_powerless(source, made.as_fd(), &everything_is_ours).map(drop)
+    tree::copy::copy_powerless(source, made.as_fd(), &everything_is_ours)?;
+    let renamed = match renameat_with(target, temporary, target, name, RenameFlags::NOREPLACE) {
+        // A file system that has no such flag, such as NFS: rename(2) replaces nothing but an empty directory.
+        Err(Errno::INVAL) if !is_there(target, name) => renameat(target, temporary, target, name),
+        other => other,
+    };
+    match renamed {
+        Err(Errno::EXIST | Errno::INVAL) => Err(exists(shown, name)),
+        other => other.context("copy out", shown),
+    }
+}
+
+fn is_there(target: BorrowedFd<'_>, name: &OsStr) -> bool {
+    statat(target, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// A map that holds no id but 0: a copy by it belongs to whoever copies.
