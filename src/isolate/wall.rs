@@ -5,14 +5,12 @@
 //! around files where the calls that mount are allowed (`--nest`, `--seccomp none`), nor where ptrace is (dev, unless it is in
 //! a domain for its network's sake already): a debugger that `exec` starts would see nothing of what it was started for.
 
-use serde::{Deserialize, Serialize};
-
 use super::lost::Lost;
 use super::vital::{Call, refuses};
 use crate::sys::landlock::{MOVES, SCOPES};
 
 /// The walls of one command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wall {
     /// The version of Landlock's interface that keeps it to the files of its root and the descriptors it was given; 0 if
     /// nothing does.

@@ -165,7 +165,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         id_map: confinement.id_map.clone(),
         own_network: false,
         outside: None,
-        wall: confinement.wall,
+        wall: confinement.wall(),
         lowers: Vec::new(),
         scaffold: None,
         run_dir: String::new(),
@@ -269,7 +269,6 @@ fn environment(
 mod tests {
     use super::*;
     use crate::ids::{Extent, IdMap, Mode};
-    use crate::isolate::wall::Wall;
     use crate::run::supervisor::held::Bytes;
 
     fn confinement() -> Confinement {
@@ -289,7 +288,8 @@ mod tests {
                 (Resource::Core as u32, Some(0), Some(0)),
                 (Resource::Nofile as u32, None, None),
             ],
-            wall: Wall::default(),
+            scoped: false,
+            walled: 0,
             own_network: Some(true),
         }
     }

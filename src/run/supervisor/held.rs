@@ -114,9 +114,12 @@ pub struct Confinement {
     pub at_home: bool,
     /// Resource limits: number, soft, hard.
     pub limits: Vec<(u32, Option<u64>, Option<u64>)>,
-    /// What Landlock keeps it from; older supervisors do not say.
+    /// Of [`Wall::sockets`].
     #[serde(default)]
-    pub wall: Wall,
+    pub scoped: bool,
+    /// Of [`Wall::files`]; older supervisors do not say.
+    #[serde(default)]
+    pub walled: u32,
     /// Whether it has a network of its own; older supervisors do not say.
     #[serde(default)]
     pub own_network: Option<bool>,
@@ -140,7 +143,8 @@ impl Confinement {
             ordinary: spec.ordinary.is_some(),
             at_home: spec.ordinary.as_ref().is_some_and(|ordinary| ordinary.at_home),
             limits: spec.limits.iter().map(limit).collect(),
-            wall: spec.wall,
+            scoped: spec.wall.sockets,
+            walled: spec.wall.files,
             own_network: Some(spec.own_network),
         }
     }
@@ -148,6 +152,11 @@ impl Confinement {
     /// The ids as those in the run call them.
     pub fn map_inside(&self) -> IdMap {
         if self.ordinary { self.id_map.known_as(ORDINARY) } else { self.id_map.clone() }
+    }
+
+    /// What Landlock keeps it from.
+    pub fn wall(&self) -> Wall {
+        Wall { files: self.walled, sockets: self.scoped }
     }
 
     /// Its capabilities.
@@ -249,7 +258,8 @@ mod tests {
             ordinary: true,
             at_home: true,
             limits: vec![(Resource::Nofile as u32, Some(9), None)],
-            wall: Wall { files: 7, sockets: true },
+            scoped: true,
+            walled: 7,
             own_network: Some(true),
         };
         let file = confinement.seal().unwrap();
