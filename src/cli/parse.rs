@@ -92,6 +92,11 @@ pub(super) fn timeout(text: &str) -> Result<(Duration, Option<Duration>)> {
     })
 }
 
+/// `T`, where 0 is for ever.
+pub(super) fn patience(text: &str) -> Result<Duration> {
+    if text == "0" { Ok(Duration::ZERO) } else { time(text) }
+}
+
 /// A host name by the kernel's limit of 64 bytes and the letters that programs accept.
 pub(super) fn hostname(text: &str) -> Result<String> {
     let fits = (1..=64).contains(&text.len())

@@ -17,7 +17,7 @@ use super::netflags::{self, NetFlags};
 use super::parse;
 use crate::fault::{Context, Fault, Result};
 use crate::ops::in_time;
-use crate::ops::run::{After, Bind, Memory, Net, RunOptions, TouchRpmdb, Upper};
+use crate::ops::run::{After, Bind, Memory, Net, RunOptions, SETUP, TouchRpmdb, Upper};
 use crate::rootfs::overlay::Way;
 
 /// A parser of words that need not be UTF-8.
@@ -173,6 +173,15 @@ pub(super) struct RunFlags {
     )]
     timeout: Option<(Duration, Option<Duration>)>,
 
+    /// Give up when the command has not begun after a time; 0 waits for ever [default: 30s]
+    #[arg(
+        long,
+        value_name = "T",
+        value_parser = parse::patience,
+        help_heading = "Limits and protection"
+    )]
+    setup_timeout: Option<Duration>,
+
     #[command(flatten)]
     limits: LimitFlags,
 
@@ -251,6 +260,7 @@ impl RunFlags {
             timeout,
             begun,
             grace: self.timeout.and_then(|(_, grace)| grace),
+            setup: Some(self.setup_timeout.unwrap_or(SETUP)).filter(|time| !time.is_zero()),
             limits: self.limits.limits(),
             warn: None,
             report: self.report,

@@ -7,9 +7,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::StatVfsMountFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::Pid;
 
 use super::facts::Facts;
@@ -90,11 +92,17 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Waits until they are there.
+    /// Waits until they are there, or until a moment.
     ///
     /// # Errors
-    /// A host fault: why the ids of the map cannot be had, or what a helper wrote to its stderr.
-    pub fn finish(mut self) -> Result<()> {
+    /// A host fault: why the ids of the map cannot be had, or what a helper wrote to its stderr; failed if one of them has not
+    /// ended by then, and is killed.
+    pub fn finish(mut self, until: Option<Instant>) -> Result<()> {
+        if let Some(until) = until {
+            self.helpers
+                .iter_mut()
+                .try_for_each(|(program, helper)| ended(program, helper, until))?;
+        }
         let helpers = std::mem::take(&mut self.helpers);
         let ended: Vec<_> = helpers
             .into_iter()
@@ -114,6 +122,23 @@ impl Drop for Writing {
             helper.wait().ok();
         }
     }
+}
+
+/// Waits for the end of a helper, which the other side of its stderr tells.
+fn ended(program: &Path, helper: &mut Child, until: Instant) -> Result<()> {
+    let Some(stderr) = helper.stderr.as_ref() else { return Ok(()) };
+    let left = until.saturating_duration_since(Instant::now());
+    let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+    // No signal ends it that this process does not block.
+    if retry_on_intr(|| poll(&mut [PollFd::new(stderr, PollFlags::empty())], Some(&left))) != Ok(0)
+    {
+        return Ok(());
+    }
+    // As its caller, though it has become root.
+    helper.kill().ok();
+    let name = printable(&program.to_string_lossy());
+    Err(Fault::failed(format!("run: {name}: has not ended in time, so the ids of the box cannot be had"))
+        .hint("what does it wait for? `strace -f newuidmap` as root, or the log of its name service (LDAP, sssd), may tell"))
 }
 
 fn start(program: PathBuf, child: i32, extents: &[Extent]) -> Result<(PathBuf, Child)> {
@@ -205,8 +230,25 @@ fn is_privileged(program: &Path, found: &Metadata) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::fault::Kind;
+
+    #[test]
+    fn a_helper_that_hangs_is_killed() {
+        let (sleep, far) = (PathBuf::from("/bin/sleep"), Duration::from_secs(600));
+        let begin = |seconds: &str| {
+            Command::new(&sleep).arg(seconds).stderr(Stdio::piped()).spawn().expect("start")
+        };
+        let mut quick = begin("0");
+        assert!(ended(&sleep, &mut quick, Instant::now() + far).is_ok());
+        let mut slow = begin("600");
+        let fault = ended(&sleep, &mut slow, Instant::now()).expect_err("it hangs");
+        assert!(fault.message.contains("/bin/sleep: has not ended in time"), "{fault:?}");
+        assert!(!slow.wait().expect("wait").success());
+        quick.wait().expect("wait");
+    }
 
     #[test]
     fn a_missing_helper_names_the_package() {

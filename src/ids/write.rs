@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{self, Mode as Permissions, OFlags};
 use rustix::io::Errno;
@@ -15,12 +16,15 @@ use super::refused::map_refused;
 use super::span::{Span, covers, within};
 use crate::fault::{Context, Fault, Result};
 
+/// For newuidmap(1) and newgidmap(1), which take milliseconds, where nobody asks for another time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Writes the maps of `child`, a child of this process in a fresh user namespace that waits for them.
 ///
 /// # Errors
 /// As [`start_maps`] and [`Writing::finish`].
 pub fn write_maps(child: Pid, map: &IdMap) -> Result<()> {
-    start_maps(child, map)?.finish()
+    start_maps(child, map)?.finish(Instant::now().checked_add(PATIENCE))
 }
 
 /// The same, for a caller that has something else to do meanwhile.

@@ -18,7 +18,7 @@ use crate::rootfs::plan::MountPlan;
 use crate::run::explain::Told;
 use crate::run::join::Door;
 use crate::run::launch::joined;
-use crate::run::spec::{GRACE, Ordinary, RunSpec, Upper};
+use crate::run::spec::{GRACE, Ordinary, RunSpec, SETUP, Upper};
 use crate::run::supervisor::ask::{Joined, Line};
 use crate::run::supervisor::{Confinement, Held, held};
 use crate::run::{terminal, user};
@@ -201,6 +201,7 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         executing: None,
         timeout: None,
         grace: GRACE,
+        setup: Some(SETUP),
         output_limit: None,
         disk_limit: None,
         pipes: Default::default(),

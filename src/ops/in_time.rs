@@ -45,7 +45,7 @@ pub fn read_file_until(file: &Path, most: u64, until: Instant) -> Result<Vec<u8>
         }
     })?;
     match said.split_first() {
-        _ if !whole => Err(over(file)),
+        _ if !whole => Err(over(file, "--timeout")),
         Some((b'+', content)) => Ok(content.to_vec()),
         Some((_, errno)) => {
             let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
@@ -55,12 +55,33 @@ pub fn read_file_until(file: &Path, most: u64, until: Instant) -> Result<Vec<u8>
     }
 }
 
-/// Looks at each of these paths, and into those that are to be read, and forgets what was found. This process must have one
-/// thread.
+/// Whether a file system is mounted that may not answer. Only the mounts of this namespace are looked at, which takes some
+/// tens of microseconds; a child that looks at paths takes hundreds.
+pub fn may_hang() -> bool {
+    std::fs::read_to_string("/proc/self/mountinfo").map_or(true, |text| asks_others(&text))
+}
+
+/// The same of the text of mountinfo (proc(5)): kinds that ask a server or a program.
+fn asks_others(mounts: &str) -> bool {
+    const OTHERS: [&str; 12] = [
+        "fuse", "nfs", "cifs", "smb", "9p", "ceph", "afs", "autofs", "virtiofs", "lustre", "gfs2",
+        "ocfs2",
+    ];
+    let kind = |line: &str| {
+        let kind = line.split_once(" - ").map_or("", |(_, rest)| rest);
+        // The control files of FUSE and NFS's server are the kernel's own.
+        !matches!(kind.split(' ').next(), Some("fusectl" | "nfsd"))
+            && OTHERS.iter().any(|other| kind.starts_with(other))
+    };
+    mounts.lines().any(kind)
+}
+
+/// Looks at each of these paths, and into those that are to be read, and forgets what was found; `flag` is what gives the time
+/// for it. This process must have one thread.
 ///
 /// # Errors
 /// Failed, with the path, if one of them has not answered when the time is over.
-pub fn answer_until(paths: &[&Path], files: &[&Path], until: Instant) -> Result<()> {
+pub fn answer_until(paths: &[&Path], files: &[&Path], until: Instant, flag: &str) -> Result<()> {
     if paths.is_empty() && files.is_empty() {
         return Ok(());
     }
@@ -79,14 +100,14 @@ pub fn answer_until(paths: &[&Path], files: &[&Path], until: Instant) -> Result<
         }
     })?;
     match paths.iter().chain(files).nth(said.len()) {
-        Some(path) if !whole => Err(over(path)),
+        Some(path) if !whole => Err(over(path, flag)),
         _ => Ok(()),
     }
 }
 
-fn over(path: &Path) -> Fault {
+fn over(path: &Path, flag: &str) -> Fault {
     let path = printable(&path.to_string_lossy());
-    Fault::failed(format!("run: {path}: does not answer, and the time of --timeout is over")).hint(
+    Fault::failed(format!("run: {path}: does not answer, and the time of {flag} is over")).hint(
         "is the server of its file system there (FUSE, NFS)? does anybody write to it (FIFO)?",
     )
 }
@@ -166,5 +187,26 @@ fn hear(answer: &OwnedFd, until: Instant) -> Result<(Vec<u8>, bool), Errno> {
 fn write_all(reply: &OwnedFd, mut bytes: &[u8]) {
     while let Ok(count @ 1..) = retry_on_intr(|| rustix::io::write(reply, bytes)) {
         bytes = &bytes[count..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_asks_others_may_hang() {
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                      23 22 0:21 / /sys/fs/fuse/connections rw - fusectl fusectl rw\n";
+        assert!(!asks_others(mounts));
+        for kind in [
+            "fuse.sshfs host:",
+            "fuseblk /dev/sdb1",
+            "nfs4 server:/x",
+            "9p tag",
+            "autofs systemd-1",
+        ] {
+            assert!(asks_others(&format!("{mounts}24 22 0:40 / /mnt rw - {kind} rw\n")), "{kind}");
+        }
     }
 }

@@ -89,6 +89,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         relay: None,
         raw,
         deadline: spec.timeout.map(|time| started + time),
+        ready_by: spec.setup.and_then(|time| started.checked_add(time)),
         killed: false,
         stops: false,
         signalled: None,
@@ -142,6 +143,8 @@ struct Supervisor {
     relay: Option<Relay>,
     raw: Option<RawMode>,
     deadline: Option<Instant>,
+    /// When the command has begun, or is given up.
+    ready_by: Option<Instant>,
     killed: bool,
     /// Whether somebody outside has stopped us, and the command is to be first.
     stops: bool,
@@ -182,7 +185,8 @@ impl Supervisor {
         moments.ready()?;
         // What is there before the command begins is not the command's: measured before anything can begin.
         self.watch_disk(spec, store)?;
-        writing.map_or(Ok(()), ids::Writing::finish)?;
+        let until = self.next_moment();
+        writing.map_or(Ok(()), |writing| writing.finish(until))?;
         // A child that died meanwhile is seen by its descriptor.
         send_down(self.wire.as_fd(), Down::Go).ok();
         Ok(())
@@ -224,7 +228,7 @@ impl Supervisor {
             if let Some(at) = ready.companion {
                 self.heed(at);
             }
-            self.keep_time(spec);
+            self.keep_time(spec)?;
             if ready.gone {
                 while wire_open {
                     wire_open = self.hear(spec, moments)?;
@@ -272,7 +276,7 @@ impl Supervisor {
         fds.extend(
             self.companions.iter().map(|one| PollFd::from_borrowed_fd(one.pidfd(), PollFlags::IN)),
         );
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = self.next_moment().map(|one| one.saturating_duration_since(Instant::now()));
         let left = left.into_iter().chain(behind.then_some(suspend::LOOK)).min();
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs() as i64,
@@ -324,6 +328,7 @@ impl Supervisor {
             }
             Some(Up::Begun) => {
                 self.begun = true;
+                self.ready_by = None;
                 moments.begun();
                 if self.ended.is_none() {
                     moments.meanwhile();
@@ -368,13 +373,6 @@ impl Supervisor {
                 _ => {}
             }
         }
-    }
-
-    /// What a key of the terminal was the end of, if it came before PID 1 could tell: it goes to all of the foreground.
-    fn cut_short(&self) -> Option<std::result::Result<Ended, Failure>> {
-        let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
-        let key = self.signalled.filter(ends).filter(|_| !self.begun);
-        key.map(|signal| Ok(Ended::Signal(signal as u8)))
     }
 
     /// Ends PID 1, and with it everything in its pid namespace.

@@ -1,6 +1,6 @@
 //! Limits: by a cgroup where there is one, else by what stands in for it, and then it is said.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -340,16 +340,23 @@ fn the_time_of_a_run_counts_before_it_is_set_up() {
     let mounts = format!(
         "exec 9<>/dev/fuse; mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 fuse {hang} || exit 77; "
     );
-    for flags in [
-        vec!["--bind".to_owned(), format!("{hang}:/mnt")],
-        vec!["--bind".to_owned(), format!("{hang}/within:/mnt:rw")],
-        vec!["--profile".to_owned(), format!("{hang}/p.json")],
-        vec!["--seccomp".to_owned(), format!("{hang}/s.json")],
-        vec!["--env-file".to_owned(), format!("{hang}/env")],
-        vec!["--out".to_owned(), format!("/etc:{hang}/out")],
-    ] {
-        let words = env.line(&["--timeout", "500ms"], "true").words();
-        let at = words.iter().position(|word| word == "--timeout").unwrap();
+    let cases = [
+        ("--bind", format!("{hang}:/mnt")),
+        ("--bind", format!("{hang}/within:/mnt:rw")),
+        ("--profile", format!("{hang}/p.json")),
+        ("--seccomp", format!("{hang}/s.json")),
+        ("--out", format!("/etc:{hang}/out")),
+        ("--env-file", format!("{hang}/env")),
+    ];
+    let both = cases.iter().flat_map(|case| ["--timeout", "--setup-timeout"].map(|by| (by, case)));
+    for (by, (flag, value)) in both {
+        if (by, *flag) == ("--setup-timeout", "--env-file") {
+            // Whoever writes to a FIFO may take his time, and is waited for.
+            continue;
+        }
+        let flags = [(*flag).to_owned(), value.clone()];
+        let words = env.line(&[by, "500ms"], "true").words();
+        let at = words.iter().position(|word| word == by).unwrap();
         let quoted = |words: &[std::ffi::OsString]| -> String {
             words.iter().map(|word| format!("'{}' ", word.display())).collect()
         };
@@ -366,6 +373,28 @@ fn the_time_of_a_run_counts_before_it_is_set_up() {
             return;
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "{flags:?}");
-        drop(out.fault(125, "does not answer", "FUSE"));
+        let told = format!("does not answer, and the time of {by} is over");
+        drop(out.fault(125, &told, "FUSE"));
     }
+}
+
+/// A set-up that hangs is given up, and leaves nothing.
+#[test]
+fn the_set_up_has_a_time_of_its_own() {
+    let env = Env::filled();
+    let state = env.state();
+    let report = env.path("report.json");
+    let report = report.to_str().unwrap();
+    let late = "the set-up has taken 0.001 s and is not done: given up";
+    let flags = ["--setup-timeout", "1ms", "--report", report];
+    drop(env.line(&flags, "echo begun").run().stdout("").fault(125, late, "--setup-timeout T"));
+    let told: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert!(told["exit"].is_null() && told.to_string().contains(late), "{told}");
+    assert_eq!(env.state(), state);
+    for time in ["0", "60", "1m"] {
+        drop(env.line(&["--setup-timeout", time], "echo begun").run().ok().stdout("begun\n"));
+    }
+    drop(env.line(&["--setup-timeout", "-1"], "true").run().code(125));
+    // What comes after it is not its business.
+    drop(env.line(&["--setup-timeout", "5"], "sleep 6; echo done").run().ok().stdout("done\n"));
 }

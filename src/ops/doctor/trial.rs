@@ -20,7 +20,7 @@ use crate::run::explain::Told;
 use crate::run::launch;
 use crate::run::moments::Moments;
 use crate::run::outcome::{Ended, OURS};
-use crate::run::spec::{GRACE, RunSpec, Upper};
+use crate::run::spec::{GRACE, RunSpec, SETUP, Upper};
 use crate::run::weaker::Weaker;
 use crate::sys::exec::Strings;
 use crate::sys::landlock;
@@ -135,6 +135,7 @@ fn spec(scratch: &Scratch, id_map: IdMap) -> Result<RunSpec> {
         executing: None,
         timeout: None,
         grace: GRACE,
+        setup: Some(SETUP),
         output_limit: None,
         disk_limit: None,
         pipes: Default::default(),

@@ -45,8 +45,8 @@ fn binds(settings: &BoxSettings, box_name: &BoxName, options: &RunOptions) -> Re
         if options.binds.iter().any(|known| known.target == bind.target) {
             continue;
         }
-        if let Some(until) = options.until() {
-            in_time::answer_until(&[&bind.source], &[], until)?;
+        if let Some((until, flag)) = options.until() {
+            in_time::answer_until(&[&bind.source], &[], until, flag)?;
         }
         let shown = bind.source.display();
         fs::metadata(&bind.source).context("look at", shown).map_err(of_setting)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{limits, network};
 use crate::isolate::change::Changes;
 use crate::isolate::outside::Helper;
+use crate::ops::in_time;
 use crate::rootfs::copy_up::TouchRpmdb;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::{BindMode, Memory};
@@ -101,6 +102,8 @@ pub struct RunOptions {
     pub begun: Instant,
     /// Between SIGTERM and SIGKILL then, if not the usual time.
     pub grace: Option<Duration>,
+    /// How long its set-up may take, if that is limited.
+    pub setup: Option<Duration>,
     /// Limits of what it may use.
     pub limits: limits::Limits,
     /// Told, before the command starts, of each protection that it goes without.
@@ -133,8 +136,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// When its time is over, if that is limited.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.timeout.and_then(|time| self.begun.checked_add(time))
+    /// When what is named of the host has answered, or is given up, if that is limited and may happen; and the flag that
+    /// limits it.
+    pub(super) fn until(&self) -> Option<(Instant, &'static str)> {
+        let (time, flag) = match (self.timeout, self.setup) {
+            (Some(time), _) => (time, "--timeout"),
+            (None, time) => (time.filter(|_| in_time::may_hang())?, "--setup-timeout"),
+        };
+        Some((self.begun.checked_add(time)?, flag))
     }
 }

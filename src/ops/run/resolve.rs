@@ -330,6 +330,7 @@ pub(super) fn spec(
         executing: None,
         timeout: options.timeout.map(|time| time.saturating_sub(options.begun.elapsed())),
         grace: options.grace.unwrap_or(GRACE),
+        setup: options.setup,
         output_limit: options.limits.output,
         disk_limit: options.limits.disk,
         pipes: Default::default(),

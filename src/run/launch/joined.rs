@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -90,6 +91,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         relay: None,
         raw,
         deadline: None,
+        ready_by: spec.setup.and_then(|time| Instant::now().checked_add(time)),
         killed: false,
         stops: false,
         signalled: None,

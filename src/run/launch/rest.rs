@@ -15,7 +15,7 @@ use crate::run::companion::{Companion, FINE, OVER, refusal};
 use crate::run::explain::Told;
 use crate::run::outcome::{Ended, Reason};
 use crate::run::spec::{GRACE, RunSpec};
-use crate::run::wire::{Down, Up, receive_up, send_down};
+use crate::run::wire::{Down, Failure, Up, receive_up, send_down};
 use crate::run::{disk, early, network, pump};
 use crate::sys::process::{
     NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
@@ -123,6 +123,13 @@ impl Supervisor {
         }
     }
 
+    /// What a key of the terminal was the end of, if it came before PID 1 could tell: it goes to all of the foreground.
+    pub(super) fn cut_short(&self) -> Option<std::result::Result<Ended, Failure>> {
+        let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
+        let key = self.signalled.filter(ends).filter(|_| !self.begun);
+        key.map(|signal| Ok(Ended::Signal(signal as u8)))
+    }
+
     /// PID 1 has itself and its mounts to take down, and we what is around them. (Where SIGCHLD is ignored the kernel may
     /// have reaped it already.)
     pub(super) fn clear_way(&self) {
@@ -134,9 +141,15 @@ impl Supervisor {
 
     /// At the deadline SIGTERM, and SIGKILL of everything after the grace period. While PID 1 is still busy with
     /// the root (a large copy-up) nobody would hear the first.
-    pub(super) fn keep_time(&mut self, spec: &RunSpec) {
+    ///
+    /// # Errors
+    /// If the command has not begun when its set-up should long be done.
+    pub(super) fn keep_time(&mut self, spec: &RunSpec) -> Result<()> {
+        if self.ready_by.is_some_and(|moment| Instant::now() >= moment) {
+            return Err(late(spec));
+        }
         if self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            return;
+            return Ok(());
         }
         if self.killed {
             if self.joined {
@@ -152,6 +165,12 @@ impl Supervisor {
             self.deadline = None;
             self.cut(Reason::Time);
         }
+        Ok(())
+    }
+
+    /// When there is something to be done if nothing else happens.
+    pub(super) fn next_moment(&self) -> Option<Instant> {
+        [self.deadline, self.ready_by].into_iter().flatten().min()
     }
 
     /// Shows what is left of the output and reaps PID 1. The kernel lets it be reaped only when every
@@ -193,4 +212,12 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// For want of a server of a file system, or of a program that writes a map, a set-up may hang for ever.
+fn late(spec: &RunSpec) -> Fault {
+    let seconds = spec.setup.unwrap_or_default().as_secs_f64();
+    Fault::failed(format!("run: the set-up has taken {seconds} s and is not done: given up")).hint(
+        "does each file system answer that something is bound from (FUSE, NFS)? --setup-timeout T gives it longer",
+    )
 }
