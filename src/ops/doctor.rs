@@ -9,6 +9,7 @@ use crate::fault::{Fault, Result};
 use crate::ids::{self, Entry, IdMap, Mode, Powers};
 use crate::remedy::{self, Host};
 
+mod age;
 mod calls;
 mod probes;
 mod trial;
@@ -59,7 +60,7 @@ impl Findings {
 /// Only if a child cannot be made at all.
 pub fn doctor(base_dir: &Path) -> Result<Findings> {
     let host = Host::read();
-    let mut all = vec![calls::kernel(), probes::user_namespace(host)?];
+    let mut all = vec![calls::kernel(), age::fixes(), probes::user_namespace(host)?];
     if !all.iter().all(|probe| probe.ok || probe.name != "user-namespace") {
         let (probe, _) = probes::base_dir(base_dir, host);
         all.push(probe);
