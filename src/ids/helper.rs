@@ -137,8 +137,10 @@ fn ended(program: &Path, helper: &mut Child, until: Instant) -> Result<()> {
     // As its caller, though it has become root.
     helper.kill().ok();
     let name = printable(&program.to_string_lossy());
-    Err(Fault::failed(format!("run: {name}: has not ended in time, so the ids of the box cannot be had"))
-        .hint("what does it wait for? `strace -f newuidmap` as root, or the log of its name service (LDAP, sssd), may tell"))
+    Err(Fault::failed(format!(
+        "run: {name}: has not ended in time, so the ids of the box cannot be had"
+    ))
+    .hint("does its name service answer (LDAP, sssd)? --setup-timeout T of a run gives it longer"))
 }
 
 fn start(program: PathBuf, child: i32, extents: &[Extent]) -> Result<(PathBuf, Child)> {

@@ -1,9 +1,13 @@
 //! Landlock around the command: what holds if a descriptor that leads out of its root gets in all the same, left open by a
 //! mistake of ours or handed over by somebody outside.
 //!
-//! Who is in a Landlock domain can mount nothing, and look into no process that is not of the same domain. So there is none
-//! around files where the calls that mount are allowed (`--nest`, `--seccomp none`), nor where ptrace is (dev, unless it is in
-//! a domain for its network's sake already): a debugger that `exec` starts would see nothing of what it was started for.
+//! Who is in a Landlock domain of files can mount nothing, and who is in any looks into no process that is not in it. So there
+//! is none around files where the calls that mount are allowed (`--nest`, `--seccomp none`), nor where ptrace is (dev, unless it
+//! is in a domain for its network's sake already), nor around what joins by `exec`: it would see nothing of the others.
+//!
+//! Landlock is about opening, making, moving, removing and executing. With a directory of the host in hand a command can still
+//! look at names, modes and times, change those that its user may change, and connect to a unix socket (its version 9 is
+//! about these); and truncate(2) passes before version 3 (Linux 6.2).
 
 use super::lost::Lost;
 use super::vital::{Call, refuses};

@@ -290,7 +290,6 @@ mod tests {
                 (Resource::Nofile as u32, None, None),
             ],
             scoped: false,
-            walled: 0,
             own_network: Some(true),
         }
     }

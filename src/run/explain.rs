@@ -232,6 +232,10 @@ fn host(stage: Stage, errno: Errno, reason: &str) -> Fault {
         )
         .hint("leave out --upper tmpfs"),
         Errno::INVAL if stage == Stage::Base => Fault::host(message).hint(MOUNTED_BENEATH),
+        Errno::TOOBIG if stage == Stage::Wall => Fault::host(format!(
+            "{what}: there are sixteen Landlock domains around it already"
+        ))
+        .hint("start it outside of some of them"),
         Errno::BUSY if stage == Stage::Seccomp => Fault::host(message).hint(
             "a sandbox around this one has the listener of system calls: owners outside the id map are remembered \
              by that one alone; run without --strict, or with a profile that does not remember them",

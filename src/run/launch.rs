@@ -185,8 +185,7 @@ impl Supervisor {
         moments.ready()?;
         // What is there before the command begins is not the command's: measured before anything can begin.
         self.watch_disk(spec, store)?;
-        let until = self.next_moment();
-        writing.map_or(Ok(()), |writing| writing.finish(until))?;
+        writing.map_or(Ok(()), |writing| writing.finish(self.ready_by))?;
         // A child that died meanwhile is seen by its descriptor.
         send_down(self.wire.as_fd(), Down::Go).ok();
         Ok(())

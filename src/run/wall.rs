@@ -37,12 +37,12 @@ fn given(spec: &RunSpec) -> impl Iterator<Item = RawFd> {
     standard.chain(spec.preserve_fds.iter().copied())
 }
 
-/// Lets a file be opened anew for what it is open for.
+/// Lets a file be opened anew for what it is open for; what is only named (O_PATH), for reading. Rules are about files: if two
+/// descriptors are of one, each may do what the other may.
 fn allow_again(rules: &Rules, number: RawFd, all: u64) -> Result<(), Errno> {
     let Some(flags) = opened_for(number) else { return Ok(()) };
     let writes = WRITE_FILE | TRUNCATE;
     let may = match flags & OFlags::RWMODE {
-        _ if flags.contains(OFlags::PATH) => READ_FILE | writes,
         OFlags::RDWR => READ_FILE | writes,
         OFlags::WRONLY => writes,
         _ => READ_FILE,

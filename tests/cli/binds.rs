@@ -319,6 +319,25 @@ fn results_come_out_on_success_and_on_failure() {
     assert!(!fresh.exists());
 }
 
+/// As long as the file system lets names be, and nothing that was there is touched.
+#[test]
+fn results_have_any_name() {
+    let env = Env::filled();
+    let out = env.path("o");
+    let long = "x".repeat(255);
+    let line = format!("cd /tmp; echo 1 >{}; mkdir d; mv {} d/; cp d/* .", long, long);
+    let (file, dir) =
+        (format!("/tmp/{long}:{}", out.display()), format!("/tmp/d:{}", out.display()));
+    drop(env.line(&["--out", &file, "--out", &dir], &line).run().ok());
+    assert_eq!(fs::read_to_string(out.join("d").join(&long)).unwrap(), "1\n");
+    let line = format!("cd /tmp; mkdir {long}; echo 2 >{long}/f");
+    drop(env.line(&["--out", &file], &line).run().fault(125, "exists already", "empty directory"));
+    fs::remove_file(out.join(&long)).unwrap();
+    drop(env.line(&["--out", &file], &line).run().ok());
+    assert_eq!(fs::read_to_string(out.join(&long).join("f")).unwrap(), "2\n");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
+}
+
 /// What cannot be copied out hides nothing of how the command ended, and nothing is committed for it.
 #[test]
 fn a_result_that_is_missing_is_told_beside_how_the_command_ended() {

@@ -30,6 +30,8 @@ fn a_command_joins_with_its_own_descriptors_and_exit_code() {
     );
     // It sees what the first command sees, and the first command.
     drop(exec(&["echo x >/made; cat /proc/2/comm"]).run().ok().stdout("sleep\n"));
+    // What that is made of, too, by which init scripts know what they have started.
+    drop(exec(&["--", "readlink", "/proc/2/exe"]).run().ok());
     drop(exec(&["cat", "/made", "/proc/sys/kernel/hostname"]).run().ok().stdout("x\ndefault\n"));
     drop(exec(&["--", "sh", "-c", "kill -15 $$"]).run().code(143));
     drop(exec(&["--", "nosuch"]).run().fault(127, "nosuch: command not found", ""));

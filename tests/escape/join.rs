@@ -8,12 +8,12 @@ use crate::common::{Ids, ids, left, mode};
 use crate::host::{Host, refused, rounds, text};
 
 /// A run that stays, with a shell line; it is ended with the value.
-pub(crate) struct Stays<'a> {
+struct Stays<'a> {
     host: &'a Host,
 }
 
 impl<'a> Stays<'a> {
-    pub(crate) fn new(host: &'a Host, flags: &[&str], line: &str) -> Self {
+    fn new(host: &'a Host, flags: &[&str], line: &str) -> Self {
         let words = ["start", "--name", "web", "--bind", "/usr:/usr"];
         let mut start = host.sandbox(&words);
         let out = start.args(flags).args(["--", "/bin/sh", "-c", line]).output().unwrap();

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::host::{Host, open_to_all, text};
-use crate::join::{Stays, profiles};
+use crate::join::profiles;
 
 /// Receives a descriptor by stdin, a socket, and uses it as a place: what each of these calls said.
 fn code() -> String {
@@ -76,11 +76,6 @@ fn a_directory_that_is_handed_over_leads_nowhere() {
             }
         }
     }
-    let _run = Stays::new(&host, &["--tmpfs", "/tmp"], "sleep 1000");
-    let code = code();
-    let mut exec = host.sandbox(&["exec", "web", "--", "/usr/bin/perl", "-e", &code]);
-    let out = given(&host, &mut exec);
-    assert_eq!(text(&out.stdout), REFUSED, "{}", text(&out.stderr));
 }
 
 /// /proc/self/fd/0 opens a file anew, with all the rights that its owner has: what was given to be read would be written.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::fault::{Context, Fault, Result, printable};
 use crate::ids::{self, Entry, Extent, IdMap, Mode as IdMode, Powers};
+use crate::store::RunId;
 use crate::sys::signal::Deferred;
 use crate::tree;
 
@@ -81,8 +82,8 @@ fn copy_one(
     std::fs::create_dir_all(dir).context("create directory", &into)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let target = openat(CWD, dir, flags, Mode::empty()).context("open directory", &into)?;
-    let mut temporary = OsString::from(format!(".sandbox-{}-", std::process::id()));
-    temporary.push(name);
+    // Nobody else's, since it is taken away whatever comes of this.
+    let temporary = OsString::from(format!(".sandbox-{}", RunId::random()?));
     let job = || transfer(root.as_fd(), path, target.as_fd(), [name, &temporary]);
     let signals = Some(signals);
     let copied = match map.mode {

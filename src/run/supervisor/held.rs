@@ -114,12 +114,9 @@ pub struct Confinement {
     pub at_home: bool,
     /// Resource limits: number, soft, hard.
     pub limits: Vec<(u32, Option<u64>, Option<u64>)>,
-    /// Of [`Wall::sockets`].
+    /// Whether abstract sockets of the host's network are out of reach.
     #[serde(default)]
     pub scoped: bool,
-    /// Of [`Wall::files`]; older supervisors do not say.
-    #[serde(default)]
-    pub walled: u32,
     /// Whether it has a network of its own; older supervisors do not say.
     #[serde(default)]
     pub own_network: Option<bool>,
@@ -144,7 +141,6 @@ impl Confinement {
             at_home: spec.ordinary.as_ref().is_some_and(|ordinary| ordinary.at_home),
             limits: spec.limits.iter().map(limit).collect(),
             scoped: spec.wall.sockets,
-            walled: spec.wall.files,
             own_network: Some(spec.own_network),
         }
     }
@@ -154,9 +150,10 @@ impl Confinement {
         if self.ordinary { self.id_map.known_as(ORDINARY) } else { self.id_map.clone() }
     }
 
-    /// What Landlock keeps it from.
+    /// What Landlock keeps from who joins: not from files, for in a domain of its own a command sees of no other what it is
+    /// made of (/proc/PID/exe), by which init scripts know what they have started.
     pub fn wall(&self) -> Wall {
-        Wall { files: self.walled, sockets: self.scoped }
+        Wall { files: 0, sockets: self.scoped }
     }
 
     /// Its capabilities.
@@ -259,7 +256,6 @@ mod tests {
             at_home: true,
             limits: vec![(Resource::Nofile as u32, Some(9), None)],
             scoped: true,
-            walled: 7,
             own_network: Some(true),
         };
         let file = confinement.seal().unwrap();
