@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::builder::OsStringValueParser;
 
@@ -13,6 +14,7 @@ use super::{parse, report};
 use crate::fault::Result;
 use crate::ops;
 use crate::ops::exec::ExecOptions;
+use crate::ops::in_time::{self, Until};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -53,6 +55,10 @@ pub(super) struct Args {
     #[arg(short = 'T', long)]
     no_tty: bool,
 
+    /// Give up when the command has not begun after a time (0: wait for as long as it takes) [default: 30s]
+    #[arg(long, value_name = "T", value_parser = parse::setup_timeout)]
+    setup_timeout: Option<Duration>,
+
     /// The run, by name or id
     run: String,
 
@@ -73,12 +79,16 @@ impl Args {
             (_, true) => Some(false),
             _ => None,
         };
+        let setup_timeout = in_time::setup(self.setup_timeout);
+        // As with `run`, only if asked for.
+        let until = Until::setup(Instant::now(), setup_timeout.and(self.setup_timeout));
         Ok(ExecOptions {
             run: self.run,
             argv: parse::command(self.command),
-            env: variables(&self.env_file, &self.env, None)?,
+            env: variables(&self.env_file, &self.env, until)?,
             workdir: self.workdir,
             user: self.user,
+            setup_timeout,
             terminal,
         })
     }

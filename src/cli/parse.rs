@@ -92,9 +92,12 @@ pub(super) fn timeout(text: &str) -> Result<(Duration, Option<Duration>)> {
     })
 }
 
-/// `T`, where 0 is for ever.
-pub(super) fn patience(text: &str) -> Result<Duration> {
-    if text == "0" { Ok(Duration::ZERO) } else { time(text) }
+/// The time of `--setup-timeout`; 0 is none.
+pub(super) fn setup_timeout(text: &str) -> Result<Duration> {
+    match text {
+        "0" | "0s" => Ok(Duration::ZERO),
+        _ => time(text),
+    }
 }
 
 /// A host name by the kernel's limit of 64 bytes and the letters that programs accept.

@@ -16,8 +16,8 @@ use super::limitflags::LimitFlags;
 use super::netflags::{self, NetFlags};
 use super::parse;
 use crate::fault::{Context, Fault, Result};
-use crate::ops::in_time;
-use crate::ops::run::{After, Bind, Memory, Net, RunOptions, SETUP, TouchRpmdb, Upper};
+use crate::ops::in_time::{self, Until};
+use crate::ops::run::{After, Bind, Memory, Net, RunOptions, TouchRpmdb, Upper};
 use crate::rootfs::overlay::Way;
 
 /// A parser of words that need not be UTF-8.
@@ -173,11 +173,11 @@ pub(super) struct RunFlags {
     )]
     timeout: Option<(Duration, Option<Duration>)>,
 
-    /// Give up when the command has not begun after a time; 0 waits for ever [default: 30s]
+    /// Give up when the command has not begun after a time (0: wait for as long as it takes) [default: 30s]
     #[arg(
         long,
         value_name = "T",
-        value_parser = parse::patience,
+        value_parser = parse::setup_timeout,
         help_heading = "Limits and protection"
     )]
     setup_timeout: Option<Duration>,
@@ -234,7 +234,10 @@ impl RunFlags {
     ) -> Result<RunOptions> {
         let begun = Instant::now();
         let timeout = self.timeout.map(|(time, _)| time);
-        let until = timeout.and_then(|time| begun.checked_add(time));
+        // Whoever writes to a pipe that is given may be asked for a passphrase meanwhile: by default he has all his time.
+        let asked = self.setup_timeout.filter(|time| !time.is_zero());
+        let until =
+            Until::timeout(begun, timeout).into_iter().chain(Until::setup(begun, asked)).min();
         let env = variables(&self.env_file, &self.env, until)?;
         Ok(RunOptions {
             from: None,
@@ -258,9 +261,9 @@ impl RunFlags {
             as_user: self.as_user,
             hostname: self.hostname,
             timeout,
+            setup_timeout: self.setup_timeout,
             begun,
             grace: self.timeout.and_then(|(_, grace)| grace),
-            setup: Some(self.setup_timeout.unwrap_or(SETUP)).filter(|time| !time.is_zero()),
             limits: self.limits.limits(),
             warn: None,
             report: self.report,
@@ -299,7 +302,7 @@ impl RunFlags {
 const MOST_VARIABLES: u64 = 2 << 20;
 
 /// A file or a pipe (`--env-file <(pass show env)`) of variables; not endless ones.
-fn env_file(file: &Path, until: Option<Instant>) -> Result<Vec<u8>> {
+fn env_file(file: &Path, until: Option<Until>) -> Result<Vec<u8>> {
     let content = match until {
         Some(until) => in_time::read_file_until(file, MOST_VARIABLES, until).map_err(|fault| {
             Fault { message: fault.message.replacen("read:", "read env file:", 1), ..fault }
@@ -320,7 +323,7 @@ fn env_file(file: &Path, until: Option<Instant>) -> Result<Vec<u8>> {
 pub(super) fn variables(
     files: &[PathBuf],
     words: &[OsString],
-    until: Option<Instant>,
+    until: Option<Until>,
 ) -> Result<Vec<(OsString, OsString)>> {
     let caller = |key: &std::ffi::OsStr| env::var_os(key);
     let mut pairs = Vec::new();

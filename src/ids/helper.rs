@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::StatVfsMountFlags;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::facts::Facts;
@@ -82,7 +82,7 @@ impl Helpers {
     }
 }
 
-/// Maps that are being written by others. Whoever drops it waits for them.
+/// Maps that are being written by others. Whoever drops it ends them.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct Writing {
@@ -92,22 +92,21 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Waits until they are there, or until a moment.
+    /// Waits until they are there, or until this moment.
     ///
     /// # Errors
-    /// A host fault: why the ids of the map cannot be had, or what a helper wrote to its stderr; failed if one of them has not
-    /// ended by then, and is killed.
+    /// A host fault: why the ids of the map cannot be had, or what a helper wrote to its stderr. Failed if one has not ended
+    /// then.
     pub fn finish(mut self, until: Option<Instant>) -> Result<()> {
-        if let Some(until) = until {
-            self.helpers
-                .iter_mut()
-                .try_for_each(|(program, helper)| ended(program, helper, until))?;
+        let mut ended = Vec::with_capacity(self.helpers.len());
+        for (program, child) in &mut self.helpers {
+            let output = match listen(child, until) {
+                Ok(None) => return Err(late(program)),
+                Ok(Some(output)) => Ok(output),
+                Err(error) => Err(error),
+            };
+            ended.push((program.clone(), output));
         }
-        let helpers = std::mem::take(&mut self.helpers);
-        let ended: Vec<_> = helpers
-            .into_iter()
-            .map(|(program, child)| (program, child.wait_with_output()))
-            .collect();
         let judged = ended.into_iter().try_for_each(|(program, output)| judge(&program, output));
         judged.map_err(|fault| match &self.map {
             Some(map) => told(fault, map),
@@ -119,28 +118,48 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         for (_, helper) in &mut self.helpers {
-            helper.wait().ok();
+            // Its real user is ours, so it may be sent that, whatever its effective one is.
+            if helper.kill().is_ok() {
+                helper.wait().ok();
+            }
         }
     }
 }
 
-/// Waits for the end of a helper, which the other side of its stderr tells.
-fn ended(program: &Path, helper: &mut Child, until: Instant) -> Result<()> {
-    let Some(stderr) = helper.stderr.as_ref() else { return Ok(()) };
-    let left = until.saturating_duration_since(Instant::now());
-    let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-    // No signal ends it that this process does not block.
-    if retry_on_intr(|| poll(&mut [PollFd::new(stderr, PollFlags::empty())], Some(&left))) != Ok(0)
-    {
-        return Ok(());
+/// What a helper says until its end; nothing if it does not come until this moment.
+fn listen(child: &mut Child, until: Option<Instant>) -> io::Result<Option<Output>> {
+    let mut said = Vec::new();
+    let mut part = [0; 4096];
+    while let Some(pipe) = &mut child.stderr {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+        match poll(&mut fds, left.as_ref()) {
+            Ok(0) => return Ok(None),
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        // Of one that is silent, as most are, only the end is heard.
+        let count = match fds[0].revents().contains(PollFlags::IN) {
+            true => pipe.read(&mut part)?,
+            false => 0,
+        };
+        if count == 0 {
+            break;
+        }
+        said.extend_from_slice(&part[..count]);
     }
-    // As its caller, though it has become root.
-    helper.kill().ok();
-    let name = printable(&program.to_string_lossy());
-    Err(Fault::failed(format!(
-        "run: {name}: has not ended in time, so the ids of the box cannot be had"
-    ))
-    .hint("does its name service answer (LDAP, sssd)? --setup-timeout T of a run gives it longer"))
+    let status = child.wait()?;
+    Ok(Some(Output { status, stdout: Vec::new(), stderr: said }))
+}
+
+fn late(program: &Path) -> Fault {
+    let program = printable(&program.to_string_lossy());
+    Fault::failed(format!("write the id map of a user namespace: {program}: does not end"))
+        .hint("does the service that it asks for ids answer (subid in /etc/nsswitch.conf)?")
 }
 
 fn start(program: PathBuf, child: i32, extents: &[Extent]) -> Result<(PathBuf, Child)> {
@@ -238,21 +257,6 @@ mod tests {
     use crate::fault::Kind;
 
     #[test]
-    fn a_helper_that_hangs_is_killed() {
-        let (sleep, far) = (PathBuf::from("/bin/sleep"), Duration::from_secs(600));
-        let begin = |seconds: &str| {
-            Command::new(&sleep).arg(seconds).stderr(Stdio::piped()).spawn().expect("start")
-        };
-        let mut quick = begin("0");
-        assert!(ended(&sleep, &mut quick, Instant::now() + far).is_ok());
-        let mut slow = begin("600");
-        let fault = ended(&sleep, &mut slow, Instant::now()).expect_err("it hangs");
-        assert!(fault.message.contains("/bin/sleep: has not ended in time"), "{fault:?}");
-        assert!(!slow.wait().expect("wait").success());
-        quick.wait().expect("wait");
-    }
-
-    #[test]
     fn a_missing_helper_names_the_package() {
         let fault = find("newuidmap-that-nobody-has", OsStr::new("/nowhere")).expect_err("absent");
         assert_eq!(fault.kind, Kind::Host);
@@ -273,6 +277,24 @@ mod tests {
                 .message
                 .contains("no such")
         );
+    }
+
+    #[test]
+    fn a_helper_that_hangs_is_waited_for_no_longer_than_asked() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let fake = dir.path().join("fake-idmap");
+        std::fs::write(&fake, "#!/bin/sh\necho words >&2; exec sleep 1000\n").expect("write");
+        std::fs::set_permissions(&fake, PermissionsExt::from_mode(0o755)).expect("chmod");
+        // A child of another test may have it open for writing at this moment.
+        let helper = std::iter::repeat_with(|| start(fake.clone(), 1, &[]))
+            .find_map(Result::ok)
+            .expect("start");
+        let pid = Pid::from_child(&helper.1);
+        let writing = Writing { helpers: vec![helper], map: None };
+        let until = Instant::now() + Duration::from_millis(200);
+        let fault = writing.finish(Some(until)).expect_err("late");
+        assert!(fault.message.ends_with("fake-idmap: does not end"), "{fault}");
+        assert_eq!(rustix::process::test_kill_process(pid), Err(Errno::SRCH));
     }
 
     #[test]

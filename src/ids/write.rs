@@ -16,7 +16,7 @@ use super::refused::map_refused;
 use super::span::{Span, covers, within};
 use crate::fault::{Context, Fault, Result};
 
-/// For newuidmap(1) and newgidmap(1), which take milliseconds, where nobody asks for another time.
+/// How long those who write a map for a job may take: a helper that hangs must not hold what a command holds for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Writes the maps of `child`, a child of this process in a fresh user namespace that waits for them.

@@ -18,7 +18,7 @@ use crate::rootfs::plan::MountPlan;
 use crate::run::explain::Told;
 use crate::run::join::Door;
 use crate::run::launch::joined;
-use crate::run::spec::{GRACE, Ordinary, RunSpec, SETUP, Upper};
+use crate::run::spec::{GRACE, Ordinary, RunSpec, Upper};
 use crate::run::supervisor::ask::{Joined, Line};
 use crate::run::supervisor::{Confinement, Held, held};
 use crate::run::{terminal, user};
@@ -38,6 +38,8 @@ pub struct ExecOptions {
     pub workdir: Option<PathBuf>,
     /// `USER[:GROUP]`; the run's if none.
     pub user: Option<String>,
+    /// How long it may take until the command begins.
+    pub setup_timeout: Option<Duration>,
     /// Whether the command must, or must not, have a terminal; if one of 0, 1, 2 is one otherwise.
     pub terminal: Option<bool>,
 }
@@ -200,8 +202,8 @@ fn spec(confinement: &Confinement, options: &ExecOptions) -> Result<RunSpec> {
         heeds_exec: false,
         executing: None,
         timeout: None,
+        setup_timeout: options.setup_timeout,
         grace: GRACE,
-        setup: Some(SETUP),
         output_limit: None,
         disk_limit: None,
         pipes: Default::default(),
@@ -301,6 +303,7 @@ mod tests {
             env: vec![("A".into(), "2".into()), ("B".into(), "=".into())],
             workdir: None,
             user: None,
+            setup_timeout: None,
             terminal: Some(false),
         }
     }

@@ -35,7 +35,7 @@ pub(crate) use self::stay::Birth;
 pub use self::stay::Stay;
 pub use crate::rootfs::copy_up::TouchRpmdb;
 pub use crate::rootfs::plan::{BindMode, Memory};
-pub use crate::run::spec::{SETUP, Upper};
+pub use crate::run::spec::Upper;
 
 use self::stay::Staying;
 use crate::fault::{Context, Fault, Result};

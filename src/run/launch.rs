@@ -89,7 +89,7 @@ pub fn run(mut spec: RunSpec, store: BorrowedFd<'_>, moments: &mut dyn Moments) 
         relay: None,
         raw,
         deadline: spec.timeout.map(|time| started + time),
-        ready_by: spec.setup.and_then(|time| started.checked_add(time)),
+        setup: None,
         killed: false,
         stops: false,
         signalled: None,
@@ -143,8 +143,8 @@ struct Supervisor {
     relay: Option<Relay>,
     raw: Option<RawMode>,
     deadline: Option<Instant>,
-    /// When the command has begun, or is given up.
-    ready_by: Option<Instant>,
+    /// When the command has to have begun, until it has.
+    setup: Option<Instant>,
     killed: bool,
     /// Whether somebody outside has stopped us, and the command is to be first.
     stops: bool,
@@ -185,7 +185,8 @@ impl Supervisor {
         moments.ready()?;
         // What is there before the command begins is not the command's: measured before anything can begin.
         self.watch_disk(spec, store)?;
-        writing.map_or(Ok(()), |writing| writing.finish(self.ready_by))?;
+        self.expect_setup(spec);
+        writing.map_or(Ok(()), |writing| writing.finish(self.setup)).map_err(|f| self.late(f))?;
         // A child that died meanwhile is seen by its descriptor.
         send_down(self.wire.as_fd(), Down::Go).ok();
         Ok(())
@@ -227,7 +228,8 @@ impl Supervisor {
             if let Some(at) = ready.companion {
                 self.heed(at);
             }
-            self.keep_time(spec)?;
+            self.keep_time(spec);
+            self.keep_setup(&ready, spec)?;
             if ready.gone {
                 while wire_open {
                     wire_open = self.hear(spec, moments)?;
@@ -275,7 +277,8 @@ impl Supervisor {
         fds.extend(
             self.companions.iter().map(|one| PollFd::from_borrowed_fd(one.pidfd(), PollFlags::IN)),
         );
-        let left = self.next_moment().map(|one| one.saturating_duration_since(Instant::now()));
+        let due = self.deadline.into_iter().chain(self.setup).min();
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
         let left = left.into_iter().chain(behind.then_some(suspend::LOOK)).min();
         let timeout = left.map(|left| Timespec {
             tv_sec: left.as_secs() as i64,
@@ -326,8 +329,7 @@ impl Supervisor {
                 op.and_then(Op::place).into_iter().for_each(|place| moments.made(place, levels));
             }
             Some(Up::Begun) => {
-                self.begun = true;
-                self.ready_by = None;
+                (self.begun, self.setup) = (true, None);
                 moments.begun();
                 if self.ended.is_none() {
                     moments.meanwhile();

@@ -99,10 +99,10 @@ pub struct RunSpec {
     pub executing: Option<OwnedFd>,
     /// How long it may take; SIGTERM then, SIGKILL after `grace`.
     pub timeout: Option<Duration>,
+    /// How long it may take until the command begins.
+    pub setup_timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// How long its set-up may take, from the launch to the command's start.
-    pub setup: Option<Duration>,
     /// How many bytes it may write to stdout and stderr.
     pub output_limit: Option<u64>,
     /// How many bytes its upper may take on disk.
@@ -139,10 +139,6 @@ pub struct Ordinary {
     /// That directory, when the root is there to look for it in.
     pub home: Option<PathBuf>,
 }
-
-/// The most that a set-up takes, unless another time is asked for. It takes milliseconds, but seconds in a virtual machine
-/// without the processor's help, or where a large database is copied up.
-pub const SETUP: Duration = Duration::from_secs(30);
 
 /// Between SIGTERM and SIGKILL, unless another time is asked for.
 pub const GRACE: Duration = Duration::from_secs(5);

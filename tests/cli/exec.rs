@@ -74,6 +74,9 @@ fn a_command_has_the_runs_surroundings_unless_it_is_told() {
     } else {
         drop(user.ok().stdout("1\nCapEff:\t0000000000000000\n"));
     }
+    // Its own time is not that of its set-up.
+    let words = ["exec", "--setup-timeout", "5s", "web", "--", "sh", "-c", "sleep 7; echo over"];
+    drop(env.sandbox(&words).run().ok().stdout("over\n"));
     ended(&env, "web");
 }
 

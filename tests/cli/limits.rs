@@ -1,6 +1,6 @@
 //! Limits: by a cgroup where there is one, else by what stands in for it, and then it is said.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -308,6 +308,41 @@ fn a_limit_on_disk_holds_while_names_change() {
     assert!(written < 300, "{written} MiB");
 }
 
+/// A set-up that hangs is given up, with and without a time for the whole run; the command's own time is its own.
+#[test]
+fn a_set_up_is_not_waited_for_for_ever() {
+    let env = Env::filled();
+    let fifo = env.path("fifo");
+    drop(env.program("mkfifo").args([&fifo]).run().ok());
+    let fifo = fifo.to_str().unwrap();
+    for more in [&[][..], &["--timeout", "1h"]] {
+        let begun = Instant::now();
+        let flags = [&["--setup-timeout", "500ms", "--env-file", fifo], more].concat();
+        drop(env.line(&flags, "true").run().fault(125, "fifo: does not answer", "--setup-timeout"));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+    let timeout =
+        env.line(&["--setup-timeout", "1h", "--timeout", "500ms", "--env-file", fifo], "");
+    drop(timeout.run().fault(125, "the time of --timeout is over", ""));
+    // None at all.
+    let line = format!("sleep 2; echo A=x >{fifo}");
+    let mut writer = env.program("sh").args(["-c", &line]).start();
+    let flags = ["--setup-timeout", "0", "--env-file", fifo];
+    drop(env.line(&flags, "echo $A").run().ok().stdout("x\n"));
+    writer.wait().unwrap();
+    // A root that is made for longer than that leaves nothing.
+    let flags = ["--setup-timeout", "1ms", "--copy-up", "/opt", "--keep-on-failure"];
+    let line = "for n in 0 1 2 3 4 5 6 7; do head -c 67108864 /dev/zero >/opt/large$n; done";
+    drop(env.line(&["--commit", "large"], line).run().ok());
+    let words = [&["--from", "large"][..], &flags].concat();
+    // In the mode subuid it may be the ids that are not there then.
+    let needle = if ids() == Ids::Subuid { "" } else { "not done after 0.001 s" };
+    drop(env.line(&words, "true").run().fault(125, needle, "--setup-timeout"));
+    assert_eq!(env.json(&["ps", "--all"])["runs"].as_array().map(Vec::len), Some(0));
+    // What takes long is the command.
+    drop(env.line(&["--setup-timeout", "5s"], "sleep 7").run().ok());
+}
+
 /// What the host does not answer for is waited for no longer than the run may take.
 #[test]
 fn the_time_of_a_run_counts_before_it_is_set_up() {
@@ -340,27 +375,22 @@ fn the_time_of_a_run_counts_before_it_is_set_up() {
     let mounts = format!(
         "exec 9<>/dev/fuse; mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 fuse {hang} || exit 77; "
     );
-    let cases = [
-        ("--bind", format!("{hang}:/mnt")),
-        ("--bind", format!("{hang}/within:/mnt:rw")),
-        ("--profile", format!("{hang}/p.json")),
-        ("--seccomp", format!("{hang}/s.json")),
-        ("--out", format!("/etc:{hang}/out")),
-        ("--env-file", format!("{hang}/env")),
+    let all = [
+        vec!["--bind".to_owned(), format!("{hang}:/mnt")],
+        vec!["--bind".to_owned(), format!("{hang}/within:/mnt:rw")],
+        vec!["--profile".to_owned(), format!("{hang}/p.json")],
+        vec!["--seccomp".to_owned(), format!("{hang}/s.json")],
+        vec!["--env-file".to_owned(), format!("{hang}/env")],
+        vec!["--out".to_owned(), format!("/etc:{hang}/out")],
     ];
-    let both = cases.iter().flat_map(|case| ["--timeout", "--setup-timeout"].map(|by| (by, case)));
-    for (by, (flag, value)) in both {
-        if (by, *flag) == ("--setup-timeout", "--env-file") {
-            // Whoever writes to a FIFO may take his time, and is waited for.
-            continue;
-        }
-        let flags = [(*flag).to_owned(), value.clone()];
-        let words = env.line(&[by, "500ms"], "true").words();
-        let at = words.iter().position(|word| word == by).unwrap();
+    let limits = ["--timeout", "--setup-timeout"];
+    for (limit, flags) in limits.iter().flat_map(|limit| all.iter().map(move |one| (limit, one))) {
+        let words = env.line(&[limit, "500ms"], "true").words();
+        let at = words.iter().position(|word| word == limit).unwrap();
         let quoted = |words: &[std::ffi::OsString]| -> String {
             words.iter().map(|word| format!("'{}' ", word.display())).collect()
         };
-        let flags: Vec<_> = flags.into_iter().map(Into::into).collect();
+        let flags: Vec<_> = flags.iter().map(Into::into).collect();
         let line = format!(
             "{mounts}{}{}{} 9<&-",
             quoted(&words[..at]),
@@ -373,32 +403,6 @@ fn the_time_of_a_run_counts_before_it_is_set_up() {
             return;
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "{flags:?}");
-        let told = format!("does not answer, and the time of {by} is over");
-        drop(out.fault(125, &told, "FUSE"));
+        drop(out.fault(125, "does not answer", "FUSE"));
     }
-}
-
-/// A set-up that hangs is given up, and leaves nothing.
-#[test]
-fn the_set_up_has_a_time_of_its_own() {
-    let env = Env::filled();
-    let state = env.state();
-    let report = env.path("report.json");
-    let report = report.to_str().unwrap();
-    let flags = ["--setup-timeout", "1ms", "--report", report];
-    // Whichever is waited for when it is over.
-    let out = env.line(&flags, "echo begun").run().stdout("").fault(125, "", "--setup-timeout T");
-    let told: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
-    let late =
-        ["set-up has taken 0.001 s and is not done: given up", "idmap: has not ended in time"];
-    let late = late.iter().filter(|late| told["error"].to_string().contains(**late)).count();
-    assert!(told["exit"].is_null() && late == 1, "{told}");
-    drop(out);
-    assert_eq!(env.state(), state);
-    for time in ["0", "60", "1m"] {
-        drop(env.line(&["--setup-timeout", time], "echo begun").run().ok().stdout("begun\n"));
-    }
-    drop(env.line(&["--setup-timeout", "-1"], "true").run().code(125));
-    // What comes after it is not its business.
-    drop(env.line(&["--setup-timeout", "5"], "sleep 6; echo done").run().ok().stdout("done\n"));
 }

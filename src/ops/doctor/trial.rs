@@ -12,6 +12,7 @@ use crate::ids::{self, IdMap};
 use crate::isolate::profile::{Profile, Root, Tmp};
 use crate::isolate::wall::Wall;
 use crate::isolate::{caps, env, limits, remember, seccomp};
+use crate::ops::in_time;
 use crate::remedy;
 use crate::rootfs::copy_up::{self, TouchRpmdb};
 use crate::rootfs::plan;
@@ -20,7 +21,7 @@ use crate::run::explain::Told;
 use crate::run::launch;
 use crate::run::moments::Moments;
 use crate::run::outcome::{Ended, OURS};
-use crate::run::spec::{GRACE, RunSpec, SETUP, Upper};
+use crate::run::spec::{GRACE, RunSpec, Upper};
 use crate::run::weaker::Weaker;
 use crate::sys::exec::Strings;
 use crate::sys::landlock;
@@ -134,8 +135,8 @@ fn spec(scratch: &Scratch, id_map: IdMap) -> Result<RunSpec> {
         heeds_exec: false,
         executing: None,
         timeout: None,
+        setup_timeout: Some(in_time::SETUP),
         grace: GRACE,
-        setup: Some(SETUP),
         output_limit: None,
         disk_limit: None,
         pipes: Default::default(),

@@ -159,6 +159,7 @@ pub(in crate::ops) fn no_directory(more: &[i32]) -> Result<()> {
 /// What is named of the host is there within the time that the run has, or nothing is begun: from then on nobody could end
 /// it.
 pub(super) fn answers(options: &RunOptions) -> Result<()> {
+    let Some(until) = options.until(options.begun) else { return Ok(()) };
     let sources = options.binds.iter().map(|bind| bind.source.as_path());
     let results = options.outs.iter().filter_map(|(_, dir)| dir.parent());
     let paths: Vec<_> = sources.chain(results).collect();
@@ -168,11 +169,7 @@ pub(super) fn answers(options: &RunOptions) -> Result<()> {
         .flatten()
         .map(Path::new)
         .collect();
-    if paths.is_empty() && files.is_empty() {
-        return Ok(());
-    }
-    let Some((until, flag)) = options.until() else { return Ok(()) };
-    in_time::answer_until(&paths, &files, until, flag)
+    in_time::answer_until(&paths, &files, until)
 }
 
 /// Resolves what the run starts from; checks it, if that is asked for, while nobody waits for a lock, and

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
+use std::time::Instant;
 
 use super::resolve::Base;
 use super::{Bind, RunOptions};
@@ -45,8 +46,8 @@ fn binds(settings: &BoxSettings, box_name: &BoxName, options: &RunOptions) -> Re
         if options.binds.iter().any(|known| known.target == bind.target) {
             continue;
         }
-        if let Some((until, flag)) = options.until() {
-            in_time::answer_until(&[&bind.source], &[], until, flag)?;
+        if let Some(until) = options.until(Instant::now()) {
+            in_time::answer_until(&[&bind.source], &[], until)?;
         }
         let shown = bind.source.display();
         fs::metadata(&bind.source).context("look at", shown).map_err(of_setting)?;

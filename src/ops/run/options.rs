@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{limits, network};
 use crate::isolate::change::Changes;
 use crate::isolate::outside::Helper;
-use crate::ops::in_time;
+use crate::ops::in_time::{self, Until};
 use crate::rootfs::copy_up::TouchRpmdb;
 use crate::rootfs::overlay::Way;
 use crate::rootfs::plan::{BindMode, Memory};
@@ -98,12 +98,12 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// How long it may take, from `begun` on.
     pub timeout: Option<Duration>,
+    /// How long its set-up is waited for, 0 for ever; [`in_time::SETUP`] if none.
+    pub setup_timeout: Option<Duration>,
     /// When it was asked for.
     pub begun: Instant,
     /// Between SIGTERM and SIGKILL then, if not the usual time.
     pub grace: Option<Duration>,
-    /// How long its set-up may take, if that is limited.
-    pub setup: Option<Duration>,
     /// Limits of what it may use.
     pub limits: limits::Limits,
     /// Told, before the command starts, of each protection that it goes without.
@@ -136,13 +136,17 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// When what is named of the host has answered, or is given up, if that is limited and may happen; and the flag that
-    /// limits it.
-    pub(super) fn until(&self) -> Option<(Instant, &'static str)> {
-        let (time, flag) = match (self.timeout, self.setup) {
-            (Some(time), _) => (time, "--timeout"),
-            (None, time) => (time.filter(|_| in_time::may_hang())?, "--setup-timeout"),
-        };
-        Some((self.begun.checked_add(time)?, flag))
+    /// How long the root may be made. What was asked to be copied first takes its time, if no other is asked for.
+    pub(super) fn setup_time(&self) -> Option<Duration> {
+        match self.setup_timeout {
+            None if !self.copy_up.is_empty() => None,
+            asked => in_time::setup(asked),
+        }
+    }
+
+    /// When what is waited for since a moment is given up, if that is limited.
+    pub(super) fn until(&self, since: Instant) -> Option<Until> {
+        let timeout = Until::timeout(self.begun, self.timeout);
+        timeout.into_iter().chain(Until::setup(since, in_time::setup(self.setup_timeout))).min()
     }
 }

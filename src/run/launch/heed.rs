@@ -9,8 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::super::moments::{Moments, Order};
+use super::super::outcome::Ended;
 use super::super::spec::{GRACE, RunSpec};
-use super::super::wire::{Down, send_down};
+use super::super::wire::{Down, Failure, send_down};
 use super::Supervisor;
 use crate::fault::Result;
 
@@ -46,6 +47,13 @@ impl Supervisor {
     fn is_called(&self) -> bool {
         let mut fds = [PollFd::new(&self.wire, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// What a key of the terminal was the end of, if it came before PID 1 could tell: it goes to all of the foreground.
+    pub(super) fn cut_short(&self) -> Option<std::result::Result<Ended, Failure>> {
+        let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
+        let key = self.signalled.filter(ends).filter(|_| !self.begun);
+        key.map(|signal| Ok(Ended::Signal(signal as u8)))
     }
 
     pub(super) fn obey(&mut self, order: Order) {

@@ -3,7 +3,6 @@
 
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -91,7 +90,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         relay: None,
         raw,
         deadline: None,
-        ready_by: spec.setup.and_then(|time| Instant::now().checked_add(time)),
+        setup: None,
         killed: false,
         stops: false,
         signalled: None,
@@ -107,6 +106,7 @@ pub fn run(mut spec: RunSpec, door: Door) -> Result<Joined> {
         begun: false,
         user_namespace: None,
     };
+    supervisor.expect_setup(&spec);
     let mut waits = Waits::default();
     if let Err(fault) = supervisor.serve(&spec, &mut waits) {
         supervisor.kill();

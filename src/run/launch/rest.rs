@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{WaitId, WaitIdOptions};
 
-use super::{Supervisor, session};
+use super::{Ready, Supervisor, session};
 use crate::fault::{Context, Fault, Result};
 use crate::run::companion::{Companion, FINE, OVER, refusal};
 use crate::run::explain::Told;
 use crate::run::outcome::{Ended, Reason};
 use crate::run::spec::{GRACE, RunSpec};
-use crate::run::wire::{Down, Failure, Up, receive_up, send_down};
+use crate::run::wire::{Down, Up, receive_up, send_down};
 use crate::run::{disk, early, network, pump};
 use crate::sys::process::{
     NEW_CGROUP, NEW_IPC, NEW_MOUNT, NEW_PID, NEW_USER, NEW_UTS, Side, clone, clone_into,
@@ -123,13 +123,6 @@ impl Supervisor {
         }
     }
 
-    /// What a key of the terminal was the end of, if it came before PID 1 could tell: it goes to all of the foreground.
-    pub(super) fn cut_short(&self) -> Option<std::result::Result<Ended, Failure>> {
-        let ends = |one: &_| matches!(one, NixSignal::SIGINT | NixSignal::SIGQUIT);
-        let key = self.signalled.filter(ends).filter(|_| !self.begun);
-        key.map(|signal| Ok(Ended::Signal(signal as u8)))
-    }
-
     /// PID 1 has itself and its mounts to take down, and we what is around them. (Where SIGCHLD is ignored the kernel may
     /// have reaped it already.)
     pub(super) fn clear_way(&self) {
@@ -141,15 +134,9 @@ impl Supervisor {
 
     /// At the deadline SIGTERM, and SIGKILL of everything after the grace period. While PID 1 is still busy with
     /// the root (a large copy-up) nobody would hear the first.
-    ///
-    /// # Errors
-    /// If the command has not begun when its set-up should long be done.
-    pub(super) fn keep_time(&mut self, spec: &RunSpec) -> Result<()> {
-        if self.ready_by.is_some_and(|moment| Instant::now() >= moment) {
-            return Err(late(spec));
-        }
+    pub(super) fn keep_time(&mut self, spec: &RunSpec) {
         if self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            return Ok(());
+            return;
         }
         if self.killed {
             if self.joined {
@@ -165,18 +152,70 @@ impl Supervisor {
             self.deadline = None;
             self.cut(Reason::Time);
         }
-        Ok(())
     }
 
-    /// When there is something to be done if nothing else happens.
-    pub(super) fn next_moment(&self) -> Option<Instant> {
-        [self.deadline, self.ready_by].into_iter().flatten().min()
+    /// From now on the set-up takes its time: what came before, a lock of the store for one, is waited for with a patience of
+    /// its own.
+    pub(super) fn expect_setup(&mut self, spec: &RunSpec) {
+        self.setup = spec.setup_timeout.and_then(|time| Instant::now().checked_add(time));
+    }
+
+    /// We were stopped, and with us most likely who makes the root.
+    pub(super) fn renew_setup(&mut self, spec: &RunSpec) {
+        if self.setup.is_some() {
+            self.expect_setup(spec);
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.setup.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Gives up a set-up that takes too long. What has come meanwhile is heard first: it may be us who are late.
+    pub(super) fn keep_setup(&mut self, ready: &Ready, spec: &RunSpec) -> Result<()> {
+        if ready.wire || ready.gone || !self.is_late() {
+            return Ok(());
+        }
+        if self.ended.is_some() || self.reason.is_some() {
+            // It ends anyway.
+            self.setup = None;
+            return Ok(());
+        }
+        if self.joined {
+            session::kill(self.child);
+        }
+        let time = spec.setup_timeout.unwrap_or_default().as_secs_f64();
+        Err(self.late(Fault::failed(format!(
+            "run: set up the sandbox: not done after {time} s, the time of --setup-timeout"
+        ))))
+    }
+
+    /// With what helps against a fault that is one of time.
+    pub(super) fn late(&self, fault: Fault) -> Fault {
+        if !self.is_late() {
+            return fault;
+        }
+        let more = "--setup-timeout T waits longer, 0 for as long as it takes";
+        let hint = match &fault.hint {
+            Some(hint) => format!("{hint} {more}"),
+            None => more.to_owned(),
+        };
+        fault.hint(hint)
     }
 
     /// Shows what is left of the output and reaps PID 1. The kernel lets it be reaped only when every
-    /// process of its namespace is gone.
+    /// process of its namespace is gone. One that took too long to set up may be where no signal reaches it, in the call
+    /// of a file system whose server is gone: that one is left to the kernel.
     pub(super) fn wait_gone(&mut self) -> Result<()> {
         self.show_rest();
+        if self.is_late() {
+            let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+            let grace = Timespec { tv_sec: GRACE.as_secs() as i64, tv_nsec: 0 };
+            if retry_on_intr(|| poll(&mut fds, Some(&grace))) == Ok(0) {
+                self.raw = None;
+                return Ok(());
+            }
+        }
         loop {
             match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
             {
@@ -212,12 +251,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// For want of a server of a file system, or of a program that writes a map, a set-up may hang for ever.
-fn late(spec: &RunSpec) -> Fault {
-    let seconds = spec.setup.unwrap_or_default().as_secs_f64();
-    Fault::failed(format!("run: the set-up has taken {seconds} s and is not done: given up")).hint(
-        "does each file system answer that something is bound from (FUSE, NFS)? --setup-timeout T gives it longer",
-    )
 }

@@ -50,6 +50,7 @@ impl Supervisor {
             self.stops = true;
         } else {
             self.signals.stop(Stops::Ourselves);
+            self.renew_setup(spec);
             self.go_on();
         }
     }
@@ -71,6 +72,7 @@ impl Supervisor {
         // Its keeper goes, too: it would not know what the terminal has become meanwhile.
         self.raw = None;
         self.signals.stop(whom);
+        self.renew_setup(spec);
         self.come_to_front(spec);
         // What is to end the command comes before it goes on, or it may have stopped again when that comes.
         self.pass_signals(spec);
