@@ -108,6 +108,18 @@ pub(super) fn become_root<P>(
     Ok(prepared)
 }
 
+/// Lets this process, which has one thread, look into the processes of a user namespace whose owner it is, whoever they are
+/// inside, and do nothing else. Its maps need not be there yet.
+///
+/// # Errors
+/// What the kernel says, naming the step.
+pub fn look_into(namespace: BorrowedFd<'_>) -> Result<()> {
+    join(namespace, Powers::Files)?;
+    drop_capabilities(CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH)?;
+    thread::set_no_new_privs(true).calling("set no_new_privs", "a job")?;
+    hide()
+}
+
 /// Has this process killed when its parent ends. Call it again after a change of credentials.
 pub(super) fn tether(parent: Pid) -> Result<()> {
     process::set_parent_process_death_signal(Some(Signal::KILL))

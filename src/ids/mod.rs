@@ -24,7 +24,7 @@ mod span;
 mod work;
 mod write;
 
-pub use enter::{Entry, Powers};
+pub use enter::{Entry, Powers, look_into};
 pub use facts::{in_initial_namespace, is_no_boundary};
 pub use helper::Writing;
 pub use map::{Extent, IdMap, Mode};

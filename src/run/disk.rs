@@ -3,7 +3,9 @@
 //!
 //! There is no quota for who is not root of the machine, so this is a watcher: it walks the upper, inside, as
 //! often as costs little, and at once when the file system has lost so much room that it could have been us.
-//! What is deleted and still open it does not see. How large the upper is in the end is measured once more.
+//! What is deleted and still open somebody else sees for it. How large the upper is in the end is measured once more.
+
+mod open;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,10 +16,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, fstatvfs, openat};
 use rustix::io::Errno;
 use rustix::path::Arg;
+use rustix::process::Pid;
 
+use self::open::Asked;
 use super::companion::{Companion, OVER, close_but};
 use super::outcome::Reason;
-use super::spec::RunSpec;
+use super::spec::{RunSpec, Upper};
 use crate::fault::{Context, Result};
 use crate::ids::{self, Entry, IdMap, Powers};
 use crate::tree::dir::Names;
@@ -30,21 +34,27 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)
 /// A pause is so many times as long as the walk before it: 5 % of one processor.
 const SHARE: u32 = 20;
 
-/// Starts the watcher of a run whose directory is there; none if the spec has no limit.
+/// Starts the watcher of a run whose directory is there and whose first process is `init`, and who helps it; none if the spec
+/// has no limit.
 ///
 /// # Errors
 /// As [`ids::beside`].
-pub(super) fn watch(spec: &RunSpec, store: BorrowedFd<'_>) -> Result<Option<Companion>> {
-    let Some(limit) = spec.disk_limit else { return Ok(None) };
+pub(super) fn watch(spec: &RunSpec, store: BorrowedFd<'_>, init: Pid) -> Result<Vec<Companion>> {
+    let Some(limit) = spec.disk_limit else { return Ok(Vec::new()) };
     let run_dir = openat(store, &spec.run_dir, FLAGS, Mode::empty()).context("open", "the run")?;
     // The command has not begun: what a store inside has now, it was lent.
     let lent = size_of_nest(run_dir.as_fd(), &spec.id_map)?;
     let trees = Trees::open(run_dir.as_fd())?;
+    let (mut asked, companion) = match spec.upper {
+        Upper::Disk => Asked::start(init)?,
+        Upper::Tmpfs(_) => (Asked::nobody(), None),
+    };
     let pidfd = ids::beside(Entry::Map(&spec.id_map), Powers::Files, || {
-        close_but(trees.places().map(|dir| dir.as_raw_fd()).collect());
-        watching(&trees, limit.saturating_add(lent))
+        let places = trees.places().map(|dir| dir.as_raw_fd());
+        close_but(places.chain(asked.descriptor()).collect());
+        watching(&trees, &mut asked, limit.saturating_add(lent))
     })?;
-    Ok(Some(Companion::known(Reason::Disk, pidfd)))
+    Ok(companion.into_iter().chain([Companion::known(Reason::Disk, pidfd)]).collect())
 }
 
 const FLAGS: OFlags =
@@ -136,14 +146,18 @@ pub fn size_of(run_dir: BorrowedFd<'_>, map: &IdMap) -> Result<u64> {
     ids::inside(Entry::Map(map), Powers::Files, || trees.size())
 }
 
-fn watching(trees: &Trees, limit: u64) -> i32 {
+fn watching(trees: &Trees, asked: &mut Asked, limit: u64) -> i32 {
     let mut used = 0;
+    let mut measure = || {
+        let (seen, whole) = trees.up_to(limit);
+        (seen.saturating_add(asked.bytes()), whole)
+    };
     loop {
         let begun = Instant::now();
         let before = trees.room();
-        let (seen, whole) = trees.up_to(limit);
-        // A file that is moved while it is walked may be seen twice: hardly again.
-        if seen > limit && trees.up_to(limit).0 > limit {
+        let (seen, whole) = measure();
+        // A file that is moved or deleted meanwhile may be seen twice: hardly again.
+        if seen > limit && measure().0 > limit {
             return OVER;
         }
         let seen = seen.min(limit);

@@ -4,7 +4,7 @@
 mod heed;
 pub mod joined;
 mod rest;
-mod session;
+pub(super) mod session;
 mod suspend;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

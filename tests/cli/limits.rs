@@ -308,6 +308,56 @@ fn a_limit_on_disk_holds_while_names_change() {
     assert!(written < 300, "{written} MiB");
 }
 
+/// What is deleted and still open takes room, whether it was written or only asked for; a file of the host does not count.
+#[test]
+fn the_disk_limit_holds_for_what_is_deleted_and_still_open() {
+    let env = Env::filled();
+    let dir = env.folder("bound");
+    let bind = format!("{dir}:/mnt:rw");
+    let written = "exec 8>/opt/big; rm /opt/big; head -c 67108864 /dev/zero >&8; sleep 1000";
+    // A child has it, and its parent has not.
+    let handed = "exec 8>/opt/big; rm /opt/big; (head -c 67108864 /dev/zero >&8; sleep 1000) & \
+        exec 8>&-; wait";
+    let bound = written.replace("/opt/", "/mnt/");
+    let overlay = format!("{dir}:/mnt:overlay");
+    // Who is somebody else may not be looked at by everybody.
+    let other = if ids() == Ids::Single { &[][..] } else { &["--user", "1:1"] };
+    let temporary = written.replace("/opt/", "/tmp/");
+    for (flags, line) in
+        [(&[][..], written), (&[], handed), (&["--bind", &overlay], &bound), (other, &temporary)]
+    {
+        let flags = [&["--disk", "8M", "--timeout", "60s"], flags].concat();
+        let (out, report) = reported(&env, &flags, line);
+        drop(out.code(137).warns("--disk"));
+        assert_eq!(report["error"], "disk");
+    }
+    let host = written.replace("/opt/", "/mnt/").replace("sleep 1000", "sleep 2");
+    let memory = written
+        .replace("/opt/", "/dev/shm/")
+        .replace("67108864", "16777216")
+        .replace("sleep 1000", "sleep 2");
+    for line in
+        [host, memory, "exec 8>/opt/small; rm /opt/small; head -c 4M /dev/zero >&8; sleep 2".into()]
+    {
+        let (out, _) = reported(&env, &["--disk", "8M", "--bind", &bind], &line);
+        drop(out.ok());
+    }
+    // One that has joined the run is a child of nobody in it.
+    let start = ["start", "--name", "web", "--disk", "8M", "--", "sleep", "1000"];
+    drop(env.sandbox(&start).run().ok());
+    drop(env.sandbox(&["exec", "web", "--", "sh", "-c", written]).run().code(137));
+    drop(env.sandbox(&["wait", "web"]).run().code(137));
+}
+
+/// Room that was asked for and not written to.
+#[test]
+fn the_disk_limit_holds_for_what_is_allocated() {
+    let line =
+        "exec 8>/srv/big; rm /srv/big; fallocate -l 64M /proc/self/fd/8 || exit 3; sleep 1000";
+    let words = ["run", "--disk", "8M", "--timeout", "60s", "--", "sh", "-c", line];
+    drop(debian().sandbox(&words).run().code(137).warns("--disk"));
+}
+
 /// A set-up that hangs is given up, with and without a time for the whole run; the command's own time is its own.
 #[test]
 fn a_set_up_is_not_waited_for_for_ever() {

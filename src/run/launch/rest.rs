@@ -58,7 +58,7 @@ pub(super) fn clone_for(spec: &RunSpec) -> (std::result::Result<Side, Errno>, bo
 impl Supervisor {
     /// Has the upper measured, if that is asked for. The run's directory is there.
     pub(super) fn watch_disk(&mut self, spec: &RunSpec, store: BorrowedFd<'_>) -> Result<()> {
-        self.companions.extend(disk::watch(spec, store)?);
+        self.companions.extend(disk::watch(spec, store, self.child)?);
         Ok(())
     }
 

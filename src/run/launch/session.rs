@@ -47,7 +47,7 @@ fn raw(pid: Pid) -> i32 {
 }
 
 /// All that there are; none where /proc is not there.
-fn processes() -> Vec<(Pid, Stat)> {
+pub(in crate::run) fn processes() -> Vec<(Pid, Stat)> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(Pid::from_raw).filter_map(|pid| Some((pid, stat(pid)?))).collect()
