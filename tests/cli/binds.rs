@@ -402,6 +402,8 @@ fn a_directory_in_the_way_of_a_result_is_said_first() {
         let flags = ["--bind", &bind, "--out", flag];
         drop(env.line(&flags, "touch /host/ran").run().fault(125, why, ""));
         assert!(!env.path("host/ran").exists());
+        let words = ["run", "--dry-run", "--out", flag, "--", "true"];
+        drop(env.sandbox(&words).run().fault(125, why, ""));
     }
     // One that appears meanwhile is found as well.
     let place = format!("{out}/new:/new:rw");

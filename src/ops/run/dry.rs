@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{RunOptions, defaults, resolve, who};
+use super::{RunOptions, defaults, out, resolve, who};
 use crate::fault::Result;
 use crate::ids::IdMap;
 use crate::isolate::lost::Lost;
@@ -43,6 +43,7 @@ pub struct DryRun {
 /// # Errors
 /// As [`super::run`], for everything that is decided before the run begins.
 pub fn plan(store: &Store, box_name: &BoxName, options: &RunOptions) -> Result<DryRun> {
+    out::check(&options.outs)?;
     let lock = store.lock_shared()?;
     let base = resolve::base(store, box_name, options)?;
     // What the mount would find out.
