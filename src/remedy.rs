@@ -13,6 +13,9 @@ use crate::fault::{Context, Fault, Result, why};
 /// The oldest kernel that has all that a run cannot do without.
 pub const OLDEST: &str = "Linux 5.12";
 
+/// What works on a store that cannot be written to.
+pub const IN_MEMORY: &str = "the store as it is: `run --upper tmpfs`, which keeps nothing";
+
 /// A remedy of several lines in the one line of a hint.
 pub fn in_one_line(remedy: &str) -> String {
     remedy.lines().collect::<Vec<_>>().join("; or ")

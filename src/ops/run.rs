@@ -101,7 +101,8 @@ pub fn run(store: &Store, box_name: &BoxName, options: RunOptions) -> Result<Fin
     let status = status::Status::open(options.status_fd, &options.preserve_fds)?;
     let mut signals = None;
     let answer = checks::may_keep(store, box_name, &options)
-        .and_then(|()| execute(store, box_name, &options, &report, status, None, &mut signals));
+        .and_then(|()| execute(store, box_name, &options, &report, status, None, &mut signals))
+        .map_err(|fault| checks::or_in_memory(store, &options, fault));
     if let Err(fault) = &answer {
         status.failed(fault);
     }

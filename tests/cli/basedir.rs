@@ -220,7 +220,8 @@ fn on_a_read_only_filesystem() {
             .check(rows.iter().all(|row| text.contains(row)), "what doctor says")
             .check(text.contains("doctor 6") && text.ends_with("snapshot 6\n"), "the codes")
             .warns("ead-only")
-            .warns(&format!("hint: {hint}")),
+            .warns(&format!("hint: {hint}; or the store as it is: `run --upper tmpfs`"))
+            .warns(&format!("hint: {hint}\n")),
     );
 }
 

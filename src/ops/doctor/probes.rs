@@ -172,7 +172,7 @@ pub(super) fn base_dir(base_dir: &Path, host: Host) -> (Probe, Option<Scratch>) 
     };
     // What is there can be used in memory, wherever it lies.
     let as_it_is = |remedy: String| match Store::open_for_memory(base_dir) {
-        Ok(_) => format!("{remedy}\nthe store as it is: `run --upper tmpfs`, which keeps nothing"),
+        Ok(_) => format!("{remedy}\n{}", remedy::IN_MEMORY),
         Err(_) => remedy,
     };
     let elsewhere = || Some(as_it_is(remedy::base_dir(&shown.to_string(), host)));

@@ -2,13 +2,18 @@
 
 use std::path::Path;
 
+use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::Errno;
+
 use super::resolve::{self, Base};
 use super::{After, RunOptions};
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Result, WRITABLE};
 use crate::ids::{IdMap, Mode, is_no_boundary};
 use crate::isolate::profile::Profile;
 use crate::ops::snapshot::refuse_taken;
 use crate::ops::{budget, in_time};
+use crate::remedy;
+use crate::run::spec::Upper;
 use crate::run::user::{User, Who};
 use crate::store::{BoxName, LayerRecord, SharedLock, Store};
 use crate::sys;
@@ -122,6 +127,22 @@ pub(super) fn may_keep(store: &Store, box_name: &BoxName, options: &RunOptions) 
         warn(&warning);
     }
     Ok(())
+}
+
+/// The fault of a run on a store that cannot be written to, with the way in which it can be used.
+pub(super) fn or_in_memory(store: &Store, options: &RunOptions, fault: Fault) -> Fault {
+    let kept = !matches!(options.after, After::Discard) || options.keep_on_failure;
+    let read_only = || accessat(store.dir(), ".", Access::WRITE_OK, AtFlags::empty());
+    match (options.upper, &fault.hint) {
+        // Something else that the run writes may be read-only, too.
+        (Upper::Disk, Some(hint))
+            if hint == WRITABLE && !kept && read_only() == Err(Errno::ROFS) =>
+        {
+            let hint = format!("{hint}; or {}", remedy::IN_MEMORY);
+            fault.hint(hint)
+        }
+        _ => fault,
+    }
 }
 
 /// Descriptors to leave open have to be.
