@@ -199,6 +199,15 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// A word as a shell would want it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,5 +252,14 @@ mod tests {
     #[test]
     fn kinds_are_kebab_case_in_json() {
         assert_eq!(serde_json::to_string(&Kind::NotFound).expect("json"), "\"not-found\"");
+    }
+
+    #[test]
+    fn words_are_quoted_when_a_shell_would_read_them_otherwise() {
+        for (word, expected) in
+            [("a", "a"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'")]
+        {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

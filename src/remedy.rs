@@ -8,7 +8,7 @@ mod host;
 use rustix::io::Errno;
 
 pub use self::host::{Engine, Host, NEST, Spaces};
-use crate::fault::{Context, Fault, Result, why};
+use crate::fault::{Context, Fault, Result, quoted, why};
 
 /// The oldest kernel that has all that a run cannot do without.
 pub const OLDEST: &str = "Linux 5.12";
@@ -211,9 +211,10 @@ pub fn base_dir(place: &str, host: Host) -> String {
         return remedy;
     }
     let other = "a directory of another file system with --base-dir: a local disk (ext4, xfs, btrfs) or a tmpfs";
+    let volume = quoted(&format!("sandbox:{place}"));
     match host.engine {
-        Some(Engine::Docker) => format!("a volume: `docker run -v sandbox:{place}`\n{other}"),
-        Some(Engine::Podman) => format!("a volume: `podman run -v sandbox:{place}`\n{other}"),
+        Some(Engine::Docker) => format!("a volume: `docker run -v {volume}`\n{other}"),
+        Some(Engine::Podman) => format!("a volume: `podman run -v {volume}`\n{other}"),
         Some(Engine::Kubernetes) => {
             format!("an emptyDir or another volume, with `mountPath: {place}`\n{other}")
         }

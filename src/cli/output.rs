@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::report::Stop;
-use crate::fault::{Fault, printable};
+use crate::fault::{Fault, printable, quoted};
 pub(super) use crate::ops::words::count;
 
 /// When to colour.
@@ -99,15 +99,6 @@ pub(super) fn aimed(line: &str) -> Cow<'_, str> {
             Cow::Owned(line.replace("`sandbox ", &format!("`{aim}")))
         }
         _ => Cow::Borrowed(line),
-    }
-}
-
-/// A word as a shell would want it.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 
@@ -241,14 +232,5 @@ mod tests {
     fn times_are_utc() {
         let time: Timestamp = "2026-01-31T12:00:00.5Z".parse().unwrap();
         assert_eq!(super::time(time), "2026-01-31 12:00:00Z");
-    }
-
-    #[test]
-    fn words_are_quoted_when_a_shell_would_read_them_otherwise() {
-        for (word, expected) in
-            [("a", "a"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'")]
-        {
-            assert_eq!(quoted(word), expected);
-        }
     }
 }

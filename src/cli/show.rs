@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use super::args::Common;
-use super::output::{count, print, print_json, quoted, size, time};
+use super::output::{count, print, print_json, size, time};
 use super::report::Outcome;
 use super::trash;
-use crate::fault::printable;
+use crate::fault::{printable, quoted};
 use crate::ops::show::{Shown, show};
 
 /// The arguments.

@@ -17,7 +17,7 @@ use rustix::io::{Errno, pread, retry_on_intr};
 use super::failpoint::step;
 use super::file::{self, PRIVATE_FILE};
 use super::{Box_, BoxName, BoxSettings, Store, json_line, layout};
-use crate::fault::{Context, Fault, Result, is_of_the_disk};
+use crate::fault::{Context, Fault, Result, is_of_the_disk, quoted};
 
 pub use entry::{LogEntry, Moved, Pair, RefMoved};
 
@@ -80,8 +80,10 @@ impl Store {
         let fault = Fault::errno(what, &shown, errno);
         let odd = matches!(errno, Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO);
         match odd || is_of_the_disk(errno) {
-            true => Fault::damaged(fault.message)
-                .hint(format!("remove it: `rm -r {shown}`; what it could undo is lost, no more")),
+            true => Fault::damaged(fault.message).hint(format!(
+                "remove it: `rm -r {}`; what it could undo is lost, no more",
+                quoted(&shown)
+            )),
             false => fault,
         }
     }

@@ -16,7 +16,7 @@ use super::file::{self, PRIVATE_DIR};
 use super::format::Format;
 use super::remains::{no_format, no_store, refuse_remains, refuse_strange};
 use super::{Store, json_line, layout, nest, place};
-use crate::fault::{Context, Fault, Kind, Result};
+use crate::fault::{Context, Fault, Kind, Result, quoted};
 use crate::remedy::{self, Host};
 use crate::tree::xattr;
 
@@ -294,7 +294,7 @@ fn not_private(stat: &Stat, shown: &str) -> Fault {
     Fault::usage(format!(
         "open store: {shown}: mode is {mode:04o}, but what layers hold must be out of reach of other users"
     ))
-    .hint(format!("`chmod {change} {shown}`"))
+    .hint(format!("`chmod {change} {}`", quoted(shown)))
 }
 
 /// Makes an empty directory of ours 0700 (a fresh volume is 0755); refuses another one.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::{file, layout};
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, quoted};
 
 /// A directory in which there is something that is no store's does not become one.
 pub(super) fn refuse_strange(present: &[String], shown: &str) -> Result<()> {
@@ -38,8 +38,9 @@ pub(super) fn refuse_remains(dir: &OwnedFd, shown: &str) -> Result<()> {
                 "open store: {shown}: format.json is missing, and {folder} is not empty"
             ))
             .hint(format!(
-                "if this sandbox wrote it: `echo '{{\"format\":1}}' >{shown}/format.json`, then `sandbox fsck`; \
-                 for a new store choose another directory with --base-dir"
+                "if this sandbox wrote it: `echo '{{\"format\":1}}' >{}`, then `sandbox fsck`; \
+                 for a new store choose another directory with --base-dir",
+                quoted(&format!("{shown}/{}", layout::FORMAT))
             )));
         }
     }

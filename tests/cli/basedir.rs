@@ -242,6 +242,25 @@ fn with_a_mount_over_a_layer() {
     );
 }
 
+/// What a hint proposes can be given to a shell as it stands, whatever the directory is called.
+#[test]
+fn the_way_out_is_quoted() {
+    let env = Env::named("it's a store");
+    env.fill();
+    fs::remove_file(env.base().join("format.json")).unwrap();
+    let out = env.sandbox(&["list"]).run().code(7);
+    let said = out.errors();
+    let line = said.split('`').find(|part| part.starts_with("echo ")).unwrap();
+    drop(env.program("sh").args(["-c", line]).run().ok());
+    drop(env.sandbox(&["list"]).run().ok());
+    fs::set_permissions(env.base(), PermissionsExt::from_mode(0o750)).unwrap();
+    let out = env.sandbox(&["list"]).run().code(2);
+    let said = out.errors();
+    let line = said.split('`').find(|part| part.starts_with("chmod ")).unwrap();
+    drop(env.program("sh").args(["-c", line]).run().ok());
+    drop(env.sandbox(&["list"]).run().ok());
+}
+
 #[test]
 fn a_full_disk() {
     let env = Env::empty();
