@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Display};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Context, Fault, Result, quoted};
 
 /// A source of a tree.
 ///
@@ -195,14 +195,16 @@ fn real(path: &Path, directory: bool) -> Result<PathBuf> {
     if found.to_str().is_none() {
         return Err(bad(&shown, "its path is not UTF-8"));
     }
-    let is_dir = fs::metadata(&found).context("look at", &shown)?.is_dir();
-    match (directory, is_dir) {
-        (true, false) => {
-            Err(bad(&shown, "is not a directory")
-                .hint(format!("for an archive: --from tar:{shown}")))
-        }
+    let kind = fs::metadata(&found).context("look at", &shown)?.file_type();
+    match (directory, kind.is_dir()) {
+        (true, false) => Err(bad(&shown, "is not a directory")
+            .hint(format!("for an archive: --from {}", quoted(&format!("tar:{shown}"))))),
         (false, true) => Err(bad(&shown, "is a directory, and no archive")
-            .hint(format!("a directory is named without `tar:`: --from {shown}"))),
+            .hint(format!("a directory is named without `tar:`: --from {}", quoted(&shown)))),
+        // A device may have no end, as /dev/zero has none.
+        (false, false) if !kind.is_file() && !kind.is_fifo() => {
+            Err(bad(&shown, "is neither a file nor a pipe, and no archive"))
+        }
         _ => Ok(found),
     }
 }

@@ -272,6 +272,8 @@ fn sources_that_are_none() {
         ("tar:".to_owned(), 2, "a file name is missing", "tar:FILE"),
         (file.clone(), 2, "is not a directory", &format!("tar:{file}")),
         (format!("tar:{}", env.dir().display()), 2, "is a directory", ""),
+        ("tar:/dev/zero".to_owned(), 2, "neither a file nor a pipe", "tar:FILE"),
+        ("tar:/dev/null".to_owned(), 2, "neither a file nor a pipe", "tar:FILE"),
         ("mmdebstrap:../x".to_owned(), 2, "not the name of a suite", ""),
         ("mmdebstrap:bookworm?include=--x".to_owned(), 2, "not the name of a package", ""),
     ];
