@@ -95,3 +95,17 @@ refused overlayfs
 # A program answers for its files, here without attributes.
 bindfs --xattr-none "$work/behind" "$work/disk"
 refused FUSE
+# With attributes, and with a store behind it: what it says of owners and modes is no layer of a run, nor beneath an upper in
+# memory, of which the kernel has no objection.
+install -d -m 0700 "$work/behind/store"
+"$work/sandbox" --base-dir "$work/behind/store" init --from "tar:$tree" >/dev/null
+bindfs "$work/behind" "$work/disk"
+for words in 'run' 'run --upper tmpfs' 'run --upper tmpfs --dry-run'; do
+    code=0
+    # shellcheck disable=SC2086
+    "$work/sandbox" --base-dir "$work/disk/store" $words -- true 2>"$work/log" || code=$?
+    [ $code = 125 ] && grep -q 'lies on FUSE' "$work/log" && grep -q '^hint: .*--base-dir' "$work/log" ||
+        { cat "$work/log"; echo "filesystems: FUSE: $words: exit $code"; exit 1; }
+done
+umount "$work/disk"
+echo 'FUSE: run --upper tmpfs: refused'

@@ -55,10 +55,7 @@ impl Store {
             return Err(not_private(&stat, &shown));
         }
         let found = place::file_system(&dir).context("look at filesystem of the store", &shown)?;
-        let holds_uppers = !(for_memory && found.name == OVERLAYFS);
-        if holds_uppers {
-            check_kind(found, &shown)?;
-        }
+        let holds_uppers = check_use(found, for_memory, &shown)?;
         let format = match file::read_small(dir.as_fd(), layout::FORMAT, file::RECORD_LIMIT) {
             Err(Errno::NOENT) => {
                 let found = place::file_system_for_sure(&dir);
@@ -317,6 +314,15 @@ fn holds_something(place: &OwnedFd, shown: &str) -> Result<bool> {
     Ok(names.context("read directory", shown)?.iter().any(|name| name != "lost+found"))
 }
 
+/// Whether it holds uppers; refused if it holds no layers either.
+fn check_use(found: place::FileSystem, for_memory: bool, shown: &str) -> Result<bool> {
+    match found.name.as_str() {
+        OVERLAYFS if for_memory => Ok(false),
+        FUSE if for_memory => Err(no_layers(shown)),
+        _ => check_kind(found, shown).map(|()| true),
+    }
+}
+
 fn check_kind(found: place::FileSystem, shown: &str) -> Result<()> {
     if found.holds_uppers {
         return Ok(());
@@ -326,6 +332,16 @@ fn check_kind(found: place::FileSystem, shown: &str) -> Result<()> {
 
 /// What [`place`] calls it.
 const OVERLAYFS: &str = "overlayfs";
+const FUSE: &str = "FUSE";
+
+/// The kernel would take layers from there, beneath an upper in memory. What is set-user-ID there is what a program says, and
+/// the copy-up of such files was a way out (CVE-2023-0386).
+fn no_layers(shown: &str) -> Fault {
+    Fault::host(format!(
+        "open store: {shown}: lies on {FUSE}, where a program says whose the files of layers are and what they may do"
+    ))
+    .hint(remedy::in_one_line(&remedy::base_dir(shown, Host::read())))
+}
 
 fn no_uppers(name: &str, shown: &str) -> Fault {
     let which = if name == OVERLAYFS { "another overlay" } else { "an overlay" };
@@ -357,5 +373,26 @@ fn check_xattrs(dir: &OwnedFd, shown: &str) -> Result<()> {
         ))
         .hint("choose a place on a local disk with --base-dir (a tmpfs: from Linux 6.6)")),
         tried => tried.context("try user xattrs", shown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_come_from_no_program() {
+        let on = |name: &str, holds_uppers, for_memory| {
+            let found = place::FileSystem { name: name.to_owned(), holds_uppers };
+            check_use(found, for_memory, "/s").map_err(|fault| fault.message)
+        };
+        assert_eq!(on("ext4", true, true), Ok(true));
+        assert_eq!(on(OVERLAYFS, false, true), Ok(false));
+        for (for_memory, why) in [(true, "where a program says"), (false, "cannot hold the upper")]
+        {
+            let refused = on(FUSE, false, for_memory).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert!(on("NFS", false, true).is_err() && on(OVERLAYFS, false, false).is_err());
     }
 }
