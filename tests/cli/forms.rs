@@ -172,6 +172,9 @@ fn doctor() {
             assert!(probe.get(key).is_some(), "{key}: {probe}");
         }
     }
+    // Whatever it finds out about the kernel's age, a run starts.
+    let age = json["probes"].as_array().unwrap().iter().find(|row| row["name"] == "kernel-fixes");
+    assert!(age.is_some_and(|row| row["detail"].as_str().is_some_and(|text| !text.is_empty())));
     assert!(["fd", "lowerdir+", "mount"].contains(&json["overlay"].as_str().unwrap()), "{json}");
     // Before there is a store, too; and it makes none.
     let env = Env::empty();

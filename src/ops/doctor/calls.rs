@@ -20,7 +20,7 @@ use crate::sys::process::NEW_MOUNT;
 use crate::tree::xattr;
 
 /// [`remedy::OLDEST`] in numbers: mount_setattr(2), and overlays in user namespaces (5.11).
-const OLDEST: (u32, u32) = (5, 12);
+pub(super) const OLDEST: (u32, u32) = (5, 12);
 
 pub(super) fn kernel() -> Probe {
     judged(&uname().release().to_string_lossy())
