@@ -325,7 +325,7 @@ fn results_have_any_name() {
     let env = Env::filled();
     let out = env.path("o");
     let long = "x".repeat(255);
-    let line = format!("cd /tmp; echo 1 >{}; mkdir d; mv {} d/; cp d/* .", long, long);
+    let line = format!("cd /tmp; echo 1 >{long}; mkdir d; mv {long} d/; cp d/* .");
     let (file, dir) =
         (format!("/tmp/{long}:{}", out.display()), format!("/tmp/d:{}", out.display()));
     drop(env.line(&["--out", &file, "--out", &dir], &line).run().ok());
