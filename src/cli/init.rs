@@ -23,7 +23,7 @@ use crate::store::{BoxName, Store};
 #[command(after_help = "\
 Sources:
   DIRECTORY                        a root file system that lies there
-  tar:FILE                         an archive, plain or gzip, xz, zstd
+  tar:FILE                         an archive, plain or gzip, xz, zstd; `tar:-` is stdin
   mmdebstrap:SUITE[?include=a,b]   a Debian or Ubuntu system, made by mmdebstrap
   scratch                          nothing")]
 pub(super) struct Args {

@@ -16,7 +16,7 @@ use crate::fault::{Context, Fault, Result, quoted};
 pub enum Source {
     /// A directory: everything in it is copied.
     Directory(PathBuf),
-    /// `tar:FILE`: the tar of a root file system, plain or compressed by gzip, xz or zstd.
+    /// `tar:FILE`: the tar of a root file system, plain or compressed by gzip, xz or zstd; `tar:-` is stdin.
     Tar(PathBuf),
     /// `mmdebstrap:SUITE[?include=a,b]`: Debian packages, unpacked by mmdebstrap(1).
     Mmdebstrap {
@@ -32,6 +32,9 @@ pub enum Source {
 /// Forms that are planned and not there yet.
 const LATER: [&str; 5] = ["oci:", "oci-archive:", "docker-archive:", "docker://", "dnf:"];
 
+/// What `tar:-` is.
+const STDIN: &str = "/dev/stdin";
+
 /// For so long after a change another one may leave the same times: clocks of files are coarse.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,9 @@ impl FromStr for Source {
         }
         if text == "scratch" {
             return Ok(Self::Scratch);
+        }
+        if text == "tar:-" {
+            return Ok(Self::Tar(STDIN.into()));
         }
         if let Some(file) = text.strip_prefix("tar:") {
             return path(text, file).map(Self::Tar);
@@ -140,12 +146,18 @@ impl Source {
     }
 
     /// A text that is the same exactly for the same source: the canonical path, or suite and sorted
-    /// packages. Content is not looked at.
+    /// packages. Content is not looked at. Of a pipe, which is another one each time, no two are the same.
     ///
     /// # Errors
     /// As [`Source::canonical`].
     pub fn identity(&self) -> Result<String> {
         let mut same = self.clone().canonical()?;
+        if let Self::Tar(path) = &same
+            && let Ok(found) = fs::metadata(path)
+            && found.file_type().is_fifo()
+        {
+            return Ok(format!("{same} {}:{}", found.ino(), found.ctime_nsec()));
+        }
         if let Self::Mmdebstrap { include, .. } = &mut same {
             include.sort_unstable();
             include.dedup();
@@ -184,6 +196,10 @@ impl Source {
 fn real(path: &Path, directory: bool) -> Result<PathBuf> {
     let shown = path.display().to_string();
     let found = match fs::canonicalize(path) {
+        // A pipe has no path but that of its descriptor: `tar:/dev/stdin`, `tar:<(...)`.
+        Err(_) if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) => {
+            std::path::absolute(path).context("read source", &shown)?
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Fault::not_found(format!(
                 "read source: {}: no such file or directory",

@@ -41,6 +41,24 @@ fn a_tar_fills_a_box_once() {
     assert!(error["error"]["message"].is_string() && error["error"]["hint"].is_string());
 }
 
+/// As podman's import has it; a pipe is another source each time.
+#[test]
+fn a_tar_comes_by_a_pipe() {
+    let env = Env::empty();
+    let tar = fs::read(tiny()).unwrap();
+    drop(env.init(&["--from", "tar:-"]).input(tar.clone()).run().ok().stderr(""));
+    let again = env.init(&["--from", "tar:-"]).input(tar.clone()).run();
+    drop(again.fault(4, "default", ""));
+    let other = env.init(&["other", "--from", "tar:/dev/stdin"]).input(tar).run();
+    drop(other.ok().stderr(""));
+    drop(env.init(&["none", "--from", "tar:-"]).input("no archive").run().fault(
+        1,
+        "it ends too early",
+        "",
+    ));
+    assert_eq!(env.entries("boxes"), ["default", "other"]);
+}
+
 #[test]
 fn another_id_mode_for_the_same_box_is_a_conflict() {
     let env = Env::empty();
