@@ -64,8 +64,8 @@ fn main() -> Result<()> {
 
 /// How many system calls a start may take at most: what it took when this was last looked at, by the static
 /// binary and on a tree with rpm. Twenty-nine of them empty the bounding set, five are for remembered owners and a keyring
-/// of its own, eight and at most six more send the processes to different processors, thirteen build the wall of Landlock. Goes down when the start gets better; the
-/// goal is 150.
+/// of its own, eight and at most six more send the processes to different processors, thirteen build the wall of Landlock.
+/// Goes down when the start gets better; the goal is 150.
 const MOST_CALLS: usize = 298;
 
 /// The supervisor, PID 1 and the payload.

@@ -79,16 +79,15 @@ impl Args {
             (_, true) => Some(false),
             _ => None,
         };
-        let setup_timeout = in_time::setup(self.setup_timeout);
         // As with `run`, only if asked for.
-        let until = Until::setup(Instant::now(), setup_timeout.and(self.setup_timeout));
+        let until = Until::setup(Instant::now(), self.setup_timeout);
         Ok(ExecOptions {
             run: self.run,
             argv: parse::command(self.command),
             env: variables(&self.env_file, &self.env, until)?,
             workdir: self.workdir,
             user: self.user,
-            setup_timeout,
+            setup_timeout: in_time::setup(self.setup_timeout),
             terminal,
         })
     }

@@ -235,9 +235,8 @@ impl RunFlags {
         let begun = Instant::now();
         let timeout = self.timeout.map(|(time, _)| time);
         // Whoever writes to a pipe that is given may be asked for a passphrase meanwhile: by default he has all his time.
-        let asked = self.setup_timeout.filter(|time| !time.is_zero());
-        let until =
-            Until::timeout(begun, timeout).into_iter().chain(Until::setup(begun, asked)).min();
+        let asked = Until::setup(begun, self.setup_timeout);
+        let until = Until::timeout(begun, timeout).into_iter().chain(asked).min();
         let env = variables(&self.env_file, &self.env, until)?;
         Ok(RunOptions {
             from: None,

@@ -41,8 +41,9 @@ impl Until {
         time.and_then(|time| since.checked_add(time)).map(|at| Self { at, flag: "--timeout" })
     }
 
-    /// The end of the time that its set-up has (`--setup-timeout`), if that is limited.
+    /// The end of the time that its set-up has (`--setup-timeout`), if that is limited: 0 is for ever.
     pub fn setup(since: Instant, time: Option<Duration>) -> Option<Self> {
+        let time = time.filter(|time| !time.is_zero());
         time.and_then(|time| since.checked_add(time)).map(|at| Self { at, flag: "--setup-timeout" })
     }
 }
